@@ -1,0 +1,169 @@
+"""The strict base of every configuration: YAML in and out, dotted overrides, and errors that help.
+
+A wrong recipe names the field, the value, what is allowed, and the nearest spelling.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pydantic
+import yaml
+
+from tonggan.types import UsageError
+
+
+class ConfigError(UsageError):
+    """A configuration that cannot be used; the message lists every wrong field."""
+
+
+class Config(pydantic.BaseModel):
+    """Base of every configuration: frozen, no unknown fields, no silent conversion of strings to numbers."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, data: Any, where: str = "") -> Self:
+        """Validate plain data (as YAML or JSON gives it); raises `ConfigError` that names each wrong field."""
+        try:
+            return cls.model_validate(data, strict=False)
+        except pydantic.ValidationError as error:
+            raise ConfigError(_explain(error, cls, where)) from None
+
+    @classmethod
+    def read(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML file and apply dotted overrides such as `train.lr=1e-3`."""
+        file = Path(path)
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such file")
+        try:
+            data = yaml.load(file.read_text("utf-8-sig"), Loader=_Loader)
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file}: not readable as YAML: {error}") from None
+        if not isinstance(data, dict):
+            raise ConfigError(f"{file}: expected fields and values, found {type(data).__name__}")
+        return cls.parse(override(data, overrides), str(file))
+
+    def to_yaml(self) -> str:
+        """The configuration as YAML; `parse` of it gives an equal configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), allow_unicode=True, sort_keys=False, width=110)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's floats: PyYAML alone reads `1e-3` as a string."""
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    __import__("re").compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def override(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """A copy of `data` with dotted assignments applied: `a.b=2`, list items by number: `stages.0.steps=5`."""
+    result: dict[str, Any] = yaml.safe_load(yaml.safe_dump(data)) if data else {}
+    for text in assignments:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"override {text!r}: expected field=value, for example train.lr=1e-3")
+        here: Any = result
+        *path, last = name.split(".")
+        for key in path:
+            here = _descend(here, key, name)
+        parsed = yaml.load(value, Loader=_Loader)
+        if isinstance(here, list):
+            here[_index(here, last, name)] = parsed
+        else:
+            here[last] = parsed
+    return result
+
+
+def _descend(here: Any, key: str, name: str) -> Any:
+    if isinstance(here, list):
+        return here[_index(here, key, name)]
+    inner = here.setdefault(key, {})
+    if inner is None:
+        inner = here[key] = {}
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"override {name!r}: {key!r} is {inner!r}, it has no fields")
+    return inner
+
+
+def _index(items: list[Any], key: str, name: str) -> int:
+    if not key.isdigit() or int(key) >= len(items):
+        raise ConfigError(f"override {name!r}: {key!r} is not one of 0..{len(items) - 1}")
+    return int(key)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)`, or nothing when no known word is near."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def one_of(word: str, known: Iterable[str], what: str) -> str:
+    """`word` if known, else a `UsageError` that names what is allowed and the nearest spelling."""
+    names = sorted(known)
+    if word in names:
+        return word
+    raise UsageError(f"{what} {word!r} is not known{did_you_mean(word, names)}; there are: {', '.join(names)}")
+
+
+def _explain(error: pydantic.ValidationError, cls: type[pydantic.BaseModel], where: str) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = [part for part in problem["loc"] if not _is_union_tag(part, problem)]
+        field = ".".join(str(part) for part in path) or "(whole)"
+        value = problem.get("input")
+        if problem["type"] == "extra_forbidden":
+            known = _fields_at(cls, problem["loc"][:-1])
+            lines.append(f"{field}: no such field{did_you_mean(str(path[-1]), known)}; allowed: {', '.join(known)}")
+        elif problem["type"] == "missing":
+            lines.append(f"{field}: missing")
+        else:
+            allowed = problem.get("ctx", {}).get("expected") or problem.get("ctx", {}).get("expected_tags")
+            hint = did_you_mean(str(value), str(allowed).replace("'", "").replace(" or ", ", ").split(", ")) if allowed else ""
+            lines.append(f"{field}: {_short(value)}: {problem['msg']}{hint}")
+    head = f"{where}: " if where else ""
+    return f"{head}{len(lines)} wrong field{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def _is_union_tag(part: int | str, problem: Any) -> bool:
+    """Pydantic puts the tag of a discriminated union into the path; it is not a field that the user wrote."""
+    data = problem["input"]
+    return isinstance(part, str) and part.startswith(("function-", "tagged-")) and not isinstance(data, dict)
+
+
+def _fields_at(cls: type[pydantic.BaseModel], path: Sequence[int | str]) -> list[str]:
+    """Names of the fields allowed at a path through nested configurations and unions of them."""
+    here: list[type[pydantic.BaseModel]] = [cls]
+    for part in path:
+        deeper: list[type[pydantic.BaseModel]] = []
+        for model in here:
+            if part in model.model_fields:
+                deeper += _models_in(model.model_fields[str(part)].annotation)
+        tagged = [m for m in here if part in _tags(m)]
+        here = deeper or tagged or here
+    return list(dict.fromkeys(name for model in here for name in model.model_fields))
+
+
+def _tags(model: type[pydantic.BaseModel]) -> set[Any]:
+    return {value for f in model.model_fields.values() for value in typing.get_args(f.annotation) if isinstance(value, str)}
+
+
+def _models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, pydantic.BaseModel) else []
+    return [model for inner in typing.get_args(annotation) for model in _models_in(inner)]

