@@ -1,0 +1,113 @@
+"""What an evaluation leaves behind: numbers with intervals, the protocol they were measured by, and every item's outcome."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tonggan.evaluate.resample import Estimate, mean_interval
+from tonggan.types import Dropped, UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One task on one model.
+
+    `protocol` names exactly how the numbers came about; results of different protocols are never compared.
+    `items` are per-query records, each with `id`, `cluster` (the picture), `task` (its table row) and the per-item values.
+    """
+
+    protocol: str
+    model: str
+    weights: str
+    data: str
+    primary: str
+    metrics: Mapping[str, Estimate]
+    items: Sequence[Mapping[str, Any]] = ()
+    dropped: Sequence[Dropped] = ()
+    notes: Sequence[str] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """The primary metric; larger is better."""
+        return self.metrics[self.primary].value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything but the items, as plain data."""
+        return {
+            "protocol": self.protocol,
+            "model": self.model,
+            "weights": self.weights,
+            "data": self.data,
+            "primary": self.primary,
+            "metrics": {name: asdict(estimate) for name, estimate in self.metrics.items()},
+            "dropped": [asdict(d) for d in self.dropped],
+            "notes": list(self.notes),
+            **({"extra": dict(self.extra)} if self.extra else {}),
+        }
+
+    def write(self, directory: str | Path, name: str) -> Path:
+        """`NAME.json` with the numbers and `NAME.items.jsonl` with every item; gives the path of the first."""
+        where = Path(directory)
+        where.mkdir(parents=True, exist_ok=True)
+        with (where / f"{name}.items.jsonl").open("w", encoding="utf-8") as out:
+            for item in self.items:
+                out.write(json.dumps(item, ensure_ascii=False) + "\n")
+        path = where / f"{name}.json"
+        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1), encoding="utf-8")
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> Result:
+        """A result written by `write`, items included."""
+        file = Path(path)
+        if not file.is_file():
+            raise UsageError(f"{file}: no such result; expected the JSON file that `tonggan eval --out DIR` writes")
+        data = json.loads(file.read_text(encoding="utf-8"))
+        items_file = file.with_name(file.stem + ".items.jsonl")
+        items = [json.loads(line) for line in items_file.read_text(encoding="utf-8").splitlines()] if items_file.is_file() else []
+        return cls(
+            protocol=data["protocol"],
+            model=data["model"],
+            weights=data["weights"],
+            data=data["data"],
+            primary=data["primary"],
+            metrics={name: Estimate(**values) for name, values in data["metrics"].items()},
+            items=items,
+            dropped=[Dropped(**d) for d in data["dropped"]],
+            notes=data["notes"],
+            extra=data.get("extra", {}),
+        )
+
+
+def paired(result: Result, baseline: Result, values: Sequence[str] | None = None) -> dict[str, Estimate]:
+    """`result` minus `baseline` for each per-item value, item by item, with clustered 95 % intervals.
+
+    Both must have been measured by one protocol on one item set; anything else is refused, because the difference would
+    mean nothing.
+    """
+    if result.protocol != baseline.protocol:
+        raise UsageError(f"not comparable: protocol {result.protocol!r} against {baseline.protocol!r}")
+    mine = {item["id"]: item for item in result.items}
+    theirs = {item["id"]: item for item in baseline.items}
+    if len(mine) != len(result.items) or len(theirs) != len(baseline.items):
+        raise UsageError("not comparable: an item id occurs twice")
+    if mine.keys() != theirs.keys():
+        only = sorted(mine.keys() ^ theirs.keys())
+        raise UsageError(f"not comparable: {len(only)} items are in one result only, for example {only[0]!r}")
+    rows: dict[str, list[str]] = {}
+    for item in result.items:
+        rows.setdefault(item["task"], []).append(item["id"])
+    found: dict[str, Estimate] = {}
+    for task, ids in rows.items():
+        names = values or [k for k, v in mine[ids[0]].items() if k.startswith(("R@", "acc")) and isinstance(v, int | float)]
+        for name in names:
+            differences = np.array([mine[i][name] - theirs[i][name] for i in ids], dtype=np.float64)
+            found[f"{task} {name}"] = mean_interval(differences, [mine[i]["cluster"] for i in ids])
+    return found
