@@ -6,7 +6,7 @@ A wrong recipe names the field, the value, what is allowed, and the nearest spel
 from __future__ import annotations
 
 import difflib
-import types
+import re
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    __import__("re").compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
     list("-+0123456789."),
 )
 
@@ -119,7 +119,7 @@ def one_of(word: str, known: Iterable[str], what: str) -> str:
 def _explain(error: pydantic.ValidationError, cls: type[pydantic.BaseModel], where: str) -> str:
     lines = []
     for problem in error.errors(include_url=False):
-        path = [part for part in problem["loc"] if not _is_union_tag(part, problem)]
+        path = _written_path(cls, problem["loc"])
         field = ".".join(str(part) for part in path) or "(whole)"
         value = problem.get("input")
         if problem["type"] == "extra_forbidden":
@@ -140,10 +140,14 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def _is_union_tag(part: int | str, problem: Any) -> bool:
-    """Pydantic puts the tag of a discriminated union into the path; it is not a field that the user wrote."""
-    data = problem["input"]
-    return isinstance(part, str) and part.startswith(("function-", "tagged-")) and not isinstance(data, dict)
+def _written_path(cls: type[pydantic.BaseModel], loc: Sequence[int | str]) -> list[int | str]:
+    """The path as the user wrote it: pydantic also puts the tag of a discriminated union there, which is no field."""
+    path: list[int | str] = []
+    for i, part in enumerate(loc):
+        is_field = isinstance(part, int) or part in _fields_at(cls, loc[:i])
+        if is_field or i == len(loc) - 1:
+            path.append(part)
+    return path
 
 
 def _fields_at(cls: type[pydantic.BaseModel], path: Sequence[int | str]) -> list[str]:
@@ -164,6 +168,6 @@ def _tags(model: type[pydantic.BaseModel]) -> set[Any]:
 
 
 def _models_in(annotation: Any) -> list[type[pydantic.BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, pydantic.BaseModel) else []
-    return [model for inner in typing.get_args(annotation) for model in _models_in(inner)]
+    if inner := typing.get_args(annotation):
+        return [model for part in inner for model in _models_in(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel) else []

@@ -85,6 +85,6 @@ def statistic_interval(
     order = np.argsort(member, kind="stable")
     ordered = np.asarray(values)[order]
     per_item = draws[:, member[order]]
-    found = [statistic(np.repeat(ordered, times)) for times in per_item]
+    found = [statistic(np.repeat(ordered, times, axis=0)) for times in per_item]
     low, high = np.percentile(found, [2.5, 97.5])
     return Estimate(float(statistic(np.asarray(values))), float(low), float(high), len(values), chance)
