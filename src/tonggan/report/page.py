@@ -1,0 +1,132 @@
+"""One way to make a page: a single HTML file that opens offline, with tables, SVG plots and picture grids, in Chinese and English.
+
+Everything a reader sees is a `Words` pair; a switch in the page chooses the language. Nothing is loaded from elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from tonggan.types import UsageError
+
+
+class Words(NamedTuple):
+    """The same thing said in English and in Chinese."""
+
+    en: str
+    zh: str
+
+    @property
+    def html(self) -> str:
+        """Both languages, of which the page's switch shows one; the text is escaped."""
+        if self.en == self.zh:
+            return html.escape(self.en)
+        return f'<span lang="en">{html.escape(self.en)}</span><span lang="zh">{html.escape(self.zh)}</span>'
+
+
+_HERE = Path(__file__).parent
+STYLE = (_HERE / "page.css").read_text(encoding="utf-8")
+SCRIPT = (_HERE / "page.js").read_text(encoding="utf-8")
+
+
+Said: TypeAlias = Words | str
+"""What takes part in both languages as it is (a name, a number, a caption) may be a plain string."""
+
+
+def words(text: Said) -> Words:
+    """A plain string says the same in both languages."""
+    return text if isinstance(text, Words) else Words(text, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture for a grid: encoded bytes (PNG or JPEG), a caption below, and whether it is right, wrong or neither."""
+
+    data: bytes
+    caption: Said = ""
+    right: bool | None = None
+
+
+@dataclass(slots=True)
+class Page:
+    """Collects blocks in order and renders them. `part` starts a section that the table of contents names."""
+
+    title: Words
+    lead: Said = ""
+    _body: list[str] = field(default_factory=list)
+    _parts: list[tuple[str, Words]] = field(default_factory=list)
+
+    def part(self, title: Words) -> None:
+        """Start a section."""
+        anchor = re.sub(r"[^a-z0-9]+", "-", title.en.lower()).strip("-")
+        self._parts.append((anchor, title))
+        self._body.append(f'<h2 id="{anchor}">{title.html}</h2>')
+
+    def text(self, text: Said, *, quiet: bool = False) -> None:
+        """A paragraph; `quiet` for how something was measured."""
+        self._body.append(f"<p{' class=quiet' if quiet else ''}>{words(text).html}</p>")
+
+    def commands(self, lines: Sequence[str]) -> None:
+        """Exact commands, one a line, to be copied."""
+        self._body.append(f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>")
+
+    def table(self, head: Sequence[Said], rows: Sequence[Sequence[Said]], *, caption: Said = "", strong: int | None = None) -> None:
+        """A sortable table; the first column is text, the others align as numbers. Row number `strong` stands out."""
+        for number, row in enumerate(rows):
+            if len(row) != len(head):
+                raise UsageError(f"table row {number} has {len(row)} cells, the head has {len(head)}")
+        out = ['<div class="wide"><table>']
+        if caption:
+            out.append(f"<caption>{words(caption).html}</caption>")
+        out.append("<thead><tr>" + "".join(f'<th tabindex="0">{words(h).html}</th>' for h in head) + "</tr></thead><tbody>")
+        for number, row in enumerate(rows):
+            mark = ' class="strong"' if number == strong else ""
+            out.append(f"<tr{mark}>" + "".join(f"<td>{words(cell).html}</td>" for cell in row) + "</tr>")
+        out.append("</tbody></table></div>")
+        self._body.append("".join(out))
+
+    def figure(self, en: str, zh: str, caption: Said = "") -> None:
+        """An SVG drawn once per language (see `report.plots`)."""
+        drawn = en if en == zh else f'<span lang="en">{en}</span><span lang="zh">{zh}</span>'
+        self._body.append(f"<figure>{drawn}<figcaption>{words(caption).html}</figcaption></figure>")
+
+    def grid(self, pictures: Sequence[Picture], *, title: Said = "", query: Picture | None = None) -> None:
+        """A row of pictures, for example a query and what was found."""
+        head = f"<h3>{words(title).html}</h3>" if title else ""
+        shown = [_picture(query, "query")] if query else []
+        shown += [_picture(p, {True: "right", False: "wrong", None: ""}[p.right]) for p in pictures]
+        self._body.append(f'{head}<div class="grid">{"".join(shown)}</div>')
+
+    def html(self) -> str:
+        """The whole page."""
+        contents = "".join(f'<a href="#{anchor}">{title.html}</a>' for anchor, title in self._parts)
+        return (
+            "<!doctype html>\n"
+            f'<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{html.escape(self.title.en)} · {html.escape(self.title.zh)}</title><style>{STYLE}</style></head>"
+            f'<body class="en"><header><h1>{self.title.html}</h1>'
+            f'<button id="switch" type="button" aria-label="language 语言">中文</button></header>'
+            f"<p class=lead>{words(self.lead).html}</p><nav>{contents}</nav><main>{''.join(self._body)}</main>"
+            f"<script>{SCRIPT}</script></body></html>\n"
+        )
+
+    def write(self, path: str | Path) -> Path:
+        """Write the page; gives its path."""
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(self.html(), encoding="utf-8")
+        return file
+
+
+def _picture(picture: Picture, kind: str) -> str:
+    mime = "image/png" if picture.data.startswith(b"\x89PNG") else "image/jpeg"
+    caption = words(picture.caption)
+    alt = html.escape(caption.en, quote=True)
+    source = f"data:{mime};base64,{base64.b64encode(picture.data).decode()}"
+    return f'<figure class="{kind}"><img src="{source}" alt="{alt}" loading="lazy"><figcaption>{caption.html}</figcaption></figure>'

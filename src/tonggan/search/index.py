@@ -1,0 +1,195 @@
+"""A searchable set of pictures, bound to the model that made it.
+
+The directory holds `index.json` (which model, its identity, the width) and the store. A query embedded by any other model would
+return confident nonsense, so it is refused, field by field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tonggan.data.media import load_image, read_bytes
+from tonggan.search.store import EXACT_UP_TO, Hit, LanceStore, Record
+from tonggan.types import CannotError, Dropped, EmbedOptions, Identity, Image, Item, MediaError, Model, Row, Text, TongganError, UsageError
+
+FORMAT = 1
+THUMBNAIL = 160
+
+
+@dataclass(slots=True)
+class Changes:
+    """What one call to `Index.add` did."""
+
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    dropped: list[Dropped] = field(default_factory=list)
+
+
+class Index:
+    """Add, update, delete and search. Open one with `Index.create` or `Index.open`."""
+
+    def __init__(self, directory: Path, record: dict[str, Any]) -> None:
+        self.directory = directory
+        self.model_name: str = record["model"]
+        self.identity = Identity(**record["identity"])
+        self._store = LanceStore(directory / "lance", int(record["dim"]))
+
+    @classmethod
+    def create(cls, directory: str | Path, model: Model) -> Index:
+        """A new index for `model`, or the one already there if it is that model's."""
+        where = Path(directory)
+        if (where / "index.json").exists():
+            index = cls.open(where)
+            index.check(model)
+            return index
+        if where.exists() and any(where.iterdir()):
+            raise UsageError(f"{where}: not empty and not an index; name a new directory")
+        where.mkdir(parents=True, exist_ok=True)
+        dim = model.embed(["index"]).vectors.shape[1]
+        record = {"format": FORMAT, "model": _portable(model.name, where), "dim": dim, "identity": asdict(model.identity)}
+        temporary = where / ".index.json.part"
+        temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+        temporary.replace(where / "index.json")
+        return cls.open(where)
+
+    @classmethod
+    def open(cls, directory: str | Path) -> Index:
+        """The index in `directory`; raises `TongganError` when there is none, or it is damaged."""
+        where = Path(directory)
+        file = where / "index.json"
+        if not file.is_file():
+            raise TongganError(f"{where}: no index here; make one with: tonggan index MODEL DATA --to {where}")
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if record["format"] != FORMAT:
+                raise TongganError(f"{file}: format {record['format']}, this version reads {FORMAT}; make the index again")
+            return cls(where, record)
+        except (ValueError, KeyError, TypeError) as error:
+            raise TongganError(f"{file}: damaged ({error}); make the index again") from None
+
+    @property
+    def model_path(self) -> str:
+        """The name to `load` the model by; a path relative to the index is resolved against it."""
+        inside = self.directory / self.model_name
+        return str(inside.resolve()) if self.model_name.startswith("..") and inside.exists() else self.model_name
+
+    def check(self, model: Model) -> None:
+        """Refuse any model but the one that made this index, naming every field that differs."""
+        if difference := self.identity.difference(model.identity):
+            raise TongganError(
+                f"{self.directory}: made with {self.model_name}, not with {model.name}; their vectors are not comparable.\n"
+                + "\n".join(f"  {line}" for line in difference)
+                + "\nSearch with the model it was made with, or make the index again."
+            )
+
+    def add(self, model: Model, rows: Iterable[Row], *, batch: int = 256, options: EmbedOptions | None = None) -> Changes:
+        """Embed and store the rows' first pictures; a known id is updated, one whose picture and words are unchanged is left alone.
+
+        Rows without a picture, and pictures that cannot be read, are listed in the result.
+        """
+        self.check(model)
+        if "image" not in model.modalities:
+            raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; an index of pictures needs image")
+        changes = Changes()
+        known = dict(self._store.contents())
+        for chunk in _chunks(rows, batch):
+            self._add_chunk(model, chunk, known, changes, options)
+        return changes
+
+    def _add_chunk(self, model: Model, rows: list[Row], known: dict[str, str], changes: Changes, options: EmbedOptions | None) -> None:
+        due: dict[str, tuple[Row, str, bytes]] = {}
+        for row in rows:
+            if not row.images:
+                changes.dropped.append(Dropped(row.id, "no picture"))
+                continue
+            try:
+                content = _content(row)
+                if known.get(row.id) == content:
+                    changes.unchanged += 1
+                    continue
+                due[row.id] = (row, content, _thumbnail(row.images[0]))
+            except MediaError as error:
+                changes.dropped.append(Dropped(row.id, error.reason))
+        entries = list(due.values())
+        if not entries:
+            return
+        embedded = model.embed([row.images[0] for row, _, _ in entries], options)
+        records = []
+        for i, (row, content, thumbnail) in enumerate(entries):
+            if i in embedded.errors:
+                changes.dropped.append(Dropped(row.id, embedded.errors[i]))
+                continue
+            title = row.texts[0].text if row.texts else ""
+            records.append(Record(row.id, embedded.vectors[i], content, title, row.images[0].where, thumbnail, _meta(row)))
+            if row.id in known:
+                changes.updated += 1
+            else:
+                changes.added += 1
+            known[row.id] = content
+        self._store.upsert(records)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Take ids out; gives how many there were."""
+        return self._store.delete(ids)
+
+    def search(self, model: Model, query: Item | np.ndarray, limit: int = 10) -> list[Hit]:
+        """The `limit` nearest pictures to a text, a picture, or a unit vector [dim] already embedded by this model."""
+        self.check(model)
+        if limit < 1:
+            raise UsageError(f"limit {limit}: expected 1 or more")
+        if isinstance(query, np.ndarray):
+            return self._store.search(query, limit)
+        embedded = model.embed([query])
+        if embedded.errors:
+            where = query.where if isinstance(query, Image) else "query"
+            raise MediaError(where, embedded.errors[0])
+        return self._store.search(embedded.vectors[0], limit)
+
+    def approximate(self) -> bool:
+        """Trade exactness for speed where the table is large enough for it to pay; gives whether an index was built."""
+        if len(self) <= EXACT_UP_TO:
+            return False
+        self._store.approximate()
+        return True
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+
+def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
+    stream = iter(rows)
+    while chunk := list(islice(stream, size)):
+        yield chunk
+
+
+def _portable(name: str, index: Path) -> str:
+    """A model directory is recorded relative to the index, so that both can be moved together."""
+    return os.path.relpath(name, index) if Path(name).exists() else name
+
+
+def _content(row: Row) -> str:
+    return hashlib.sha256(read_bytes(row.images[0]) + b"\0" + _meta(row).encode()).hexdigest()
+
+
+def _meta(row: Row) -> str:
+    texts = [{"text": t.text, "lang": t.lang} for t in row.texts if isinstance(t, Text)]
+    return json.dumps({"texts": texts, "group": row.group, "split": row.split, "meta": dict(row.meta)}, ensure_ascii=False, sort_keys=True)
+
+
+def _thumbnail(image: Image) -> bytes:
+    picture = load_image(image, decode="fast", size_hint=THUMBNAIL)
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=80)
+    return out.getvalue()
