@@ -1,0 +1,70 @@
+"""Exactly what a model is: how it sees its input, how it computes, and its weights.
+
+A model that silently squashes pictures another way, or uses the other GELU, still gives plausible vectors. So the
+record of every setting is kept with the weights and compared field by field whenever they are loaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tonggan.config import Config
+from tonggan.types import Identity, TongganError
+
+TRAINING_ONLY = frozenset({"scale_init", "bias_init", "dropout", "drop_path", "attention_dropout", "label_smoothing"})
+"""Settings that change how weights were found, not what they compute."""
+
+
+class Recorded(Protocol):
+    """What identity needs of a processor: every setting literally, and fingerprints of canonical inputs."""
+
+    def record(self) -> dict[str, Any]: ...
+
+
+def identity(module: nn.Module, config: Config, processor: Recorded | None) -> Identity:
+    """The identity of a model in memory.
+
+    `preprocessing` has flat names: `image.*` and `text.*` from the processor, `model.*` from the configuration
+    (activation, pooling, heads: whatever the weights alone do not show).
+    """
+    record = dict(flat(processor.record())) if processor is not None else {}
+    record |= {name: value for name, value in flat(config.model_dump(mode="json"), "model.") if name.split(".")[-1] not in TRAINING_ONLY}
+    return Identity(preprocessing=record, weights=weights_hash(module.state_dict()))
+
+
+def weights_hash(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names in order, with dtype, shape and bytes of each tensor."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        # A view as bytes: numpy has no bfloat16, and a scalar has no last dimension to view through.
+        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def check(found: Identity, recorded: Mapping[str, Any], where: str) -> None:
+    """Raise `TongganError` naming each field in which what was loaded differs from what was saved, with both values."""
+    saved = Identity(recorded.get("preprocessing", {}), recorded.get("weights", ""))
+    differences = found.difference(saved)
+    if differences:
+        shown = "\n".join(f"  {line}" for line in differences[:12])
+        more = f"\n  and {len(differences) - 12} more" if len(differences) > 12 else ""
+        raise TongganError(
+            f"{where}: this is not the model that was saved here (found != recorded):\n{shown}{more}\n"
+            "Restore the changed file, or take `identity` out of tonggan.json to load the directory as it is now, unverified."
+        )
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings as dotted names; tuples become lists, so that a record read back from JSON is equal."""
+    for name, inner in value.items():
+        if isinstance(inner, Mapping):
+            yield from flat(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", list(inner) if isinstance(inner, tuple) else inner

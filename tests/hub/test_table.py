@@ -1,0 +1,52 @@
+"""The key-table machinery: both ways from one list, and errors that name the keys."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tonggan.hub.convert.table import SCALAR_TO_VECTOR, KeyTable, prefixed
+from tonggan.types import TongganError
+
+TABLE = KeyTable(
+    "toy",
+    {
+        "scale": ("log_scale", SCALAR_TO_VECTOR),
+        "ids": None,
+        **prefixed("enc.", "tower.", {"layers.{i}.fc.{p}": "blocks.{i}.up.{p}"}),
+    },
+)
+THEIRS = {
+    "scale": torch.tensor(2.5),
+    "ids": torch.arange(3),
+    "enc.layers.0.fc.weight": torch.randn(3, 2),
+    "enc.layers.11.fc.bias": torch.randn(3),
+}
+NAMES = ["log_scale", "tower.blocks.0.up.weight", "tower.blocks.11.up.bias"]
+
+
+def test_there_and_back_bit_for_bit() -> None:
+    ours = TABLE.import_(THEIRS, NAMES)
+    assert sorted(ours) == NAMES and ours["log_scale"].shape == (1,)
+    back = TABLE.export(ours)
+    assert sorted(back) == sorted(set(THEIRS) - {"ids"})
+    assert all(torch.equal(back[key], THEIRS[key]) and back[key].shape == THEIRS[key].shape for key in back)
+    again = TABLE.import_(back, NAMES)
+    assert all(torch.equal(again[name], ours[name]) for name in NAMES)
+
+
+def test_unknown_and_missing_keys_are_named() -> None:
+    changed = {**THEIRS, "enc.layers.0.gate.weight": torch.zeros(1)}
+    del changed["scale"]
+    with pytest.raises(TongganError, match=r"unknown: enc\.layers\.0\.gate\.weight; missing: scale"):
+        TABLE.import_(changed, NAMES)
+
+
+def test_a_layer_more_than_the_configuration_has_is_unknown() -> None:
+    with pytest.raises(TongganError, match=r"unknown: enc\.layers\.11\.fc\.bias"):
+        TABLE.import_(THEIRS, NAMES[:2])
+
+
+def test_what_the_format_has_no_place_for_is_named() -> None:
+    with pytest.raises(TongganError, match="no place for bias"):
+        TABLE.export({"bias": torch.zeros(1)})
