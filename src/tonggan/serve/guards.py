@@ -1,0 +1,59 @@
+"""What keeps a served model safe: loopback by default, data URIs only, bounded bodies, no foreign web page as a caller."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from tonggan.types import UsageError
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", "testserver"})
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one request."""
+
+    body_bytes: int = 32 * 1024 * 1024
+    items: int = 256
+    labels: int = 1000
+    results: int = 100
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_exposure(host: str, api_key: str | None) -> None:
+    """Listening beyond this machine needs a key: without one anybody on the network could use the model and read the index."""
+    if not is_loopback(host) and not api_key:
+        raise UsageError(f"--host {host} would be reachable from other machines; set TONGGAN_API_KEY to a secret first")
+
+
+def refusal(headers: Mapping[str, str], *, loopback: bool, api_key: str | None) -> tuple[int, str] | None:
+    """HTTP status and reason when a request must not be served, else None.
+
+    On loopback the Host header must name this machine, and so must the Origin of a browser: otherwise any web page could
+    rebind its name to 127.0.0.1 and read the index through the visitor's browser.
+    """
+    if api_key:
+        given = headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if not hmac.compare_digest(given.encode(), api_key.encode()):
+            return 401, "missing or wrong API key: send 'Authorization: Bearer KEY'"
+        return None
+    if loopback:
+        for name in ("host", "origin"):
+            value = headers.get(name, "")
+            bare = value.split("://", 1)[-1]
+            bare = bare if bare.startswith("[") and bare.endswith("]") else bare.rsplit(":", 1)[0] if ":" in bare else bare
+            if value and bare not in LOOPBACK_NAMES:
+                return 403, f"{name} {value!r} is not this machine"
+    return None

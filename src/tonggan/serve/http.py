@@ -1,0 +1,223 @@
+"""The HTTP entrance: OpenAI's embeddings API, and search and classification beside it. All work is the engine's.
+
+Pictures come as data URIs only: a server that fetched URLs or opened paths for its callers could be made to read what
+they must not see.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pydantic
+
+from tonggan.data.media import resolve
+from tonggan.search import Hit
+from tonggan.serve.engine import Engine
+from tonggan.serve.guards import Limits, refusal
+from tonggan.types import CannotError, Image, Item, MediaError, MissingExtra, Text, TongganError, UsageError
+
+try:
+    from fastapi import Body, FastAPI, Request
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse, Response
+except ImportError:
+    raise MissingExtra("the server", "serve") from None
+
+
+class Url(pydantic.BaseModel):
+    """OpenAI's `image_url` object."""
+
+    url: str
+
+
+class ContentPart(pydantic.BaseModel):
+    """One content part as in the chat API."""
+
+    type: Literal["text", "image_url"]
+    text: str | None = None
+    image_url: Url | None = None
+
+
+class ChatMessage(pydantic.BaseModel):
+    """vLLM's form of a multimodal embedding request wraps one item in a message."""
+
+    role: str = "user"
+    content: str | list[ContentPart]
+
+
+class EmbeddingsRequest(pydantic.BaseModel):
+    """`input` as OpenAI has it; pictures are data URIs (infinity's `modality: image`, or recognised by `data:image/`)."""
+
+    input: str | list[str | ContentPart] | None = None
+    messages: list[ChatMessage] | None = None
+    model: str | None = None
+    modality: Literal["text", "image"] | None = None
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class SearchRequest(pydantic.BaseModel):
+    """Exactly one of `query` (words) and `image` (a data URI)."""
+
+    query: str | None = None
+    image: str | None = None
+    limit: int = 10
+
+
+class ClassifyRequest(pydantic.BaseModel):
+    """Pictures as data URIs, and the labels to choose from."""
+
+    input: str | list[str]
+    labels: list[str]
+    lang: str = "en"
+    templates: list[str] = []
+
+
+def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = None, limits: Limits | None = None) -> FastAPI:
+    """The application around an engine."""
+    bounds = limits or Limits()
+    app = FastAPI(title="Tonggan", docs_url="/docs", openapi_url="/openapi.json")
+    name, started = engine.model.name, int(time.time())
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        open_path = request.url.path == "/health"
+        if not open_path and (no := refusal(request.headers, loopback=loopback, api_key=api_key)):
+            return _error(no[0], no[1], "permission_error")
+        length = request.headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > bounds.body_bytes:
+            return _error(413, f"the request is larger than {bounds.body_bytes} bytes", "invalid_request_error")
+        return await call_next(request)
+
+    @app.exception_handler(TongganError)
+    def told(_: Request, error: TongganError) -> JSONResponse:
+        return _error(400, str(error), "invalid_request_error")
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body")
+        return _error(400, f"{where or 'body'}: {first['msg']}", "invalid_request_error", where or None)
+
+    @app.get("/health")
+    def health() -> dict[str, Any]:
+        return {"status": "ok", "model": name, "weights": engine.model.identity.short, "indexed": len(engine.index) if engine.index else 0}
+
+    @app.get("/v1/models")
+    def models() -> dict[str, Any]:
+        card = {"id": name, "object": "model", "created": started, "owned_by": "tonggan", "capabilities": sorted(engine.model.can)}
+        return {
+            "object": "list",
+            "data": [card | {"modalities": sorted(engine.model.modalities), "weights": engine.model.identity.weights}],
+        }
+
+    @app.post("/v1/embeddings")
+    def embeddings(request: Annotated[EmbeddingsRequest, Body()]) -> dict[str, Any]:
+        _check_model(request.model, name)
+        items = _items(request)
+        _bound("input", len(items), bounds.items)
+        found = engine.embed(items)
+        data = []
+        for number, one in enumerate(found):
+            if one.vector is None:
+                raise MediaError(f"input {number}", one.error or "unreadable")
+            if request.dimensions not in (None, len(one.vector)):
+                raise UsageError(f"dimensions {request.dimensions}: this model has {len(one.vector)}, and its vectors cannot be cut")
+            data.append({"object": "embedding", "index": number, "embedding": _encode(one.vector, request.encoding_format)})
+        tokens = sum(one.tokens for one in found)
+        cut = [number for number, one in enumerate(found) if one.truncated]
+        return {
+            "object": "list",
+            "model": name,
+            "data": data,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            **({"truncated": cut} if cut else {}),
+        }
+
+    @app.post("/v1/search")
+    def search(request: Annotated[SearchRequest, Body()]) -> dict[str, Any]:
+        if (request.query is None) == (request.image is None):
+            raise UsageError("give exactly one of query and image")
+        _bound("limit", request.limit, bounds.results)
+        query: Item = Text(request.query) if request.query is not None else _picture(request.image or "")
+        return {"object": "list", "model": name, "data": [_hit(hit) for hit in engine.search(query, request.limit)]}
+
+    @app.post("/v1/classify")
+    def classify(request: Annotated[ClassifyRequest, Body()]) -> dict[str, Any]:
+        given = [request.input] if isinstance(request.input, str) else request.input
+        _bound("input", len(given), bounds.items)
+        _bound("labels", len(request.labels), bounds.labels)
+        answers = engine.classify([_picture(uri) for uri in given], request.labels, lang=request.lang, templates=request.templates)
+        data = []
+        for number, scores in enumerate(answers):
+            ranked = sorted(scores.items(), key=lambda pair: -pair[1])
+            data.append({"index": number, "label": ranked[0][0], "scores": [{"label": k, "probability": v} for k, v in ranked]})
+        return {"object": "list", "model": name, "data": data}
+
+    return app
+
+
+def _items(request: EmbeddingsRequest) -> list[Item]:
+    if (request.input is None) == (request.messages is None):
+        raise UsageError("give exactly one of input and messages")
+    if request.messages is not None:
+        parts = [
+            part for message in request.messages for part in ([message.content] if isinstance(message.content, str) else message.content)
+        ]
+        if len(parts) != 1:
+            raise UsageError(f"messages: one text or one picture per request, got {len(parts)} parts; this model does not fuse them")
+        return [_item(parts[0], request.modality)]
+    given = [request.input] if isinstance(request.input, str) else request.input or []
+    if not given:
+        raise UsageError("input is empty")
+    return [_item(one, request.modality) for one in given]
+
+
+def _item(one: str | ContentPart, modality: str | None) -> Item:
+    if isinstance(one, ContentPart):
+        if one.type == "image_url" and one.image_url is not None:
+            return _picture(one.image_url.url)
+        if one.type == "text" and one.text is not None:
+            return Text(one.text)
+        raise UsageError(f"a content part of type {one.type} needs its field {one.type!r}")
+    if modality == "image" or (modality is None and one.startswith("data:image/")):
+        return _picture(one)
+    return Text(one)
+
+
+def _picture(uri: str) -> Image:
+    """A picture out of a data URI, decoded from base64 here so that a malformed one is refused at once."""
+    image = resolve(Image(url=uri), "data")
+    assert isinstance(image, Image)
+    return image
+
+
+def _encode(vector: np.ndarray, form: str) -> list[float] | str:
+    if form == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(x) for x in vector]
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    thumbnail = f"data:image/jpeg;base64,{base64.b64encode(hit.thumbnail).decode()}"
+    return {"id": hit.id, "score": hit.score, "title": hit.title, "thumbnail": thumbnail, **json.loads(hit.meta)}
+
+
+def _check_model(asked: str | None, name: str) -> None:
+    if asked not in (None, "", name, "default", "tonggan"):
+        raise CannotError(f"model {asked!r} is not served here; this server has {name!r}")
+
+
+def _bound(what: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise UsageError(f"{what}: {value}, expected 1 to {most}")
+
+
+def _error(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status_code=status)
