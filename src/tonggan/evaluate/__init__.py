@@ -1,6 +1,6 @@
 """Tasks and metrics, each with a protocol id; they see a `Model` and rows, nothing else."""
 
-from tonggan.evaluate.prompts import TEMPLATES
+from tonggan.data.prompts import TEMPLATES
 from tonggan.evaluate.resample import Estimate, mean_interval, statistic_interval
 from tonggan.evaluate.result import Result, paired
 from tonggan.evaluate.tasks.classification import class_vectors, classification

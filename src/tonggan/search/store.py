@@ -62,9 +62,11 @@ class LanceStore:
     def __init__(self, directory: Path, dim: int) -> None:
         try:
             import lancedb
+            from lancedb.index import HnswSq
         except ImportError:
             raise MissingExtra("the search index", "search") from None
         self._dim = dim
+        self._approximate = HnswSq(distance_type="cosine")
         schema = pa.schema(
             [
                 ("id", pa.string()),
@@ -113,7 +115,7 @@ class LanceStore:
 
     def approximate(self) -> None:
         """Build an approximate index (IVF with HNSW and scalar quantisation); later queries go through it."""
-        self._table.create_index(metric="cosine", vector_column_name="vector", index_type="IVF_HNSW_SQ")
+        self._table.create_index("vector", config=self._approximate)
 
     def __len__(self) -> int:
         return int(self._table.count_rows())

@@ -11,20 +11,17 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
 
 from tonggan.data.media import read_bytes
+from tonggan.data.prompts import TEMPLATES
 from tonggan.search import Hit, Index
 from tonggan.types import CannotError, Embeddings, Item, MediaError, Model, Text, TongganError, UsageError, as_part
 
-TEMPLATES: Mapping[str, tuple[str, ...]] = {
-    "en": ("a picture of a {}.", "{}"),
-    "zh": ("一张{}的图片。", "{}"),
-}
 CLASSIFY_SCALE = 100.0
 """Cosines are multiplied by this before the softmax, as CLIP's zero-shot classifier does."""
 

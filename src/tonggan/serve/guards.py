@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tonggan.types import UsageError
 
@@ -20,6 +22,43 @@ class Limits:
     items: int = 256
     labels: int = 1000
     results: int = 100
+
+
+class BodyLimit:
+    """ASGI middleware: answers 413 once a body is larger than `most` bytes, whatever its headers promised."""
+
+    def __init__(self, app: Any, most: int) -> None:
+        self._app, self._most = app, most
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            if len(body) > self._most:
+                await self._refuse(send)
+                return
+        replayed = False
+
+        async def replay() -> Any:
+            nonlocal replayed
+            if replayed:
+                return await receive()
+            replayed = True
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self._app(scope, replay, send)
+
+    async def _refuse(self, send: Any) -> None:
+        told = {"message": f"the request is larger than {self._most} bytes", "type": "invalid_request_error", "param": None, "code": None}
+        content = json.dumps({"error": told}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode()), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 413, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
 
 
 def is_loopback(host: str) -> bool:

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pydantic
 
-from tonggan.data.media import resolve
+from tonggan.data.media import SERVER, resolve
 from tonggan.search import Hit
 from tonggan.serve.engine import Engine
-from tonggan.serve.guards import Limits, refusal
+from tonggan.serve.guards import BodyLimit, Limits, refusal
 from tonggan.types import CannotError, Image, Item, MediaError, MissingExtra, Text, TongganError, UsageError
 
 try:
@@ -29,13 +29,20 @@ except ImportError:
     raise MissingExtra("the server", "serve") from None
 
 
-class Url(pydantic.BaseModel):
-    """OpenAI's `image_url` object."""
+class Strict(pydantic.BaseModel):
+    """A misspelt field is an error, not a default in silence."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class Url(Strict):
+    """OpenAI's `image_url` object; `detail` makes no difference here."""
 
     url: str
+    detail: str | None = None
 
 
-class ContentPart(pydantic.BaseModel):
+class ContentPart(Strict):
     """One content part as in the chat API."""
 
     type: Literal["text", "image_url"]
@@ -43,14 +50,14 @@ class ContentPart(pydantic.BaseModel):
     image_url: Url | None = None
 
 
-class ChatMessage(pydantic.BaseModel):
+class ChatMessage(Strict):
     """vLLM's form of a multimodal embedding request wraps one item in a message."""
 
     role: str = "user"
     content: str | list[ContentPart]
 
 
-class EmbeddingsRequest(pydantic.BaseModel):
+class EmbeddingsRequest(Strict):
     """`input` as OpenAI has it; pictures are data URIs (infinity's `modality: image`, or recognised by `data:image/`)."""
 
     input: str | list[str | ContentPart] | None = None
@@ -62,7 +69,7 @@ class EmbeddingsRequest(pydantic.BaseModel):
     user: str | None = None
 
 
-class SearchRequest(pydantic.BaseModel):
+class SearchRequest(Strict):
     """Exactly one of `query` (words) and `image` (a data URI)."""
 
     query: str | None = None
@@ -70,7 +77,7 @@ class SearchRequest(pydantic.BaseModel):
     limit: int = 10
 
 
-class ClassifyRequest(pydantic.BaseModel):
+class ClassifyRequest(Strict):
     """Pictures as data URIs, and the labels to choose from."""
 
     input: str | list[str]
@@ -90,10 +97,9 @@ def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = N
         open_path = request.url.path == "/health"
         if not open_path and (no := refusal(request.headers, loopback=loopback, api_key=api_key)):
             return _error(no[0], no[1], "permission_error")
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > bounds.body_bytes:
-            return _error(413, f"the request is larger than {bounds.body_bytes} bytes", "invalid_request_error")
         return await call_next(request)
+
+    app.add_middleware(BodyLimit, most=bounds.body_bytes)
 
     @app.exception_handler(TongganError)
     def told(_: Request, error: TongganError) -> JSONResponse:
@@ -193,9 +199,7 @@ def _item(one: str | ContentPart, modality: str | None) -> Item:
 
 def _picture(uri: str) -> Image:
     """A picture out of a data URI, decoded from base64 here so that a malformed one is refused at once."""
-    image = resolve(Image(url=uri), "data")
-    assert isinstance(image, Image)
-    return image
+    return resolve(Image(url=uri), SERVER)
 
 
 def _encode(vector: np.ndarray, form: str) -> list[float] | str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tonggan.evaluate.prompts import TEMPLATES
+from tonggan.data.prompts import TEMPLATES
 from tonggan.evaluate.resample import Estimate, mean_interval, statistic_interval
 from tonggan.evaluate.result import Result
 from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, UsageError

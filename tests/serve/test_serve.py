@@ -1,0 +1,234 @@
+"""The server as its users meet it: the real openai client over real HTTP, raw requests, and hostile ones."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+import uvicorn
+from PIL import Image as Pil
+
+from fakes import ColourModel, colour_rows, square
+from tonggan.search import Index
+from tonggan.serve.engine import Engine
+from tonggan.serve.guards import Limits, check_exposure, is_loopback
+from tonggan.serve.http import create_app
+from tonggan.types import CannotError, UsageError
+
+
+def uri(*colour: int) -> str:
+    out = io.BytesIO()
+    Pil.new("RGB", (16, 16), colour).save(out, "PNG")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    model = ColourModel()
+    index = Index.create(tmp_path_factory.mktemp("index") / "i", model)
+    index.add(model, colour_rows())
+    with Engine(model, index) as engine:
+        yield engine
+
+
+def run(app: object) -> tuple[uvicorn.Server, threading.Thread, str]:
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))  # type: ignore[arg-type]
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not server.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    return server, thread, f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def url(engine: Engine) -> Iterator[str]:
+    server, thread, address = run(create_app(engine, limits=Limits(body_bytes=200_000, items=8)))
+    yield address
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
+
+
+def test_openai_client_embeds_texts_and_pictures(client: openai.OpenAI) -> None:
+    # The client asks for base64 by itself and decodes it.
+    reply = client.embeddings.create(model="colours", input=["red", "绿色", uri(0, 0, 255)])
+    vectors = np.array([d.embedding for d in reply.data])
+    assert [d.index for d in reply.data] == [0, 1, 2]
+    assert vectors.argmax(1).tolist() == [0, 1, 2]
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+    assert reply.usage.prompt_tokens == 3
+    plain = client.embeddings.create(model="colours", input="red", encoding_format="float")
+    assert plain.data[0].embedding == pytest.approx(reply.data[0].embedding)
+
+
+def test_openai_client_lists_models(client: openai.OpenAI) -> None:
+    assert [m.id for m in client.models.list()] == ["colours"]
+
+
+def test_openai_client_gets_its_error(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="'gpt' is not served here"):
+        client.embeddings.create(model="gpt", input="x")
+    with pytest.raises(openai.BadRequestError, match="dimensions 2: this model has 3"):
+        client.embeddings.create(model="colours", input="x", dimensions=2)
+
+
+def post(url: str, path: str, **body: object) -> httpx.Response:
+    return httpx.post(url + path, json=body, timeout=20)
+
+
+def test_pictures_in_the_forms_that_others_use(url: str) -> None:
+    forms: list[dict[str, object]] = [
+        {"input": [uri(255, 0, 0)], "modality": "image"},
+        {"input": [{"type": "image_url", "image_url": {"url": uri(255, 0, 0), "detail": "low"}}]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": uri(255, 0, 0)}}]}]},
+    ]
+    for form in forms:
+        assert np.argmax(post(url, "/v1/embeddings", **form).json()["data"][0]["embedding"]) == 0
+
+
+def test_search_and_classify(url: str) -> None:
+    found = post(url, "/v1/search", query="a blue thing", limit=2).json()["data"]
+    assert found[0]["id"] == "b"
+    assert found[0]["thumbnail"].startswith("data:image/jpeg;base64,")
+    assert post(url, "/v1/search", image=uri(255, 0, 0), limit=1).json()["data"][0]["meta"] == {"licence": "CC0"}
+    answer = post(url, "/v1/classify", input=uri(0, 255, 0), labels=["红", "绿", "蓝"], lang="zh").json()["data"][0]
+    assert answer["label"] == "绿"
+    assert sum(s["probability"] for s in answer["scores"]) == pytest.approx(1)
+
+
+def test_health(url: str) -> None:
+    assert httpx.get(url + "/health").json() == {"status": "ok", "model": "colours", "weights": "w" * 12, "indexed": 3}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/embeddings", {}, "exactly one of input and messages"),
+        ("/v1/embeddings", {"input": []}, "input is empty"),
+        ("/v1/embeddings", {"inptu": "x"}, "inptu"),
+        ("/v1/embeddings", {"input": [[1, 2, 3]]}, "input"),
+        ("/v1/embeddings", {"input": ["x"] * 9}, "expected 1 to 8"),
+        ("/v1/embeddings", {"input": "data:image/png;base64,@@@@"}, "base64 is damaged"),
+        ("/v1/embeddings", {"input": "data:image/png;base64,aGVsbG8="}, "input 0"),
+        ("/v1/embeddings", {"input": "/etc/passwd", "modality": "image"}, "addresses are not followed"),
+        ("/v1/embeddings", {"input": "http://127.0.0.1:1/x.png", "modality": "image"}, "addresses are not followed"),
+        ("/v1/embeddings", {"input": "file:///etc/passwd", "modality": "image"}, "addresses are not followed"),
+        ("/v1/search", {}, "exactly one of query and image"),
+        ("/v1/search", {"query": "x", "limit": 0}, "expected 1 to 100"),
+        ("/v1/search", {"query": "x", "limit": 101}, "expected 1 to 100"),
+        ("/v1/classify", {"input": "data:image/png;base64,", "labels": ["a", "b"]}, "empty data URI"),
+        ("/v1/classify", {"input": uri(1, 2, 3), "labels": ["a", "a"]}, "two different labels"),
+    ],
+)
+def test_bad_requests_say_why(url: str, path: str, body: dict[str, object], says: str) -> None:
+    reply = post(url, path, **body)
+    assert reply.status_code == 400
+    error = reply.json()["error"]
+    assert says in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+def test_too_large_a_body_is_refused(url: str) -> None:
+    assert post(url, "/v1/embeddings", input="x" * 300_000).status_code == 413
+
+
+def test_a_chunked_body_cannot_hide_its_size(url: str) -> None:
+    def endless() -> Iterator[bytes]:
+        yield b'{"input": "'
+        for _ in range(60):
+            yield b"x" * 10_000
+        yield b'"}'
+
+    reply = httpx.post(url + "/v1/embeddings", content=endless(), headers={"content-type": "application/json"}, timeout=20)
+    assert reply.status_code == 413
+
+
+def test_another_site_cannot_use_the_visitors_browser(url: str) -> None:
+    for headers in ({"host": "evil.example:80"}, {"origin": "https://evil.example"}):
+        assert httpx.get(url + "/v1/models", headers=headers).status_code == 403
+    assert httpx.get(url + "/v1/models", headers={"origin": url}).status_code == 200
+
+
+def test_a_key_is_asked_for(engine: Engine) -> None:
+    server, thread, address = run(create_app(engine, loopback=False, api_key="s3cret"))
+    try:
+        assert httpx.get(address + "/v1/models").status_code == 401
+        assert httpx.get(address + "/v1/models", headers={"authorization": "Bearer s3cret"}).status_code == 200
+        assert httpx.get(address + "/health").status_code == 200
+    finally:
+        server.should_exit = True
+        thread.join(10)
+
+
+def test_exposure_needs_a_key() -> None:
+    check_exposure("127.0.0.1", None)
+    check_exposure("0.0.0.0", "key")
+    with pytest.raises(UsageError, match="TONGGAN_API_KEY"):
+        check_exposure("0.0.0.0", None)
+    assert [is_loopback(h) for h in ("localhost", "127.0.0.1", "::1", "0.0.0.0", "192.168.1.2", "example.org")] == [True] * 3 + [False] * 3
+
+
+def test_callers_share_batches_and_identical_items_run_once() -> None:
+    model = ColourModel()
+    with Engine(model, wait_ms=30) as engine, ThreadPoolExecutor(16) as pool:
+        texts = [f"text {i % 8}" for i in range(16)]
+        vectors = list(pool.map(lambda t: engine.embed([t])[0].vector, texts))
+        assert sum(model.calls) == 8
+        assert len(model.calls) <= 4
+        assert all(np.array_equal(vectors[i], vectors[i + 8]) for i in range(8))  # type: ignore[arg-type]
+        before = len(model.calls)
+        engine.embed(["text 0"])
+        assert len(model.calls) == before, "remembered"
+
+
+def test_one_bad_item_does_not_fail_its_neighbours() -> None:
+    from tonggan.types import Image
+
+    with Engine(ColourModel()) as engine:
+        good, bad = engine.embed([square(255, 0, 0), Image(data=b"nonsense")])
+        assert good.vector is not None
+        assert bad.vector is None and bad.error
+        with pytest.raises(UsageError, match="--index DIR"):
+            engine.search("red")
+
+
+def test_a_failing_model_tells_its_caller_and_lives_on() -> None:
+    class Moody(ColourModel):
+        def embed(self, items, options=None):  # type: ignore[no-untyped-def]
+            if "boom" in items:
+                raise RuntimeError("out of memory")
+            return super().embed(items, options)
+
+    with Engine(Moody()) as engine:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            engine.embed(["boom"])
+        assert engine.embed(["red"])[0].vector is not None
+
+
+def test_kind_that_the_model_has_not() -> None:
+    model = ColourModel()
+    model.modalities = frozenset({"text"})
+    with Engine(model) as engine, pytest.raises(CannotError, match="not image"):
+        engine.embed([square(1, 1, 1)])
+
+
+def test_index_of_another_model_is_not_served(tmp_path: Path) -> None:
+    index = Index.create(tmp_path / "i", ColourModel())
+    with pytest.raises(Exception, match="weights"):
+        Engine(ColourModel(weights="other"), index)
