@@ -22,6 +22,7 @@ from tonggan.serve.guards import BodyLimit, Limits, refusal
 from tonggan.types import CannotError, Image, Item, MediaError, MissingExtra, Text, TongganError, UsageError
 
 try:
+    import uvicorn
     from fastapi import Body, FastAPI, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, Response
@@ -167,6 +168,11 @@ def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = N
         return {"object": "list", "model": name, "data": data}
 
     return app
+
+
+def run(app: FastAPI, host: str, port: int) -> None:
+    """Listen until stopped."""
+    uvicorn.run(app, host=host, port=port, log_level="warning")
 
 
 def _items(request: EmbeddingsRequest) -> list[Item]:

