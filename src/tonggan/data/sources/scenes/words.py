@@ -1,0 +1,95 @@
+"""What a scene is called, in English and Chinese; both say the same, and nothing that is not so."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tonggan.data.sources.scenes.world import Scene, Size, Thing, place_name
+
+Look = tuple[Size, str, str]
+
+_EN_NUMBERS = ("no", "a", "two", "three", "four", "five", "six")
+_ZH_NUMBERS = ("零", "一", "两", "三", "四", "五", "六")
+_ZH_SIZES = {"small": "小", "large": "大"}
+_ZH_COLORS = {
+    "red": "红色", "orange": "橙色", "yellow": "黄色", "green": "绿色", "blue": "蓝色",
+    "purple": "紫色", "pink": "粉色", "brown": "棕色", "gray": "灰色", "black": "黑色",
+}  # fmt: skip
+_ZH_SHAPES = {
+    # measure word, noun
+    "circle": ("个", "圆形"),
+    "square": ("个", "正方形"),
+    "triangle": ("个", "三角形"),
+    "diamond": ("个", "菱形"),
+    "star": ("颗", "五角星"),
+    "heart": ("颗", "爱心"),
+    "cross": ("个", "十字"),
+    "ring": ("个", "圆环"),
+    "moon": ("弯", "月牙"),
+}
+_EN_PLURALS = {"cross": "crosses"}
+_EN_PLACES = {
+    (-1, -1): "in the upper left corner", (0, -1): "at the top", (1, -1): "in the upper right corner",
+    (-1, 0): "on the left", (0, 0): "in the middle", (1, 0): "on the right",
+    (-1, 1): "in the lower left corner", (0, 1): "at the bottom", (1, 1): "in the lower right corner",
+}  # fmt: skip
+_ZH_PLACES = {
+    (-1, -1): "左上角", (0, -1): "上边", (1, -1): "右上角",
+    (-1, 0): "左边", (0, 0): "中间", (1, 0): "右边",
+    (-1, 1): "左下角", (0, 1): "下边", (1, 1): "右下角",
+}  # fmt: skip
+_RELATIONS = {
+    "left": ("to the left of", "左边"),
+    "right": ("to the right of", "右边"),
+    "above": ("above", "上面"),
+    "below": ("below", "下面"),
+}
+
+
+def english(scene: Scene) -> str:
+    """For example `two small red stars and a large blue circle`."""
+    first = scene.things[0]
+    if scene.kind == "one":
+        return f"{_english(first.look)} {_EN_PLACES[place_name(first)]}"
+    if scene.kind == "relation":
+        second = scene.things[1]
+        return f"{_english(first.look)} {_RELATIONS[relation(first, second)][0]} {_english(second.look)}"
+    *most, last = (_english(look, n) for look, n in _tally(scene))
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def chinese(scene: Scene) -> str:
+    """For example `两颗红色的小五角星和一个蓝色的大圆形`."""
+    first = scene.things[0]
+    if scene.kind == "one":
+        return f"{_ZH_PLACES[place_name(first)]}有{_chinese(first.look)}"
+    if scene.kind == "relation":
+        second = scene.things[1]
+        return f"{_chinese(first.look)}在{_chinese(second.look)}的{_RELATIONS[relation(first, second)][1]}"
+    *most, last = (_chinese(look, n) for look, n in _tally(scene))
+    return f"{'、'.join(most)}和{last}" if most else last
+
+
+def relation(a: Thing, b: Thing) -> str:
+    """Where `a` is, seen from `b`: left, right, above or below, by the greater distance."""
+    dx, dy = a.x - b.x, a.y - b.y
+    if abs(dx) >= abs(dy):
+        return "left" if dx < 0 else "right"
+    return "above" if dy < 0 else "below"
+
+
+def _tally(scene: Scene) -> list[tuple[Look, int]]:
+    return list(Counter(thing.look for thing in scene.things).items())
+
+
+def _english(look: Look, n: int = 1) -> str:
+    size, color, shape = look
+    noun = shape if n == 1 else _EN_PLURALS.get(shape, shape + "s")
+    return f"{_EN_NUMBERS[n]} {size} {color} {noun}"
+
+
+def _chinese(look: Look, n: int = 1) -> str:
+    """The size stands by the noun: 大红色 would be a colour of its own."""
+    size, color, shape = look
+    measure, noun = _ZH_SHAPES[shape]
+    return f"{_ZH_NUMBERS[n]}{measure}{_ZH_COLORS[color]}的{_ZH_SIZES[size]}{noun}"

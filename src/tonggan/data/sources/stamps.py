@@ -1,0 +1,121 @@
+"""Tux Paint stamps: 952 photographs and drawings for children, each described in up to 77 languages, often spoken aloud."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tonggan.data.rows import Dataset
+from tonggan.data.sources import clients
+from tonggan.data.sources.base import Source
+from tonggan.data.sources.render import picture_hash, render
+from tonggan.data.sources.splits import by_concept, caption_key
+from tonggan.types import Audio, Image, Row, Text
+
+ROOT = Path("/usr/share/tuxpaint/stamps")
+_PACKAGE = "tuxpaint-stamps-default"
+_CREATOR = re.compile(r"<dc:creator>.*?<dc:title>\s*([^<]+?)\s*</dc:title>", re.DOTALL)
+_HALF_WIDTH = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
+
+
+class Stamps(Source):
+    """One row per described stamp: `bird.png` or `bird.svg`, `bird.txt`, `bird_desc_fr.ogg`."""
+
+    name = "stamps"
+    about = {"en": "952 described photographs and drawings, many spoken aloud", "zh": "952 张带描述的照片和图画，许多配有朗读"}
+    licence = "GPL-2.0-or-later"
+    attribution = "Tux Paint stamps, copyright 2002-2022 by Bill Kendrick and contributors. Licence: GPL-2.0-or-later"
+    megabytes = 161
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.root = root
+
+    @property
+    def how(self) -> str:
+        return f"sudo apt-get install {_PACKAGE}"
+
+    def available(self) -> bool:
+        return next(self.root.rglob("*.txt"), None) is not None
+
+    def _install(self) -> None:
+        clients.apt_install([_PACKAGE])
+
+    def rows(self, *, size: int = 256, languages: Sequence[str] = ("en", "zh")) -> Dataset:
+        """Split 8:1:1 by concept; `held_out_captions` makes the repeated splits by which results on stamps are reported.
+
+        `languages` are BCP-47 tags (`zh` simplified Chinese, `zh-TW`, `pt-BR`). `meta` has the category (the folder), the
+        artist where a drawing names one, and a hash of the pixels; `audios` are the effect sound and the spoken descriptions.
+        """
+        self.require()
+        stamps = {str(path.relative_to(self.root).with_suffix("")): path for path in sorted(self.root.rglob("*.txt"))}
+        originals = {name: picture for name, path in stamps.items() if (picture := _picture_of(path)) is not None}
+        pictures = render(originals, "stamps", size)
+        rows = [self._row(name, stamps[name], originals[name], drawn, languages) for name, drawn in pictures.paths.items()]
+        return Dataset.from_rows(by_concept([row for row in rows if row.texts]), dropped=pictures.dropped)
+
+    def _row(self, name: str, description: Path, original: Path, drawn: Path, languages: Sequence[str]) -> Row:
+        texts = [text for text in read_description(description) if text.lang in languages]
+        english = next((text.text for text in texts if text.lang == "en"), "")
+        meta = {
+            "source": self.name,
+            "licence": self.licence,
+            "category": str(Path(name).parent),
+            "picture": picture_hash(drawn),
+            "original": str(original),
+        }
+        if artist := _artist_of(original):
+            meta["artist"] = artist
+        return Row(
+            id=f"stamps/{name}",
+            images=(Image(path=drawn),),
+            audios=tuple(Audio(path=sound, role=role) for sound, role in _sounds_of(description, languages)),
+            texts=tuple(texts),
+            group=f"stamps:{caption_key(english)}" if english else None,
+            meta=meta,
+        )
+
+
+def read_description(path: Path) -> Iterator[Text]:
+    """The texts of a stamp: English on the first line, then `xx_YY.utf8=...`. Repeated English (en_GB) is left out."""
+    lines = path.read_text("utf-8", errors="replace").splitlines()
+    if lines and lines[0].strip():
+        yield Text(lines[0].strip(), "en")
+    for line in lines[1:]:
+        locale, equals, text = line.partition("=")
+        if equals and text.strip() and not locale.startswith("en"):
+            lang = _tag(locale)
+            # Chinese files write Latin letters and digits full-width (字母Ｉ): nobody types a query so.
+            yield Text(text.strip().translate(_HALF_WIDTH) if lang.startswith("zh") else text.strip(), lang)
+
+
+def _tag(locale: str) -> str:
+    """`zh_CN.utf8` as `zh`, `pt_BR.utf8` as `pt-BR`, `sr@latin.utf8` as `sr-Latn`."""
+    name = locale.strip().removesuffix(".utf8").replace("@latin", "-Latn").replace("@", "-").replace("_", "-")
+    return "zh" if name == "zh-CN" else name
+
+
+def _picture_of(description: Path) -> Path | None:
+    """The stamp's picture; where it comes both as PNG and as a drawing, the drawing is the newer one."""
+    return next((p for suffix in (".svg", ".png") if (p := description.with_suffix(suffix)).is_file()), None)
+
+
+def _sounds_of(description: Path, languages: Sequence[str]) -> Iterator[tuple[Path, str]]:
+    """Sound files with their roles: `effect` (a dog barks), or the language in which the description is read aloud."""
+    stem = description.with_suffix("")
+    for suffix in (".ogg", ".wav"):
+        if (effect := stem.with_suffix(suffix)).is_file():
+            yield effect, "effect"
+            break
+    for lang in languages:
+        spoken = stem.with_name(f"{stem.name}_desc{'' if lang == 'en' else '_' + lang.replace('-', '_')}.ogg")
+        if spoken.is_file():
+            yield spoken, lang
+
+
+def _artist_of(original: Path) -> str | None:
+    """Whom a drawing's own metadata names as its creator; photographs name nobody."""
+    if original.suffix != ".svg":
+        return None
+    found = _CREATOR.search(original.read_text("utf-8", errors="replace"))
+    return found[1] if found else None
