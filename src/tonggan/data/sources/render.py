@@ -68,7 +68,10 @@ def draw_svg(path: Path, size: int) -> PIL.Image.Image:
     try:
         # Finding the system's fonts takes longer than drawing; few drawings hold text.
         fontless = path.suffix == ".svg" and b"<text" not in path.read_bytes()
-        png = resvg_py.svg_to_bytes(svg_path=str(path), width=size, height=size, background="white", skip_system_fonts=fontless)
+        # Without dpi, a drawing measured in points or millimetres would have no size at all.
+        png = resvg_py.svg_to_bytes(
+            svg_path=str(path), width=size, height=size, dpi=96, background="white", skip_system_fonts=fontless
+        )
     except OSError as error:
         raise MediaError(str(path), error.strerror or "cannot be read") from None
     except (ValueError, RuntimeError) as error:
