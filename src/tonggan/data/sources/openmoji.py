@@ -51,7 +51,7 @@ class OpenMoji(Source):
         self.require()
         chosen = [e for e in all_emoji(languages) if (skin_tones or not e.skin_tone) and (flags or not e.flag)]
         pictures = draw_openmoji(chosen, size)
-        rows = [emoji_row(self, e, pictures.paths[e.code], artist="openmoji") for e in chosen if e.code in pictures.paths]
+        rows = [emoji_row(e, pictures.paths[e.code], self.name, "openmoji", self.licence) for e in chosen if e.code in pictures.paths]
         return Dataset.from_rows(by_concept(rows), dropped=pictures.dropped)
 
 
@@ -68,7 +68,7 @@ def code_of_file(path: Path) -> str:
     return code_of("".join(chr(int(point, 16)) for point in path.stem.split("-")))
 
 
-def emoji_row(source: Source, emoji: Emoji, picture: Path, artist: str) -> Row:
+def emoji_row(emoji: Emoji, picture: Path, source: str, artist: str, licence: str) -> Row:
     """The row of one artist's picture of an emoji. Its group is the emoji: the same thing by another artist is a positive."""
     base = code_of("".join(c for c in emoji.characters if not Emoji(c, "", {}).skin_tone))
     return Row(
@@ -76,5 +76,5 @@ def emoji_row(source: Source, emoji: Emoji, picture: Path, artist: str) -> Row:
         images=(Image(path=picture),),
         texts=tuple(Text(name, lang) for lang, name in emoji.names.items()),
         group=f"emoji:{base}",
-        meta={"source": source.name, "licence": source.licence, "artist": artist, "emoji": emoji.characters, "concept": emoji.concept},
+        meta={"source": source, "licence": licence, "artist": artist, "emoji": emoji.characters, "concept": emoji.concept},
     )

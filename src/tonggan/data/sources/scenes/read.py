@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import numpy as np
 import PIL.Image
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 
 from tonggan.data.media import load_image
 from tonggan.data.sources.scenes.draw import coverage, draw, moments
 from tonggan.data.sources.scenes.world import COLORS, RADII, SHAPES, Scene, Size, Thing
 from tonggan.types import Image
 
-_INK = 28
+_INK = 40
 """A pixel this far from white (largest channel) belongs to a thing."""
 _COLOR_TOLERANCE = 60.0
 _FIT = 0.8
 """Least overlap (intersection over union of the coverages) of a patch with its best shape."""
-_RESIDUAL = 18.0
+_RESIDUAL = 35.0
 """Largest mean difference (grey levels, over the inked pixels) between a picture and its redrawing."""
 _MOST_THINGS = 12
 
@@ -40,7 +40,7 @@ def read(image: Image | PIL.Image.Image | UInt8[np.ndarray, "H W 3"]) -> Scene |
     patches = _patches(ink)
     if not 1 <= len(patches) <= _MOST_THINGS:
         return None
-    things = [_thing(pixels, rows, columns) for rows, columns in patches]
+    things = [_thing(pixels, patch, ink & ~patch) for patch in patches]
     if any(thing is None for thing in things):
         return None
     found = sorted((thing for thing in things if thing is not None), key=lambda thing: (thing.x, thing.y))
@@ -56,18 +56,18 @@ def _square_pixels(image: Image | PIL.Image.Image | UInt8[np.ndarray, "H W 3"]) 
     return pixels if height == width >= 48 else None
 
 
-def _thing(pixels: UInt8[np.ndarray, "H W 3"], rows: Int[np.ndarray, "N"], columns: Int[np.ndarray, "N"]) -> Thing | None:
+def _thing(pixels: UInt8[np.ndarray, "H W 3"], patch: Bool[np.ndarray, "H W"], others: Bool[np.ndarray, "H W"]) -> Thing | None:
     """The best fitting thing for one patch of inked pixels, None when nothing of this world fits."""
     size = len(pixels)
-    color = _color(pixels[rows, columns])
+    color = _color(pixels[patch])
     if color is None:
         return None
-    # The patch with a rim of two pixels: ink below the threshold counts towards area and centroid.
-    window = tuple(slice(max(0, c.min() - 2), min(size, c.max() + 3)) for c in (rows, columns))
-    alpha = _alpha(pixels[window], color)
-    y, x = (np.arange(part.start, part.stop) + 0.5 for part in window)
+    # With a rim of two pixels (ink too thin to be noticed counts towards area and centroid), without its neighbours.
+    alpha = np.where(_grow(_grow(patch)) & ~others, _alpha(pixels, color), 0.0)
+    pixel_centres = np.arange(size) + 0.5
     area = alpha.sum()
-    centre_x, centre_y = float((alpha * x).sum() / area / size), float((alpha * y[:, None]).sum() / area / size)
+    centre_x = float((alpha.sum(axis=0) * pixel_centres).sum() / area / size)
+    centre_y = float((alpha.sum(axis=1) * pixel_centres).sum() / area / size)
     fits = []
     for shape in SHAPES:
         m = moments(shape)
@@ -75,7 +75,7 @@ def _thing(pixels: UInt8[np.ndarray, "H W 3"], rows: Int[np.ndarray, "N"], colum
         if not 0.9 * RADII["small"][0] <= r <= 1.1 * RADII["large"][1]:
             continue
         thing = Thing(shape, color, _size(r), round(centre_x - r * m.u, 4), round(centre_y - r * m.v, 4), round(r, 4))
-        fits.append((_overlap(thing, size, window, alpha), thing))
+        fits.append((_overlap(thing, alpha), thing))
     best, thing = max(fits, key=lambda fit: fit[0], default=(0.0, None))
     return thing if best >= _FIT else None
 
@@ -88,34 +88,43 @@ def _color(ink: UInt8[np.ndarray, "N 3"]) -> str | None:
     return color if distance <= _COLOR_TOLERANCE else None
 
 
-def _alpha(pixels: UInt8[np.ndarray, "h w 3"], color: str) -> Float[np.ndarray, "h w"]:
+def _alpha(pixels: UInt8[np.ndarray, "H W 3"], color: str) -> Float[np.ndarray, "H W"]:
     """How much of each pixel is covered, if what covers it has that colour and the ground is white."""
     towards = np.array(COLORS[color]) - 255.0
     return np.clip((pixels - 255.0) @ towards / (towards @ towards), 0, 1)
 
 
-def _overlap(thing: Thing, size: int, window: tuple[slice, ...], alpha: Float[np.ndarray, "h w"]) -> float:
-    """Intersection over union of a thing's coverage and the patch's, both 0..1 per pixel."""
-    drawn, seen = np.zeros((size, size)), np.zeros((size, size))
-    rows, columns, part = coverage(thing, size)
+def _overlap(thing: Thing, alpha: Float[np.ndarray, "H W"]) -> float:
+    """Intersection over union of a thing's coverage and a patch's, both 0..1 per pixel."""
+    drawn = np.zeros_like(alpha)
+    rows, columns, part = coverage(thing, len(alpha))
     drawn[rows, columns] = part
-    seen[window] = alpha
-    return float(np.minimum(drawn, seen).sum() / np.maximum(drawn, seen).sum())
+    return float(np.minimum(drawn, alpha).sum() / np.maximum(drawn, alpha).sum())
 
 
 def _size(r: float) -> Size:
     return "small" if r < (RADII["small"][1] + RADII["large"][0]) / 2 else "large"
 
 
-def _patches(ink: Bool[np.ndarray, "H W"]) -> list[tuple[Int[np.ndarray, "N"], Int[np.ndarray, "N"]]]:
-    """Row and column numbers of each connected patch (eight neighbours), specks of fewer than 9 pixels left out."""
+def _patches(ink: Bool[np.ndarray, "H W"]) -> list[Bool[np.ndarray, "H W"]]:
+    """Each connected patch (eight neighbours); specks of fewer than 9 pixels are left out."""
     labels = np.where(ink, np.arange(1, ink.size + 1).reshape(ink.shape), 0)
     while True:  # every pixel takes the largest label around it, until nothing changes
-        padded = np.pad(labels, 1)
-        spread = np.max([padded[i : i + len(ink), j : j + len(ink)] for i in range(3) for j in range(3)], axis=0)
-        spread = np.where(ink, spread, 0)
+        spread = np.where(ink, _largest_around(labels), 0)
         if (spread == labels).all():
             break
         labels = spread
-    found = (np.nonzero(labels == label) for label in np.unique(labels[labels > 0]))
-    return [(rows, columns) for rows, columns in found if len(rows) >= 9]
+    found, pixels = np.unique(labels[labels > 0], return_counts=True)
+    return [labels == label for label in found[pixels >= 9]]
+
+
+def _grow(patch: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """The patch and every pixel that touches it."""
+    return _largest_around(patch)
+
+
+def _largest_around(values: Shaped[np.ndarray, "H W"]) -> Shaped[np.ndarray, "H W"]:
+    """For each pixel the largest value of itself and its eight neighbours."""
+    height, width = values.shape
+    padded = np.pad(values, 1)
+    return np.max([padded[i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=0)
