@@ -50,8 +50,8 @@ def describe() -> list[dict[str, str | int | bool]]:
     return [
         {
             "name": source.name,
-            "about": source.about["en"],
-            "about_zh": source.about["zh"],
+            "about": source.about,
+            "about_zh": source.about_zh,
             "available": source.available(),
             "real": source.real,
             "licence": source.licence,

@@ -32,7 +32,8 @@ class EmojiArtists(Source):
     """One row per emoji and artist, for the emoji that every artist has drawn."""
 
     name = "emoji"
-    about = {"en": "1,600 emoji by three artists, with names and keywords", "zh": "1600 个表情符号，三位画师各画一遍，附名称和关键词"}
+    about = "1,600 emoji by three artists, with names and keywords"
+    about_zh = "1600 个表情符号，三位画师各画一遍，附名称和关键词"
     licence = "CC BY-SA 4.0 (OpenMoji), Apache-2.0 (Google), CC BY 4.0 (Twitter), Unicode-3.0 (names)"
     attribution = "Emoji by OpenMoji (CC BY-SA 4.0), Google Noto Emoji (Apache-2.0) and Twemoji (CC BY 4.0); names by Unicode CLDR"
     megabytes = 174
@@ -56,9 +57,7 @@ class EmojiArtists(Source):
         OpenMoji().fetch()
         clients.npm_pack([*_SHEETS.values(), _NAMES], self.home)
 
-    def rows(
-        self, *, size: int = 128, keywords: bool = False, flags: bool = False, held_out: str | None = None
-    ) -> Dataset:
+    def rows(self, *, size: int = 128, keywords: bool = False, flags: bool = False, held_out: str | None = None) -> Dataset:
         """Emoji without skin tones that all three artists have drawn; flags only if asked for.
 
         Split 8:1:1 by concept, or with `held_out="openmoji"` by artist: that artist is the test side, the others train.

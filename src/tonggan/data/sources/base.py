@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -25,8 +24,9 @@ class Source(ABC):
     """
 
     name: ClassVar[str]
-    about: ClassVar[Mapping[str, str]]
-    """What it is, in one clause: `en` and `zh`."""
+    about: ClassVar[str]
+    """What it is, in one clause; `about_zh` says it in Chinese."""
+    about_zh: ClassVar[str]
     licence: ClassVar[str]
     attribution: ClassVar[str]
     """The line to print beside pictures of this source."""

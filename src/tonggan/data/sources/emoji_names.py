@@ -45,9 +45,9 @@ class Emoji:
 
         A man, a woman and a person running are different words for nearly the same picture; all 25 families are one concept.
         """
-        kept = [_NEUTRAL.get(p, p) for p in map(ord, self.characters) if p not in SKIN_TONES]
-        dull = (_VARIATION_SELECTOR, _JOINER, _ARROW_RIGHT, *_GENDER_SIGNS)
-        bare = [p for p in kept if p not in dull] or kept
+        visible = [p for p in map(ord, self.characters) if p not in (_VARIATION_SELECTOR, _JOINER) and p not in SKIN_TONES]
+        # The signs and the arrow are emoji themselves: alone they are not taken away.
+        bare = [_NEUTRAL.get(p, p) for p in visible if p not in (_ARROW_RIGHT, *_GENDER_SIGNS)] or visible
         return "-".join(f"{p:04X}" for p in dict.fromkeys(bare))
 
 
@@ -66,9 +66,7 @@ def all_emoji(languages: Sequence[str] = ("en", "zh")) -> list[Emoji]:
         raise UsageError(f"emoji have no names in {', '.join(unknown)}; there are: {', '.join(sorted(emoji.LANGUAGES))}")
     emoji.config.load_language(list(languages))
     qualified = ((c, entry) for c, entry in emoji.EMOJI_DATA.items() if entry["status"] == emoji.STATUS["fully_qualified"])
-    found = [
-        Emoji(c, code_of(c), {lang: plain_name(entry[lang], lang) for lang in languages if lang in entry}) for c, entry in qualified
-    ]
+    found = [Emoji(c, code_of(c), {lang: plain_name(entry[lang], lang) for lang in languages if lang in entry}) for c, entry in qualified]
     return sorted(found, key=lambda e: e.code)
 
 

@@ -35,10 +35,11 @@ class OpenClipart(Source):
     """One row per drawing: PNG from one package; title, keywords and artist from the drawing in the other."""
 
     name = "openclipart"
-    about = {"en": "6,900 drawings with titles and keywords in English", "zh": "6900 幅剪贴画，附英文标题和关键词"}
+    about = "6,900 drawings with titles and keywords in English"
+    about_zh = "6900 幅剪贴画，附英文标题和关键词"
     licence = "public domain"
     attribution = "Open Clip Art Library, placed in the public domain by its artists"
-    megabytes = 97
+    megabytes = 156
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
@@ -58,10 +59,11 @@ class OpenClipart(Source):
     def _install(self) -> None:
         clients.apt_install(_PACKAGES)
 
-    def rows(self, *, size: int = 224, keywords: bool = False) -> Dataset:
-        """Split 8:1:1 by concept; a collection (hundreds of stars, of theme icons) is one concept.
+    def rows(self, *, size: int = 224, keywords: bool = False, titled: bool = False) -> Dataset:
+        """Split 8:1:1 by concept; a collection (1,375 stars, some 1,700 theme icons) is one concept, for training.
 
-        `meta["caption_from"]` is `title` or `file name`; `keywords=True` adds the keywords as a second caption.
+        Captions are titles; where a drawing has none of its own, or the package with the titles is absent, words of the file
+        name (`meta["caption_from"]` says which; `titled=True` leaves these out). `keywords=True` adds a second caption.
         """
         self.require()
         files = {str(p.relative_to(self.root / "png").with_suffix("")): p for p in _originals(self.root / "png")}
@@ -70,7 +72,10 @@ class OpenClipart(Source):
         shared = Counter(caption_key(d.title) for d in described.values())
         rows = [_row(name, pictures.paths[name], d, shared[caption_key(d.title)] > _MOST_SHARED, keywords) for name, d in described.items()]
         wordless = tuple(Dropped(row.id, "neither its title nor its file name has words") for row in rows if not row.texts)
-        return Dataset.from_rows(by_concept([row for row in rows if row.texts]), dropped=pictures.dropped + wordless)
+        kept = by_concept([row for row in rows if row.texts])
+        if titled:
+            kept = [row for row in kept if row.meta["caption_from"] == "title"]
+        return Dataset.from_rows(kept, dropped=pictures.dropped + wordless)
 
 
 def read_description(svg: Path) -> Description:

@@ -21,7 +21,8 @@ class OpenMoji(Source):
     """One row per emoji: its drawing and its name in each language."""
 
     name = "openmoji"
-    about = {"en": "1,660 drawn emoji with names in 14 languages", "zh": "1660 个手绘表情图，附 14 种语言的名称"}
+    about = "1,660 drawn emoji with names in 14 languages"
+    about_zh = "1660 个手绘表情图，附 14 种语言的名称"
     licence = "CC BY-SA 4.0 (pictures), Unicode-3.0 (names)"
     attribution = "Emoji designed by OpenMoji, the open-source emoji and icon project. Licence: CC BY-SA 4.0"
     megabytes = 31

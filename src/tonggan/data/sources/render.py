@@ -47,6 +47,7 @@ def render(originals: Mapping[str, Path], folder: str, size: int) -> Rendered:
     def draw(key: str) -> None:
         try:
             picture = draw_svg(originals[key], size) if originals[key].suffix in (".svg", ".svgz") else _shrink(originals[key], size)
+            _check_visible(picture, originals[key])
         except MediaError as error:
             dropped.append(Dropped(str(originals[key]), error.reason))
             return
@@ -69,9 +70,7 @@ def draw_svg(path: Path, size: int) -> PIL.Image.Image:
         # Finding the system's fonts takes longer than drawing; few drawings hold text.
         fontless = path.suffix == ".svg" and b"<text" not in path.read_bytes()
         # Without dpi, a drawing measured in points or millimetres would have no size at all.
-        png = resvg_py.svg_to_bytes(
-            svg_path=str(path), width=size, height=size, dpi=96, background="white", skip_system_fonts=fontless
-        )
+        png = resvg_py.svg_to_bytes(svg_path=str(path), width=size, height=size, dpi=96, background="white", skip_system_fonts=fontless)
     except OSError as error:
         raise MediaError(str(path), error.strerror or "cannot be read") from None
     except (ValueError, RuntimeError) as error:
@@ -89,6 +88,12 @@ def _shrink(path: Path, size: int) -> PIL.Image.Image:
     picture = load_image(Image(path=path))
     picture.thumbnail((size, size), PIL.Image.Resampling.LANCZOS)
     return picture
+
+
+def _check_visible(picture: PIL.Image.Image, path: Path) -> None:
+    """A white drawing without a ground is nothing but white here."""
+    if all(low == high for low, high in picture.getextrema()):
+        raise MediaError(str(path), "nothing to be seen on white")
 
 
 def _fingerprint(path: Path) -> str:

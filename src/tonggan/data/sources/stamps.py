@@ -11,7 +11,7 @@ from tonggan.data.sources import clients
 from tonggan.data.sources.base import Source
 from tonggan.data.sources.render import picture_hash, render
 from tonggan.data.sources.splits import by_concept, caption_key
-from tonggan.types import Audio, Image, Row, Text
+from tonggan.types import Audio, Dropped, Image, Row, Text
 
 ROOT = Path("/usr/share/tuxpaint/stamps")
 _PACKAGE = "tuxpaint-stamps-default"
@@ -23,7 +23,8 @@ class Stamps(Source):
     """One row per described stamp: `bird.png` or `bird.svg`, `bird.txt`, `bird_desc_fr.ogg`."""
 
     name = "stamps"
-    about = {"en": "952 described photographs and drawings, many spoken aloud", "zh": "952 张带描述的照片和图画，许多配有朗读"}
+    about = "952 described photographs and drawings, many spoken aloud"
+    about_zh = "952 张带描述的照片和图画，许多配有朗读"
     licence = "GPL-2.0-or-later"
     attribution = "Tux Paint stamps, copyright 2002-2022 by Bill Kendrick and contributors. Licence: GPL-2.0-or-later"
     megabytes = 161
@@ -52,7 +53,8 @@ class Stamps(Source):
         originals = {name: picture for name, path in stamps.items() if (picture := _picture_of(path)) is not None}
         pictures = render(originals, "stamps", size)
         rows = [self._row(name, stamps[name], originals[name], drawn, languages) for name, drawn in pictures.paths.items()]
-        return Dataset.from_rows(by_concept([row for row in rows if row.texts]), dropped=pictures.dropped)
+        missing = tuple(Dropped(str(path), "a description without a picture") for name, path in stamps.items() if name not in originals)
+        return Dataset.from_rows(by_concept([row for row in rows if row.texts]), dropped=pictures.dropped + missing)
 
     def _row(self, name: str, description: Path, original: Path, drawn: Path, languages: Sequence[str]) -> Row:
         texts = [text for text in read_description(description) if text.lang in languages]

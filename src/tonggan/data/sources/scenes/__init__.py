@@ -32,9 +32,7 @@ def generate(n: int, seed: int = 0, *, size: int = 96) -> Dataset:
     """
     scenes = [random_scene(np.random.default_rng([seed, i])) for i in range(n)]
     rows = by_concept([_row(scene, f"scenes/{seed}/{i}", size) for i, scene in enumerate(scenes)])
-    return Dataset.from_rows(
-        [row.with_(split="combination") if scene.held_out else row for row, scene in zip(rows, scenes, strict=True)]
-    )
+    return Dataset.from_rows([row.with_(split="combination") if scene.held_out else row for row, scene in zip(rows, scenes, strict=True)])
 
 
 def _row(scene: Scene, name: str, size: int) -> Row:
@@ -52,7 +50,8 @@ class Scenes(Source):
     """`generate` behind the interface of a source."""
 
     name = "scenes"
-    about = {"en": "endless drawn scenes of coloured shapes (a synthetic check)", "zh": "无限生成的彩色图形场景（合成检验）"}
+    about = "endless drawn scenes of coloured shapes (a synthetic check)"
+    about_zh = "无限生成的彩色图形场景（合成检验）"
     licence = "Apache-2.0"
     attribution = "Drawn by Tonggan's scenes generator"
     megabytes = 0

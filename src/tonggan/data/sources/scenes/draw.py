@@ -75,7 +75,7 @@ def _cross(u: Points, v: Points) -> Bool[np.ndarray, "..."]:
 
 
 def _heart(u: Points, v: Points) -> Bool[np.ndarray, "..."]:
-    x, y = 1.16 * u, 0.18 - 1.16 * v  # (x^2 + y^2 - 1)^3 = x^2 y^3, the best-known heart, scaled into the unit circle
+    x, y = 1.26 * u, 0.26 - 1.26 * v  # (x^2 + y^2 - 1)^3 = x^2 y^3, the best-known heart, scaled into the unit circle
     return (x**2 + y**2 - 1) ** 3 <= x**2 * y**3
 
 

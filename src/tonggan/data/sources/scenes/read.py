@@ -68,7 +68,7 @@ def _thing(pixels: UInt8[np.ndarray, "H W 3"], patch: Bool[np.ndarray, "H W"], o
     area = alpha.sum()
     centre_x = float((alpha.sum(axis=0) * pixel_centres).sum() / area / size)
     centre_y = float((alpha.sum(axis=1) * pixel_centres).sum() / area / size)
-    fits = []
+    fits: list[tuple[float, Thing]] = []
     for shape in SHAPES:
         m = moments(shape)
         r = float(np.sqrt(area / m.area) / size)
@@ -76,8 +76,8 @@ def _thing(pixels: UInt8[np.ndarray, "H W 3"], patch: Bool[np.ndarray, "H W"], o
             continue
         thing = Thing(shape, color, _size(r), round(centre_x - r * m.u, 4), round(centre_y - r * m.v, 4), round(r, 4))
         fits.append((_overlap(thing, alpha), thing))
-    best, thing = max(fits, key=lambda fit: fit[0], default=(0.0, None))
-    return thing if best >= _FIT else None
+    overlap, best = max(fits, key=lambda fit: fit[0], default=(0.0, None))
+    return best if overlap >= _FIT else None
 
 
 def _color(ink: UInt8[np.ndarray, "N 3"]) -> str | None:
