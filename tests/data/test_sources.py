@@ -156,16 +156,27 @@ def test_npm_archives_are_unpacked_to_what_is_needed_and_nowhere_else(tmp_path: 
     assert not source.available()
     source.fetch()
     kept = sorted(str(path.relative_to(home / "emoji")) for path in home.rglob("*") if path.is_file())
-    assert kept == ["google/1f34e.png", "twitter/1f34e.png", "words.en.json", "words.zh.json"]
+    assert kept == ["google/1f34e.png", "twitter/1f34e.png", "words/en.json", "words/zh.json"]
     assert not list(tmp_path.rglob("evil.png"))
     assert source._keywords("en") == {"1F34E": ["fruit", "red"]}
 
 
-def test_a_broken_archive_is_named(home: Path):
-    (home / "emoji").mkdir(parents=True)
-    (home / "emoji" / "emojibase-data-17.0.0.tgz").write_bytes(b"half a download")
+def test_an_archive_left_by_hand_counts_and_a_broken_one_is_named(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(OpenMoji, "available", lambda self: True)
+    for part in ("google", "twitter"):
+        (home / "emoji" / part).mkdir(parents=True)
+    source = EmojiArtists()
+    assert not source.available()
+    archive = home / "emoji" / "emojibase-data-17.0.0.tgz"
+    archive.write_bytes(b"half a download")
+    assert source.available()
     with pytest.raises(TongganError, match=r"emojibase-data-17\.0\.0\.tgz cannot be unpacked"):
-        EmojiArtists().available()
+        source.rows()
+    with tarfile.open(archive, "w:gz"):
+        pass
+    with pytest.raises(TongganError, match=r"no package/en/data\.json"):
+        source.rows()
+    assert archive.exists()
 
 
 # ---------------------------------------------------------------------------------------------- rendering

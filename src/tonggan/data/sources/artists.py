@@ -49,13 +49,14 @@ class EmojiArtists(Source):
         return line if OpenMoji().available() else f"{OpenMoji().how} && {line}"
 
     def available(self) -> bool:
-        self._unpack_downloads()
-        drawn = all((self.home / artist).is_dir() for artist in _SHEETS)
-        return drawn and all(self._words(lang).is_file() for lang in ("en", "zh")) and OpenMoji().available()
+        parts = {"emoji-datasource-google": "google", "emoji-datasource-twitter": "twitter", "emojibase-data": "words"}
+        here = all((self.home / kept).is_dir() or self._archives(package) for package, kept in parts.items())
+        return here and OpenMoji().available()
 
     def _install(self) -> None:
         OpenMoji().fetch()
         clients.npm_pack([*_SHEETS.values(), _NAMES], self.home)
+        self._unpack()
 
     def rows(self, *, size: int = 128, keywords: bool = False, flags: bool = False, held_out: str | None = None) -> Dataset:
         """Emoji without skin tones that all three artists have drawn; flags only if asked for.
@@ -64,6 +65,7 @@ class EmojiArtists(Source):
         `keywords=True` adds Unicode's keywords as a further caption per language; they are in `meta["keywords_zh"]` anyway.
         """
         self.require()
+        self._unpack()
         known = [e for e in all_emoji() if not e.skin_tone and (flags or not e.flag)]
         pictures = {"openmoji": draw_openmoji(known, size)} | {artist: self._pictures(artist, known, size) for artist in _SHEETS}
         shared = [e for e in known if all(e.code in drawn.paths for drawn in pictures.values())]
@@ -81,25 +83,23 @@ class EmojiArtists(Source):
         return render({e.code: files[e.code] for e in known if e.code in files}, artist, size)
 
     def _words(self, lang: str) -> Path:
-        return self.home / f"words.{lang}.json"
+        return self.home / "words" / f"{lang}.json"
 
     def _keywords(self, lang: str) -> Mapping[str, list[str]]:
         """Unicode's keywords by emoji code."""
         entries = json.loads(self._words(lang).read_text("utf-8"))
         return {code_of(entry["emoji"]): entry.get("tags", []) for entry in entries}
 
-    def _unpack_downloads(self) -> None:
+    def _archives(self, package: str) -> list[Path]:
+        return sorted(self.home.glob(f"{package}-*.tgz"))
+
+    def _unpack(self) -> None:
         """Take what is needed out of archives that `npm pack` left here (run by us or by the user), then delete them."""
         for artist in _SHEETS:
-            for archive in self.home.glob(f"emoji-datasource-{artist}-*.tgz"):
-                unfinished = self.home / f"{artist}.part"
-                _extract(archive, {f"package/img/{artist}/64/*.png": unfinished / "*"})
-                shutil.rmtree(self.home / artist, ignore_errors=True)
-                unfinished.replace(self.home / artist)
-                archive.unlink()
-        for archive in self.home.glob("emojibase-data-*.tgz"):
-            _extract(archive, {f"package/{lang}/data.json": self._words(lang) for lang in ("en", "zh")})
-            archive.unlink()
+            for archive in self._archives(f"emoji-datasource-{artist}"):
+                _extract(archive, {f"package/img/{artist}/64/*.png": "*"}, self.home / artist)
+        for archive in self._archives("emojibase-data"):
+            _extract(archive, {f"package/{lang}/data.json": self._words(lang).name for lang in ("en", "zh")}, self._words("en").parent)
 
 
 def _with_keywords(row: Row, emoji: Emoji, words: Mapping[str, Mapping[str, list[str]]], spoken: bool) -> Row:
@@ -111,17 +111,26 @@ def _with_keywords(row: Row, emoji: Emoji, words: Mapping[str, Mapping[str, list
     return row.with_(meta=meta, texts=row.texts + captions)
 
 
-def _extract(archive: Path, wanted: Mapping[str, Path]) -> None:
-    """Write the files that match a pattern; a `*` in the target is the file's own name. No other path out of the archive is used."""
+def _extract(archive: Path, wanted: Mapping[str, str], folder: Path) -> None:
+    """Replace `folder` by the files of an archive that match a pattern, under the given name (`*`: their own); delete the archive.
+
+    No path out of the archive is followed, and the folder appears whole or not at all.
+    """
+    unfinished = folder.with_name(folder.name + ".part")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
     try:
         with tarfile.open(archive) as tar:
             for member in tar:
-                for pattern, target in wanted.items():
-                    if member.isfile() and PurePosixPath(member.name).match(pattern):
-                        place = target.with_name(PurePosixPath(member.name).name) if target.name == "*" else target
-                        place.parent.mkdir(parents=True, exist_ok=True)
-                        content = tar.extractfile(member)
-                        assert content is not None, "isfile() was asked above"
-                        place.write_bytes(content.read())
+                path = PurePosixPath(member.name)
+                name = next((name for pattern, name in wanted.items() if path.match(pattern)), None)
+                content = tar.extractfile(member) if name else None
+                if name and content is not None:
+                    (unfinished / (path.name if name == "*" else name)).write_bytes(content.read())
+        if not any(unfinished.iterdir()):
+            raise tarfile.TarError(f"no {' or '.join(wanted)} in it")
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise TongganError(f"{archive} cannot be unpacked ({error}); delete it and get it again") from None
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.replace(folder)
+    archive.unlink()

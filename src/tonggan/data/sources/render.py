@@ -92,7 +92,7 @@ def _shrink(path: Path, size: int) -> PIL.Image.Image:
 
 def _check_visible(picture: PIL.Image.Image, path: Path) -> None:
     """A white drawing without a ground is nothing but white here."""
-    if all(low == high for low, high in picture.getextrema()):
+    if picture.getcolors(maxcolors=1) is not None:
         raise MediaError(str(path), "nothing to be seen on white")
 
 
