@@ -1,0 +1,152 @@
+"""The Transformer block and a stack of it (Vaswani et al. 2017; residual orders as in Xiong et al. 2020).
+
+Shape letters: B rows, T positions, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from tonggan.nn.activations import Activation, activation
+from tonggan.nn.attention import Attention
+from tonggan.tensors import Mask
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around an activation; `gated` multiplies by a third (Shazeer 2020, GLU variants)."""
+
+    def __init__(self, width: int, inner: int, act: Activation = "gelu", *, gated: bool = False, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.up = nn.Linear(width, inner)
+        self.gate = nn.Linear(width, inner) if gated else None
+        self.down = nn.Linear(inner, width)
+        self.act = activation(act)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        hidden = self.act(self.up(x)) if self.gate is None else self.act(self.gate(x)) * self.up(x)
+        return self.down(self.dropout(hidden))
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a residual branch, starting small (Touvron et al. 2021, CaiT, section 2)."""
+
+    def __init__(self, width: int, start: float) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        return x * self.factor
+
+
+class Block(nn.Module):
+    """Attention and feed-forward on a residual stream, out of built parts.
+
+    `order="pre"` normalises what enters a branch (CLIP, ViT, GPT), `"post"` what leaves the sum (BERT, the original).
+    `cross`, where given, attends to `context` between the two, under its own norm.
+    """
+
+    def __init__(
+        self,
+        attention: Attention,
+        feed_forward: nn.Module,
+        norms: tuple[nn.Module, nn.Module],
+        *,
+        order: Literal["pre", "post"] = "pre",
+        cross: Attention | None = None,
+        cross_norm: nn.Module | None = None,
+        scales: tuple[nn.Module, nn.Module] | None = None,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.attention, self.feed_forward = attention, feed_forward
+        self.norm1, self.norm2 = norms
+        self.cross, self.cross_norm = cross, cross_norm
+        self.scale1, self.scale2 = scales or (nn.Identity(), nn.Identity())
+        self.dropout = nn.Dropout(dropout)
+        self.order = order
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Mask | None = None,
+        context: Float[Tensor, "B Tk C"] | None = None,
+        context_mask: Mask | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        x = self._residual(x, self.norm1, lambda h: self.scale1(self.attention(h, mask=mask)))
+        if self.cross is not None and self.cross_norm is not None:
+            cross = self.cross
+            x = self._residual(x, self.cross_norm, lambda h: cross(h, context=context, mask=context_mask))
+        return self._residual(x, self.norm2, lambda h: self.scale2(self.feed_forward(h)))
+
+    def _residual(self, x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        if self.order == "pre":
+            return x + self.dropout(branch(norm(x)))
+        return norm(x + self.dropout(branch(x)))
+
+
+def encoder_block(
+    width: int,
+    heads: int,
+    inner: int,
+    *,
+    act: Activation = "gelu",
+    order: Literal["pre", "post"] = "pre",
+    eps: float = 1e-5,
+    dropout: float = 0.0,
+    layer_scale: float | None = None,
+) -> Block:
+    """The ordinary self-attention block, as ViT, CLIP and BERT have it."""
+    return Block(
+        Attention(width, heads, dropout=dropout),
+        FeedForward(width, inner, act),
+        (nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)),
+        order=order,
+        dropout=dropout,
+        scales=None if layer_scale is None else (LayerScale(width, layer_scale), LayerScale(width, layer_scale)),
+    )
+
+
+class Transformer(nn.Module):
+    """Blocks in a row."""
+
+    def __init__(self, blocks: list[Block]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, context: Float[Tensor, "B Tk C"] | None = None
+    ) -> Float[Tensor, "B T D"]:
+        for block in self.blocks:
+            x = block(x, mask=mask, context=context)
+        return x
+
+
+def init_transformer(transformer: Transformer, width: int) -> None:
+    """CLIP's initialisation (Radford et al. 2021, as in their code): the deeper the stack, the smaller what each branch adds.
+
+    Attention inputs have standard deviation width^-½, branch outputs width^-½ (2·layers)^-½, the feed-forward's first layer (2·width)^-½.
+    """
+    layers = len(transformer.blocks)
+    into, out_of, up = width**-0.5, width**-0.5 * (2 * layers) ** -0.5, (2 * width) ** -0.5
+    for module in transformer.modules():
+        if isinstance(module, Attention):
+            for linear, std in ((module.q, into), (module.k, into), (module.v, into), (module.out, out_of)):
+                _normal(linear, std)
+        elif isinstance(module, FeedForward):
+            _normal(module.up, up)
+            _normal(module.down, out_of)
+            if module.gate is not None:
+                _normal(module.gate, up)
+
+
+def _normal(linear: nn.Linear, std: float) -> None:
+    nn.init.normal_(linear.weight, std=std)
+    if linear.bias is not None:
+        nn.init.zeros_(linear.bias)
