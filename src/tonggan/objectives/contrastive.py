@@ -1,0 +1,152 @@
+"""Contrastive objectives in their plain form: the formulas as the papers have them, on whole similarity matrices.
+
+All take unit vectors and compare by the dot product. Each returns, beside the loss, its `floor` on this very batch (several
+positives or smoothed labels have entropy, below which no model can go) and `chance`, what embeddings that tell nothing
+apart would give. A loss without these two numbers cannot be read.
+
+`tile=` computes the same values and gradients without the matrix: see `objectives.tiled`.
+
+Shape letters: N M rows, D width, K kinds of key.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tonggan.objectives.positives import positives, target_entropy, targets
+from tonggan.objectives.tiled import TiledInfoNCE, TiledSigmoid
+
+
+class Objective(NamedTuple):
+    """A scalar to minimise, the lowest value it can take on this batch, and its value for embeddings that tell nothing."""
+
+    loss: Tensor
+    floor: float
+    chance: float
+
+
+def scale(log_scale: Float[Tensor, "1"], max_scale: float = 100.0) -> Float[Tensor, "1"]:
+    """exp(log_scale), at most `max_scale` (Radford et al. 2021, section 2.5).
+
+    At the ceiling the gradient is that of the clamp: zero, so that the scale comes down only through weight decay or an
+    optimiser's momentum. CLIP clamps the parameter after each update instead; the trainer does so too.
+    """
+    return log_scale.exp().clamp(max=max_scale)
+
+
+def info_nce(
+    a: Float[Tensor, "N D"],
+    b: Float[Tensor, "N D"],
+    log_scale: Float[Tensor, "1"],
+    *,
+    keys: Int[Tensor, "N K"] | None = None,
+    label_smoothing: float = 0.0,
+    max_scale: float = 100.0,
+    tile: int | None = None,
+) -> Objective:
+    """CLIP's symmetric InfoNCE (Radford et al. 2021, figure 3): the mean of both directions' cross-entropy over s·a·bᵀ.
+
+    Row i of `a` belongs to row i of `b`; rows that share a key are positives too, and the target is uniform over a row's
+    positives (as ALBEF has it for retrieval, Li et al. 2021, section 3.2).
+    """
+    n = len(a)
+    mine = _keys(keys, n, a.device)
+    if tile is not None:
+        loss, counts = TiledInfoNCE.apply(a, b, scale(log_scale, max_scale), mine, label_smoothing, tile)  # type: ignore[no-untyped-call]
+    else:
+        positive = positives(mine, mine)
+        aims = targets(positive, label_smoothing, a.dtype)
+        logits = scale(log_scale, max_scale) * a @ b.T
+        # Keys are the same on both sides, so the positives, and with them the targets, are symmetric.
+        loss = (F.cross_entropy(logits, aims) + F.cross_entropy(logits.T, aims)) / 2
+        counts = positive.sum(dim=1)
+    floor = float(target_entropy(counts.float(), n, label_smoothing).mean())
+    return Objective(loss, floor, math.log(n))
+
+
+def sigmoid(
+    a: Float[Tensor, "N D"],
+    b: Float[Tensor, "N D"],
+    log_scale: Float[Tensor, "1"],
+    bias: Float[Tensor, "1"],
+    *,
+    keys: Int[Tensor, "N K"] | None = None,
+    max_scale: float = 100.0,
+    tile: int | None = None,
+) -> Objective:
+    """SigLIP's pairwise sigmoid (Zhai et al. 2023, equation 1): every pair is its own yes-or-no question; summed, over N.
+
+    Rows that share a key are labelled +1. Its floor is 0; chance is the best that a constant answer reaches.
+    """
+    n = len(a)
+    mine = _keys(keys, n, a.device)
+    if tile is not None:
+        loss, count = TiledSigmoid.apply(a, b, scale(log_scale, max_scale), bias, mine, tile)  # type: ignore[no-untyped-call]
+    else:
+        positive = positives(mine, mine)
+        sign = positive.to(a.dtype) * 2 - 1
+        loss = -F.logsigmoid(sign * (scale(log_scale, max_scale) * a @ b.T + bias)).sum() / n
+        count = positive.sum()
+    share = float(count) / (n * n)
+    chance = 0.0 if share in (0.0, 1.0) else -n * (share * math.log(share) + (1 - share) * math.log(1 - share))
+    return Objective(loss, 0.0, chance)
+
+
+def one_way(
+    anchors: Float[Tensor, "N D"],
+    candidates: Float[Tensor, "N D"],
+    log_scale: Float[Tensor, "1"],
+    *,
+    denominator: Literal["all", "negatives"] = "all",
+    keys: Int[Tensor, "N K"] | None = None,
+    max_scale: float = 100.0,
+) -> Objective:
+    """InfoNCE in one direction, averaged over each anchor's positives.
+
+    `"all"` sums the denominator over the positive and all negatives (van den Oord et al. 2018, equation 4; the article's
+    4.3). `"negatives"` leaves the positive out (the article's 4.2): that is the decoupled loss of Yeh et al. (2022), which
+    has no lower bound, so its floor is -inf.
+    """
+    n = len(anchors)
+    mine = _keys(keys, n, anchors.device)
+    positive = positives(mine, mine)
+    logits = scale(log_scale, max_scale) * anchors @ candidates.T
+    negatives = logits.masked_fill(positive, -math.inf).logsumexp(dim=1, keepdim=True)
+    counts = positive.sum(dim=1)
+    if bool((counts == n).any()):
+        raise ValueError("an anchor has no negative in this batch: every candidate shares a key with it")
+    bottom = negatives if denominator == "negatives" else torch.logaddexp(logits, negatives)
+    loss = ((bottom - logits) * positive).sum(dim=1) / counts
+    others = (n - counts).double()
+    chance = float((others if denominator == "negatives" else others + 1).log().mean())
+    return Objective(loss.mean(), -math.inf if denominator == "negatives" else 0.0, chance)
+
+
+def nt_xent(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"], temperature: float = 0.5) -> Objective:
+    """NT-Xent (Chen et al. 2020, SimCLR, equation 1): two views of N items, each view's candidates are the 2N - 1 others."""
+    n = len(z1)
+    z = torch.cat([z1, z2])
+    logits = z @ z.T / temperature
+    logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -math.inf)
+    partner = torch.arange(2 * n, device=z.device).roll(n)
+    return Objective(F.cross_entropy(logits, partner), 0.0, math.log(2 * n - 1))
+
+
+def alignment(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"], alpha: float = 2.0) -> Objective:
+    """Mean distance of positive pairs to the power `alpha` (Wang and Isola 2020, section 4.1): the optional alignment term.
+
+    Alone it collapses; it goes with a contrastive loss. Chance is for independent directions, where the squared distance is 2.
+    """
+    return Objective((a - b).norm(dim=1).pow(alpha).mean(), 0.0, 2.0 ** (alpha / 2))
+
+
+def _keys(keys: Tensor | None, n: int, device: torch.device) -> Int[Tensor, "N K"]:
+    """Keys with a column of row numbers in front, so that a row is always its own positive."""
+    own = torch.arange(1, n + 1, device=device)[:, None]
+    return own if keys is None else torch.cat([own, keys.to(device)], dim=1)

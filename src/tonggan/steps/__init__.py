@@ -1,0 +1,1 @@
+"""One small module per training task: `forward(batch)` computes the loss, the trainer knows nothing else of it."""

@@ -1,0 +1,87 @@
+"""Train a dual encoder so that a picture and its words meet.
+
+Shape letters: B rows, D dim of the common space, K kinds of key.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tonggan.config import Config
+from tonggan.models.dual_encoder import DualEncoder
+from tonggan.objectives.contrastive import Objective, alignment, info_nce, one_way, scale, sigmoid
+from tonggan.tensors import Batch, StepOutput
+
+TILE_FROM = 2048
+"""From this batch on the tiled form is used by itself: below, a matrix of 16 MB costs less than computing it twice."""
+TILE = 512
+
+
+class ContrastiveConfig(Config):
+    """Which objective, and how it treats several positives."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    objective: Literal["infonce", "sigmoid", "one_way"] = "infonce"
+    denominator: Literal["all", "negatives"] = "all"
+    """For `one_way` only."""
+    label_smoothing: float = 0.0
+    multi_positives: bool = True
+    """Rows that share a group, a picture or a caption are positives of each other; off, they are taken for negatives."""
+    alignment: float = 0.0
+    """Weight of the alignment term (Wang and Isola 2020)."""
+    tile: int | Literal["auto"] | None = "auto"
+
+
+class ContrastiveStep(nn.Module):
+    """Encodes pixels and tokens, or a frozen tower's cached features in their place, and couples them."""
+
+    def __init__(self, model: DualEncoder, config: ContrastiveConfig) -> None:
+        super().__init__()
+        if config.objective == "sigmoid" and model.bias is None:
+            raise ValueError("the sigmoid objective needs a bias: set bias_init in the model's configuration (SigLIP: -10)")
+        self.model = model
+        self.config = config
+
+    def forward(self, batch: Batch) -> StepOutput:
+        return self.couple(self.encode(batch), batch.keys)
+
+    def encode(self, batch: Batch) -> dict[str, Tensor]:
+        """Unit vectors `image` and `text`, each [B, D]."""
+        return {
+            "image": self.model.encode_image(batch.pixels, features=batch.image_features),
+            "text": self.model.encode_text(batch.tokens, features=batch.text_features),
+        }
+
+    def couple(self, reps: dict[str, Tensor], keys: Tensor | None) -> StepOutput:
+        """The objective over all pairs of the batch."""
+        image, text = reps["image"], reps["text"]
+        found = self._objective(image, text, keys if self.config.multi_positives else None)
+        loss = found.loss
+        report = {"loss": float(found.loss.detach()), "floor": found.floor, "chance": found.chance}
+        if self.config.alignment:
+            term = alignment(image, text)
+            loss = loss + self.config.alignment * term.loss
+            report["alignment"] = float(term.loss.detach())
+        report["scale"] = float(scale(self.model.log_scale.detach(), self.model.config.max_scale))
+        return StepOutput(loss, report)
+
+    def _objective(self, image: Tensor, text: Tensor, keys: Tensor | None) -> Objective:
+        config, model = self.config, self.model
+        tile = (TILE if len(image) >= TILE_FROM else None) if config.tile == "auto" else config.tile
+        most = model.config.max_scale
+        match config.objective:
+            case "infonce":
+                return info_nce(image, text, model.log_scale, keys=keys, label_smoothing=config.label_smoothing, max_scale=most, tile=tile)
+            case "sigmoid":
+                assert model.bias is not None
+                return sigmoid(image, text, model.log_scale, model.bias, keys=keys, max_scale=most, tile=tile)
+            case "one_way":
+                return one_way(image, text, model.log_scale, denominator=config.denominator, keys=keys, max_scale=most)
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Hold the scale at its ceiling, as CLIP does after each update."""
+        self.model.log_scale.clamp_(max=float(torch.tensor(self.model.config.max_scale).log()))
