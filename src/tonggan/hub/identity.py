@@ -44,7 +44,7 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         # A view as bytes: numpy has no bfloat16, and a scalar has no last dimension to view through.
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

