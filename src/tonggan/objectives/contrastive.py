@@ -63,7 +63,7 @@ def info_nce(
         positive = positives(mine, mine)
         aims = targets(positive, label_smoothing, a.dtype)
         logits = scale(log_scale, max_scale) * a @ b.T
-        # Keys are the same on both sides, so the positives, and with them the targets, are symmetric.
+        # Keys are the same on both sides, so the positives are symmetric and one matrix of targets serves both directions.
         loss = (F.cross_entropy(logits, aims) + F.cross_entropy(logits.T, aims)) / 2
         counts = positive.sum(dim=1)
     floor = float(target_entropy(counts.float(), n, label_smoothing).mean())

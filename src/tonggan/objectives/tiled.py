@@ -1,8 +1,11 @@
 """The same losses without the similarity matrix: one tile of rows at a time, with the gradient worked out by hand.
 
-For InfoNCE with targets T (symmetric, rows sum to 1), L = s·A·Bᵀ and loss = ½[mean_i(lse_j L_ij - Σ_j T_ij L_ij) + the same over columns]:
+For InfoNCE with L = s·A·Bᵀ, positives P (symmetric), c_i positives in row i, and loss = ½[mean_i(lse_j L_ij - Σ_j P_ij L_ij / c_i) + the same over
+columns]:
 
-    ∂loss/∂L = (softmax over rows + softmax over columns - 2 T) / 2N
+    ∂loss/∂L_ij = (softmax over row i + softmax over column j - P_ij/c_i - P_ij/c_j) / 2N
+
+(label smoothing mixes the constant 2/N into what is subtracted.)
 
 Only both vectors of log-sum-exps are kept from the forward pass; backward computes each tile of L again. That is four matrix
 products where the plain form needs six, and memory grows with N, not N². ∂loss/∂s = ⟨A, ∂loss/∂A⟩ / s comes for free.
@@ -30,7 +33,7 @@ class TiledInfoNCE(torch.autograd.Function):
         rows = torch.empty(n, dtype=a.dtype, device=a.device)
         columns = torch.full((n,), -torch.inf, dtype=a.dtype, device=a.device)
         counts = torch.empty(n, dtype=torch.long, device=a.device)
-        hits = a.new_zeros(n)
+        by_row, by_column = a.new_zeros(n), a.new_zeros(n)
         total = a.new_zeros(())
         for start in range(0, n, tile):
             part = slice(start, start + tile)
@@ -40,10 +43,12 @@ class TiledInfoNCE(torch.autograd.Function):
             columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
             positive = positives(keys[part], keys)
             counts[part] = positive.sum(dim=1)
-            hits[part] = (logits * positive).sum(dim=1)
+            logits_of_positives = logits * positive
+            by_row[part] = logits_of_positives.sum(dim=1)
+            by_column += logits_of_positives.sum(dim=0)
             if smoothing:
                 total = total + logits.sum()
-        aimed = (1 - smoothing) * (hits / counts).sum() + smoothing / n * total
+        aimed = (1 - smoothing) * ((by_row + by_column) / counts).sum() / 2 + smoothing / n * total
         ctx.save_for_backward(a, b, scale, keys, rows, columns, counts)
         ctx.smoothing, ctx.tile = smoothing, tile
         ctx.mark_non_differentiable(counts)
@@ -61,7 +66,7 @@ class TiledInfoNCE(torch.autograd.Function):
             weights = (logits - rows[part, None]).exp_()
             weights += logits.sub_(columns).exp_()
             positive = positives(keys[part], keys)
-            weights -= positive * (2 * (1 - smoothing) / counts[part, None])
+            weights -= positive * ((1 - smoothing) * (1 / counts[part, None] + 1 / counts))
             if smoothing:
                 weights -= 2 * smoothing / n
             da[part] = weights @ b
@@ -86,7 +91,7 @@ class TiledSigmoid(torch.autograd.Function):
             part = slice(start, start + tile)
             logits = scale * a[part] @ b.T + bias
             positive = positives(keys[part], keys)
-            loss = loss + F.softplus(logits).sum() - (logits * positive).sum()
+            loss = loss - F.logsigmoid(-logits).sum() - (logits * positive).sum()
             weights = logits.sigmoid_().sub_(positive.to(a.dtype))
             da[part] = weights @ b
             db += weights.T @ a[part]

@@ -5,6 +5,7 @@ Shape letters: B rows, D dim of the common space, K kinds of key.
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -84,4 +85,5 @@ class ContrastiveStep(nn.Module):
     @torch.no_grad()
     def after_update(self) -> None:
         """Hold the scale at its ceiling, as CLIP does after each update."""
-        self.model.log_scale.clamp_(max=float(torch.tensor(self.model.config.max_scale).log()))
+        # A hair below, so that rounding cannot leave it above the ceiling, where its gradient would be zero for good.
+        self.model.log_scale.clamp_(max=math.log(self.model.config.max_scale) - 1e-6)
