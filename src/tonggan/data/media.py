@@ -1,0 +1,391 @@
+"""Pictures out of handles: one function that turns whatever people send into plain RGB, or says in a clause why it cannot.
+
+What is done to every picture, in this order: decode the first frame, turn it upright (EXIF), bring it to 8 bits, lay
+transparency on white, convert to RGB. Colour profiles are not applied and CMYK is converted plainly, as the original CLIP
+preprocessing does: the models to be matched have seen pictures so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import gzip
+import io
+import ipaddress
+import socket
+import struct
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, Literal, TypeVar
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+
+from tonggan.types import Image, Media, MediaError, MissingExtra
+
+Decode = Literal["exact", "fast"]
+
+MAX_PIXELS = 89_478_485
+"""More pixels than this (a 9,000 x 9,900 picture) is taken for a decompression bomb. Pillow itself refuses twice as many."""
+MAX_BYTES = 20_000_000
+"""Largest data URI or download that `resolve` takes."""
+SVG_SIZE = 512
+"""Drawings have no pixels of their own: they are rendered with their longer side this long."""
+
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .heic .heif .avif .svg .svgz .ppm .pgm .jp2 .ico".split()
+)
+
+_EXIF_ORIENTATION = 0x0112
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+# What Pillow's parsers raise on damaged files, found by fuzzing them: they trust lengths and offsets.
+_BROKEN = (
+    OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError, RuntimeError,
+    AttributeError, MemoryError, zlib.error, PIL.Image.DecompressionBombError,
+)  # fmt: skip
+
+# Pillow warns about large pictures on standard error; here they are an error of their own, with the limit in it.
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
+
+
+# --------------------------------------------------------------------------------------------- decoding
+
+
+def load_image(
+    image: Image | PIL.Image.Image,
+    *,
+    decode: Decode = "exact",
+    size_hint: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> PIL.Image.Image:
+    """The first frame of a picture, upright, 8-bit RGB, transparency on white.
+
+    `decode="fast"` lets the JPEG decoder shrink by 2, 4 or 8 as long as both sides stay at least `size_hint` pixels:
+    three to six times quicker for photographs, not bit-exact. Raises `MediaError` with a short reason; never warns.
+    """
+    where = image.where if isinstance(image, Media) else "<picture>"
+    try:
+        opened = image if isinstance(image, PIL.Image.Image) else _open(image, where, max_pixels)
+        _check_size(opened, where, max_pixels)
+        if decode == "fast" and size_hint and isinstance(opened, PIL.Image.Image):
+            opened.draft(None, (size_hint, size_hint))  # type: ignore[arg-type]  # None leaves the mode alone
+        opened.load()
+        return _to_rgb(_upright(opened))
+    except _BROKEN as error:
+        raise MediaError(where, _reason(error)) from None
+
+
+def check_image(image: Image, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) as stored, from the header alone: finds what is no picture at all, but not damage further on."""
+    try:
+        with _open(image, image.where, max_pixels) as opened:
+            _check_size(opened, image.where, max_pixels)
+            return opened.size
+    except _BROKEN as error:
+        raise MediaError(image.where, _reason(error)) from None
+
+
+def encode_png(array: Any) -> bytes:
+    """A PIL image or uint8 array [height, width(, 3 or 4)] as a PNG file."""
+    picture = array if isinstance(array, PIL.Image.Image) else _from_array(array, "<array>")
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def read_bytes(media: Media) -> bytes:
+    """The encoded file behind a handle: its bytes, its file's, its data URI's, or an array as PNG. Nothing is downloaded."""
+    if media.data is not None:
+        return media.data
+    if media.path is not None:
+        try:
+            return media.path.read_bytes()
+        except OSError as error:
+            raise MediaError(media.where, _reason(error)) from None
+    if media.url is not None:
+        return _local_url(media.url, media.where)
+    return encode_png(media.array)
+
+
+def is_picture_name(name: str | Path) -> bool:
+    """Whether a file's name says that it is a picture; hidden files and macOS's `._` doubles are not."""
+    path = Path(name)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
+def sniff(head: bytes) -> str | None:
+    """The usual file suffix for the first bytes of a picture (`.jpg`, `.png`, ...), None when they are no picture."""
+    if head[4:8] == b"ftyp":
+        return ".avif" if head[8:12] in (b"avif", b"avis") else ".heic" if head[8:12] in _HEIF_BRANDS else None
+    if head[:4] == b"RIFF":
+        return ".webp" if head[8:12] == b"WEBP" else None
+    if _is_svg(head):
+        return ".svg"
+    known = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"II*\0": ".tif", b"MM\0*": ".tif"}
+    return next((suffix for magic, suffix in known.items() if head.startswith(magic)), None)
+
+
+def _open(image: Image, where: str, max_pixels: int) -> PIL.Image.Image:
+    """Header read, pixels not yet decoded (but for drawings and arrays)."""
+    if image.array is not None:
+        return image.array.copy() if isinstance(image.array, PIL.Image.Image) else _from_array(image.array, where)
+    stream: IO[bytes]
+    if image.path is not None:
+        stream = image.path.open("rb")
+    else:
+        stream = io.BytesIO(image.data if image.data is not None else _local_url(str(image.url), where))
+    head = stream.read(1024)
+    stream.seek(0)
+    if not head:
+        stream.close()
+        raise MediaError(where, "empty file")
+    suffix = sniff(head)
+    if suffix == ".svg" or head[:2] == b"\x1f\x8b":
+        with stream:
+            return _render_svg(stream.read(), where, max_pixels)
+    if suffix == ".heic" and not _heif_ready():
+        stream.close()
+        raise MediaError(where, str(MissingExtra("HEIC", "files")))
+    try:
+        return PIL.Image.open(stream)
+    except PIL.UnidentifiedImageError:
+        stream.close()
+        raise MediaError(where, _not_a_picture(head)) from None
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _not_a_picture(head: bytes) -> str:
+    """What people have under a picture's name: pages that say 404, pointers that Git never followed."""
+    start = head.lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "a web page, not a picture"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not a picture (run `git lfs pull`)"
+    if not head.strip(b"\0"):
+        return "a file of zeros, not a picture (an interrupted copy?)"
+    return "not a picture that can be read"
+
+
+def _reason(error: BaseException) -> str:
+    """One short clause for lists of dropped rows."""
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not a file"
+    if isinstance(error, PIL.Image.DecompressionBombError):
+        return f"too many pixels (the limit is {MAX_PIXELS:,})"
+    if isinstance(error, MemoryError):
+        return "does not fit into memory"
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        return "truncated"
+    return f"corrupt ({text[:60]})" if text else f"corrupt ({type(error).__name__})"
+
+
+def _check_size(picture: PIL.Image.Image, where: str, max_pixels: int) -> None:
+    width, height = picture.size
+    if width * height == 0:
+        raise MediaError(where, "has no pixels")
+    if width * height > max_pixels:
+        raise MediaError(where, f"too many pixels ({width} x {height}; the limit is {max_pixels:,})")
+
+
+def _from_array(array: Any, where: str) -> PIL.Image.Image:
+    pixels = np.asarray(array)
+    if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
+        raise MediaError(where, f"an array of {pixels.dtype} {list(pixels.shape)}; a picture is uint8 [height, width] or [height, width, 3]")
+    if pixels.size == 0:
+        raise MediaError(where, "has no pixels")
+    return PIL.Image.fromarray(pixels)
+
+
+@functools.cache
+def _heif_ready() -> bool:
+    """Teach Pillow HEIC, once, if the optional decoder is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _is_svg(head: bytes) -> bool:
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return start.startswith((b"<svg", b"<?xml", b"<!--", b"<!DOCTYPE svg")) and b"<svg" in head
+
+
+def _render_svg(data: bytes, where: str, max_pixels: int) -> PIL.Image.Image:
+    """A drawing, by resvg (no scripts, no network), longer side `SVG_SIZE`."""
+    if data[:2] == b"\x1f\x8b":
+        with gzip.open(io.BytesIO(data)) as packed:
+            data = packed.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise MediaError(where, f"unpacks to more than {MAX_BYTES // 1_000_000} MB")
+        if not _is_svg(data[:1024]):
+            raise MediaError(where, "not a picture that can be read")
+    try:
+        import resvg_py
+    except ImportError:
+        raise MediaError(where, str(MissingExtra("SVG", "files"))) from None
+    try:
+        text = data.decode("utf-8-sig")
+        png = bytes(resvg_py.svg_to_bytes(svg_string=text, width=SVG_SIZE, height=SVG_SIZE))
+    except (ValueError, RuntimeError) as error:
+        raise MediaError(where, f"corrupt drawing ({str(error)[:60]})") from None
+    return PIL.Image.open(io.BytesIO(png))
+
+
+def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
+    try:
+        if picture.getexif().get(_EXIF_ORIENTATION, 1) in (None, 1):
+            return picture
+        return PIL.ImageOps.exif_transpose(picture)
+    except _BROKEN:
+        return picture  # damaged EXIF says nothing; the pixels are whole
+
+
+def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+    if picture.mode == "RGB" and "transparency" not in picture.info:
+        return picture
+    if picture.mode.startswith(("I", "F")):
+        return _eight_bits(picture).convert("RGB")
+    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        white = PIL.Image.new("RGBA", picture.size, (255, 255, 255, 255))
+        return PIL.Image.alpha_composite(white, picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
+    """Grey levels of 16 or 32 bits, or floats, as 8 bits. Pillow's own conversion clips at 255: a white square."""
+    grey = np.asarray(picture).astype(np.float64)
+    grey = np.nan_to_num(grey, nan=0.0, posinf=0.0, neginf=0.0)
+    if picture.mode.startswith("I;16"):
+        full = 65535.0
+    else:
+        top = float(grey.max())
+        full = next((limit for limit in (1.0, 255.0, 65535.0) if top <= limit), top) if picture.mode == "F" else max(top, 255.0)
+        full = 65535.0 if 255.0 < full <= 65535.0 else full
+    return PIL.Image.fromarray(np.clip(grey * (255.0 / full) + 0.5, 0, 255).astype(np.uint8))
+
+
+# ------------------------------------------------------------------------------------------- resolving
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which handles may be followed. Bytes, arrays and data URIs always are; paths and addresses only when allowed.
+
+    `private_hosts` lets addresses point into the local network; a public server must leave it off.
+    """
+
+    paths: bool = False
+    urls: bool = False
+    private_hosts: bool = False
+    max_bytes: int = MAX_BYTES
+    timeout: float = 10.0
+
+
+LOADER = Policy(paths=True)
+"""Training and evaluation: files, never the network."""
+SERVER = Policy()
+"""Requests from outside: what they carry themselves, nothing of ours."""
+
+AnyMedia = TypeVar("AnyMedia", bound=Media)
+
+
+def resolve(part: AnyMedia, policy: Policy = LOADER) -> AnyMedia:
+    """The part with its content at hand (a path that may be read, bytes or an array); raises `MediaError` when refused."""
+    if part.path is not None:
+        if not policy.paths:
+            raise MediaError(part.where, "paths are not read here; send the picture as a data URI")
+        return part
+    if part.url is None:
+        return part
+    if part.url[:5].lower() == "data:":
+        return replace(part, url=None, data=parse_data_uri(part.url, policy.max_bytes))
+    if not policy.urls:
+        raise MediaError(part.where, "addresses are not followed here; send the picture as a data URI or download it first")
+    return replace(part, url=None, data=_download(part.url, part.where, policy))
+
+
+def parse_data_uri(uri: str, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of `data:[type][;base64],...`; raises `MediaError` on damage and on more than `max_bytes`."""
+    where = uri if len(uri) < 60 else uri[:40] + "…"
+    head, comma, body = uri.partition(",")
+    if head[:5].lower() != "data:" or not comma:
+        raise MediaError(where, "not a data URI")
+    if len(body) * 3 // 4 > max_bytes + 2:
+        raise MediaError(where, f"larger than {max_bytes / 1e6:g} MB")
+    if not head.lower().rstrip().endswith(";base64"):
+        return urllib.parse.unquote_to_bytes(body)
+    try:
+        data = decode_base64(urllib.parse.unquote(body))
+    except ValueError:
+        raise MediaError(where, "its base64 is damaged") from None
+    if not data:
+        raise MediaError(where, "empty data URI")
+    return data
+
+
+def decode_base64(text: str) -> bytes:
+    """Base64 as people write it: either alphabet, with line breaks, with or without the padding. Raises ValueError."""
+    plain = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+def _local_url(url: str, where: str) -> bytes:
+    if url[:5].lower() != "data:":
+        raise MediaError(where, "an address on the network; download it first")
+    return parse_data_uri(url)
+
+
+class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is a new address and is checked like one."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
+        _check_host(newurl, self.policy)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_host(url: str, policy: Policy) -> None:
+    """Refuse other schemes, and hosts inside the local network unless allowed (a request must not reach our own services)."""
+    parsed = urllib.parse.urlsplit(url)
+    if parsed.scheme not in ("http", "https") or not parsed.hostname:
+        raise MediaError(url[:60], "only http and https addresses are followed")
+    if policy.private_hosts:
+        return
+    for entry in socket.getaddrinfo(parsed.hostname, None):
+        if not ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_global:
+            raise MediaError(url[:60], "its host is in a private network")
+
+
+def _download(url: str, where: str, policy: Policy) -> bytes:
+    opener = urllib.request.build_opener(_CheckedRedirects(policy))
+    try:
+        _check_host(url, policy)
+        with opener.open(url, timeout=policy.timeout) as reply:
+            data: bytes = reply.read(policy.max_bytes + 1)
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise MediaError(where, f"cannot be downloaded ({str(error)[:60]})") from None
+    if len(data) > policy.max_bytes:
+        raise MediaError(where, f"larger than {policy.max_bytes / 1e6:g} MB")
+    return data
