@@ -19,7 +19,6 @@ from tonggan.data.sources.openmoji import OpenMoji
 from tonggan.data.sources.scenes import Scenes
 from tonggan.data.sources.splits import by_artist, by_concept, held_out_captions
 from tonggan.data.sources.stamps import Stamps
-from tonggan.types import UsageError
 
 __all__ = ["SOURCES", "Source", "by_artist", "by_concept", "cache_home", "describe", "get", "held_out_captions", "load"]
 
@@ -35,14 +34,10 @@ def get(name: str) -> Source:
 def load(name: str, split: str | None = None, **options: Any) -> Dataset:
     """The rows of a source, or of one of its splits. Pictures are drawn once and cached.
 
-    `options` go to the source's own `rows` (for example `size=64`). An absent source raises with the one line that gets it.
+    An unknown split raises `UsageError`. `options` go to the source's own `rows` (for example `size=64`). An absent source raises with the one line that gets it.
     """
     rows = get(name).rows(**options)
-    if split is None:
-        return rows
-    if split not in rows.splits:
-        raise UsageError(f"{name} has no split {split!r}; there are: {', '.join(sorted(rows.splits))}")
-    return rows.split(split)
+    return rows if split is None else rows.split(split)
 
 
 def describe() -> list[dict[str, str | int | bool]]:

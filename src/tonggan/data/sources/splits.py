@@ -47,6 +47,7 @@ def by_concept(rows: Sequence[Row], *, val: float = 0.1, test: float = 0.1, seed
     A concept's side is a hash of its name and the seed: adding rows to a source moves no old ones, unless they join two concepts.
     A concept with more than 2 % of all rows (a collection of a thousand stars) is for training: as a test it would be all there is.
     """
+    rows = list(rows)  # a data set decodes a row each time it is asked for
     number = concepts(rows)
     rows_of = Counter(number)
     sides = []
@@ -73,6 +74,7 @@ def held_out_captions(rows: Sequence[Row], *, seed: int, test: int = 150, val: i
     Draws `test` + `val` concepts by `seed` (use 0..4 and report mean and spread); the rest is for training. Further pictures of
     a held-out concept could be neither training data nor a second right answer, so they get the split `spare`.
     """
+    rows = list(rows)
     spoken = [i for i, row in enumerate(rows) if any(text.lang == lang for text in row.texts)]
     number = concepts(rows)
     order = sorted({number[i] for i in spoken})
