@@ -31,6 +31,7 @@ import PIL.ImageOps
 from tonggan.types import Image, Media, MediaError, MissingExtra
 
 Decode = Literal["exact", "fast"]
+Transparency: TypeAlias = Literal["white", "ignore"]
 
 MAX_PIXELS = 89_478_485
 """More pixels than this (a 9,000 x 9,900 picture) is taken for a decompression bomb. Pillow itself refuses twice as many."""
@@ -64,8 +65,10 @@ def load_image(
     decode: Decode = "exact",
     size_hint: int | None = None,
     max_pixels: int = MAX_PIXELS,
+    transparency: Transparency = "white",
 ) -> PIL.Image.Image:
-    """The first frame of a picture, upright, 8-bit RGB, transparency on white.
+    """The first frame of a picture, upright, 8-bit RGB. Transparent parts become white, or, with `transparency="ignore"`,
+    whatever colour is stored beneath them (what `convert("RGB")` does in others' preprocessing).
 
     `decode="fast"` lets the JPEG decoder shrink by 2, 4 or 8 as long as both sides stay at least `size_hint` pixels:
     three to six times quicker for photographs, not bit-exact. Raises `MediaError` with a short reason; never warns.
@@ -75,9 +78,9 @@ def load_image(
         opened = image if isinstance(image, PIL.Image.Image) else _open(image, where, max_pixels)
         _check_size(opened, where, max_pixels)
         if decode == "fast" and size_hint and isinstance(opened, PIL.Image.Image):
-            opened.draft(None, (size_hint, size_hint))  # type: ignore[arg-type]  # None leaves the mode alone
+            opened.draft(None, (size_hint, size_hint))  # None leaves the mode alone
         opened.load()
-        return _to_rgb(_upright(opened))
+        return _to_rgb(_upright(opened), transparency)
     except _BROKEN as error:
         raise MediaError(where, _reason(error)) from None
 
@@ -204,7 +207,9 @@ def _check_size(picture: PIL.Image.Image, where: str, max_pixels: int) -> None:
 def _from_array(array: Any, where: str) -> PIL.Image.Image:
     pixels = np.asarray(array)
     if pixels.dtype != np.uint8 or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))):
-        raise MediaError(where, f"an array of {pixels.dtype} {list(pixels.shape)}; a picture is uint8 [height, width] or [height, width, 3]")
+        raise MediaError(
+            where, f"an array of {pixels.dtype} {list(pixels.shape)}; a picture is uint8 [height, width] or [height, width, 3]"
+        )
     if pixels.size == 0:
         raise MediaError(where, "has no pixels")
     return PIL.Image.fromarray(pixels)
@@ -256,11 +261,13 @@ def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
         return picture  # damaged EXIF says nothing; the pixels are whole
 
 
-def _to_rgb(picture: PIL.Image.Image) -> PIL.Image.Image:
+def _to_rgb(picture: PIL.Image.Image, transparency: Transparency = "white") -> PIL.Image.Image:
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith(("I", "F")):
         return _eight_bits(picture).convert("RGB")
+    if transparency == "ignore":
+        return picture.convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = PIL.Image.new("RGBA", picture.size, (255, 255, 255, 255))

@@ -1,0 +1,96 @@
+"""A picture becomes the pixels that a tower reads, by settings that are all named; nothing depends on a library's default.
+
+The pixels stay bytes; (x/255 - mean)/std happens on the device (`nn.patches.Normalize`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+import PIL.Image
+
+from tonggan.config import Config
+from tonggan.data.media import Decode, load_image
+from tonggan.types import Image
+
+Filter: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+FILTERS: dict[str, PIL.Image.Resampling] = {name: PIL.Image.Resampling[name.upper()] for name in Filter.__args__}  # type: ignore[attr-defined]
+
+
+class ImageProcessing(Config):
+    """How pictures are cut and scaled.
+
+    `crop`: the short side becomes `size`, then the centre `crop` x `crop` is cut out (CLIP). `squash`: both sides become
+    `size`. `pad`: the long side becomes `size`, and white fills the rest.
+    """
+
+    mode: Literal["crop", "squash", "pad"] = "crop"
+    size: int = 224
+    crop: int | None = None
+    """Side of the centre crop; None: `size`."""
+    interpolation: Filter = "bicubic"
+    rounding: Literal["openai", "transformers"] = "transformers"
+    """Where a centre crop falls when an odd number of pixels is cut off: to the nearest even (torchvision, so OpenAI and
+    open_clip), or up and left (transformers). One pixel, but another picture."""
+    transparency: Literal["white", "ignore"] = "white"
+    """What shows through: white, or the colour that happens to be stored there (what `convert("RGB")` does in others' code)."""
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    decode: Decode = "exact"
+
+    @property
+    def side(self) -> int:
+        """Height and width of the result."""
+        return (self.crop or self.size) if self.mode == "crop" else self.size
+
+
+class ImageProcessor:
+    """Calls give uint8 [3, side, side]; raises `MediaError` for what cannot be read."""
+
+    def __init__(self, config: ImageProcessing) -> None:
+        self.config = config
+
+    def __call__(self, image: Image | PIL.Image.Image, *, decode: Decode | None = None) -> np.ndarray:
+        """One picture. `decode` overrides the setting."""
+        # Twice the size leaves the antialiasing filter something to work on.
+        picture = load_image(
+            image, decode=decode or self.config.decode, size_hint=2 * self.config.size, transparency=self.config.transparency
+        )
+        return np.ascontiguousarray(np.asarray(self.fit(picture)).transpose(2, 0, 1))
+
+    def fit(self, picture: PIL.Image.Image) -> PIL.Image.Image:
+        """The resized and cut picture."""
+        config, (width, height) = self.config, picture.size
+        resample = FILTERS[config.interpolation]
+        if config.mode == "squash":
+            return picture.resize((config.size, config.size), resample)
+        if config.mode == "pad":
+            factor = config.size / max(width, height)
+            inner = (max(1, round(width * factor)), max(1, round(height * factor)))
+            square = PIL.Image.new("RGB", (config.size, config.size), (255, 255, 255))
+            square.paste(picture.resize(inner, resample), ((config.size - inner[0]) // 2, (config.size - inner[1]) // 2))
+            return square
+        # The long side is cut down to a whole number of pixels, as both libraries do.
+        scaled = (config.size, int(config.size * height / width)) if width <= height else (int(config.size * width / height), config.size)
+        resized = picture if scaled == picture.size else picture.resize(scaled, resample)
+        side = config.side
+        left, top = (self._offset(length - side) for length in scaled)
+        # Pillow fills what lies outside with black, as both libraries do where a picture is smaller than its crop.
+        return resized.crop((left, top, left + side, top + side))
+
+    def _offset(self, rest: int) -> int:
+        return round(rest / 2) if self.config.rounding == "openai" else rest // 2
+
+
+def canonical_picture() -> PIL.Image.Image:
+    """A picture whose processing tells every setting apart: odd sizes, gradients, edges, one-pixel lines, four corners."""
+    height, width = 211, 303
+    y, x = np.mgrid[0:height, 0:width]
+    red = 255 * x / (width - 1)
+    green = 127.5 + 127.5 * np.sin(x * y / 900.0)
+    blue = np.where((x // 7 + y // 5) % 2 == 0, 230.0, 20.0)
+    pixels = np.stack([red, green, blue], axis=-1)
+    pixels[::16] = 255 - pixels[::16]
+    pixels[: height // 3, : width // 4] = (250, 10, 60)
+    return PIL.Image.fromarray(pixels.astype(np.uint8))
