@@ -69,7 +69,7 @@ def test_every_source_says_what_it_is_and_how_to_get_it():
 def test_a_misspelt_source_or_split_is_told_the_right_one():
     with pytest.raises(UsageError, match="did you mean 'stamps'"):
         sources.get("stamp")
-    with pytest.raises(UsageError, match="no split 'training'; there are: .*combination"):
+    with pytest.raises(UsageError, match=r"no split 'training'; there are: .*combination"):
         sources.load("scenes", split="training", n=60)
 
 

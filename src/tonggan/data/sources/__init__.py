@@ -34,7 +34,8 @@ def get(name: str) -> Source:
 def load(name: str, split: str | None = None, **options: Any) -> Dataset:
     """The rows of a source, or of one of its splits. Pictures are drawn once and cached.
 
-    An unknown split raises `UsageError`. `options` go to the source's own `rows` (for example `size=64`). An absent source raises with the one line that gets it.
+    `options` go to the source's own `rows` (for example `size=64`). An absent source raises with the one line that gets it,
+    an unknown split with those there are.
     """
     rows = get(name).rows(**options)
     return rows if split is None else rows.split(split)
