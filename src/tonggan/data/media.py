@@ -13,6 +13,7 @@ import functools
 import gzip
 import io
 import ipaddress
+import re
 import socket
 import struct
 import urllib.error
@@ -22,7 +23,7 @@ import warnings
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -40,11 +41,14 @@ MAX_BYTES = 20_000_000
 SVG_SIZE = 512
 """Drawings have no pixels of their own: they are rendered with their longer side this long."""
 
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .heic .heif .avif .svg .svgz .ppm .pgm .jp2 .ico".split()
-)
+PICTURE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif", ".svg", ".svgz",
+    ".ppm", ".pgm", ".jp2", ".ico",
+})  # fmt: skip
 
 _EXIF_ORIENTATION = 0x0112
+# A drawing may name pictures to load; from a stranger's drawing that would read our files.
+_SVG_FILE = re.compile(rb"<image[^>]*href\s*=\s*[\"'](?!data:|#)", re.IGNORECASE)
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What Pillow's parsers raise on damaged files, found by fuzzing them: they trust lengths and offsets.
 _BROKEN = (
@@ -244,6 +248,8 @@ def _render_svg(data: bytes, where: str, max_pixels: int) -> PIL.Image.Image:
         import resvg_py
     except ImportError:
         raise MediaError(where, str(MissingExtra("SVG", "files"))) from None
+    if _SVG_FILE.search(data):
+        raise MediaError(where, "a drawing that refers to other files")
     try:
         text = data.decode("utf-8-sig")
         png = bytes(resvg_py.svg_to_bytes(svg_string=text, width=SVG_SIZE, height=SVG_SIZE))

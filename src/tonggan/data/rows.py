@@ -7,21 +7,34 @@ and why). Media are kept as paths, relative to the directory where they can be, 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import shutil
+import tempfile
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 
-from tonggan.data.media import encode_png
+from tonggan.config import did_you_mean
+from tonggan.data.media import encode_png, read_bytes
 from tonggan.types import Audio, Dropped, Image, Media, Message, Part, Row, Text, TongganError, UsageError, Video
 
 FORMAT = 1
+BATCH_ROWS = 512
+BATCH_BYTES = 32_000_000
+"""A record batch ends at so many rows or so many bytes of embedded media, whichever is first."""
 SHARD_ROWS = 10_000
+SPOOL_BYTES = 256_000_000
+"""Rows made in memory move to a temporary memory-mapped file once they hold more than this."""
 
-_MEDIA = pa.struct([("path", pa.string()), ("data", pa.binary()), ("url", pa.string()), ("role", pa.string()), ("rate", pa.float64())])
+_MEDIA = pa.struct(
+    [("path", pa.string()), ("data", pa.large_binary()), ("url", pa.string()), ("role", pa.string()), ("rate", pa.float64())]
+)
 _TEXT = pa.struct([("text", pa.string()), ("lang", pa.string())])
 _PART = pa.struct([("kind", pa.string()), ("text", _TEXT), ("media", _MEDIA)])
 _MESSAGE = pa.struct([("role", pa.string()), ("parts", pa.list_(_PART))])
@@ -45,35 +58,58 @@ SCHEMA = pa.schema(
 
 
 class Dataset(Sequence[Row]):
-    """Rows by number. Selecting (`where`, `split`) makes a view, not a copy; `dropped` lists what did not become a row."""
+    """Rows by number. Selecting (`where`, `split`) makes a view, not a copy.
+
+    `dropped` lists what did not become a row and `notes` what a reader decided or mended; both stay with the data set.
+    """
 
     def __init__(
         self,
-        table: pa.Table,
+        shards: Sequence[pa.Table],
         *,
         base: Path | None = None,
         dropped: Sequence[Dropped] = (),
+        notes: Sequence[str] = (),
         indices: np.ndarray | None = None,
-        shards: Sequence[int] | None = None,
+        splits: Sequence[str | None] | None = None,
     ) -> None:
-        self._table, self._base, self._indices = table, base, indices
+        self._tables = tuple(shards)
+        self._batches: list[pa.RecordBatch] = [batch for table in shards for batch in table.to_batches() if len(batch)]
+        self._ends = list(itertools.accumulate(len(batch) for batch in self._batches))
+        self._indices = indices
+        self._splits = list(splits) if splits is not None else None  # one per row of this view, instead of the stored ones
+        self.base = base
+        """The directory that relative media paths start from."""
         self.dropped = tuple(dropped)
-        self.shards: tuple[int, ...] = tuple(shards) if shards is not None else (len(self),)
-        """Rows of each shard, in order; they add up to the length."""
+        self.notes = tuple(notes)
+
+    # ------------------------------------------------------------------------------------ in and out
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Row], *, base: str | Path | None = None, dropped: Sequence[Dropped] = ()) -> Dataset:
-        """Rows in memory; arrays are kept as PNG. Two rows with one id are refused."""
-        columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-        seen: set[str] = set()
-        for row in rows:
-            if row.id in seen:
-                raise UsageError(f"the id {row.id!r} occurs twice; ids name rows in splits, results and indexes")
-            seen.add(row.id)
-            for name, value in _to_plain(row).items():
-                columns[name].append(value)
-        table = pa.table([pa.array(columns[f.name], type=f.type) for f in SCHEMA], schema=SCHEMA)
-        return cls(table, base=Path(base) if base is not None else None, dropped=dropped)
+    def from_rows(
+        cls,
+        rows: Iterable[Row],
+        *,
+        base: str | Path | None = None,
+        dropped: Sequence[Dropped] = (),
+        notes: Sequence[str] = (),
+    ) -> Dataset:
+        """Rows from anywhere, one pass; arrays are kept as PNG. Two rows with one id are refused.
+
+        More than `SPOOL_BYTES` of them go to a temporary file that disappears with the data set.
+        """
+        root = Path(base).absolute() if base is not None else None
+        batches: list[pa.RecordBatch] = []
+        spooled: list[pa.Table] = []
+        held = 0
+        for batch in _batches(_unique(rows), root):
+            batches.append(batch)
+            held += batch.nbytes
+            if held > SPOOL_BYTES:
+                spooled.append(_spool(batches))
+                batches, held = [], 0
+        tables = [*spooled, pa.Table.from_batches(batches, SCHEMA)] if batches or not spooled else spooled
+        return cls([pa.concat_tables(tables)], base=root, dropped=dropped, notes=notes)
 
     @classmethod
     def read(cls, directory: str | Path) -> Dataset:
@@ -84,61 +120,132 @@ class Dataset(Sequence[Row]):
             raise TongganError(f"{where}: no data set here (dataset.json is missing)")
         try:
             record = json.loads(file.read_text("utf-8"))
+            if record.get("format") != FORMAT:
+                raise TongganError(f"{file}: format {record.get('format')}, this version reads {FORMAT}")
             shards = [pa.ipc.open_file(pa.memory_map(str(where / name))).read_all() for name in record["shards"]]
             dropped = [Dropped(**one) for one in record["dropped"]]
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowInvalid) as error:
+            wrong = [name for name, shard in zip(record["shards"], shards, strict=True) if shard.schema != SCHEMA]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
             raise TongganError(f"{where}: the data set is damaged: {error}") from None
-        if record.get("format") != FORMAT:
-            raise TongganError(f"{file}: format {record.get('format')}, this version reads {FORMAT}")
-        table = pa.concat_tables(shards) if shards else SCHEMA.empty_table()
-        return cls(table, base=where, dropped=dropped, shards=[len(s) for s in shards])
+        if wrong:
+            raise TongganError(f"{where}: {', '.join(wrong)}: not the columns of a data set of ours")
+        return cls(shards, base=where.absolute(), dropped=dropped, notes=record.get("notes", ()))
 
-    def write(self, directory: str | Path) -> Path:
-        """Write shards and their record. Media paths become relative where they lie inside the directory, else absolute."""
+    def write(self, directory: str | Path, *, embed: bool = False, shard_rows: int = SHARD_ROWS) -> Path:
+        """Write shards and their record, whole or not at all; an older data set there is replaced, anything else is refused.
+
+        Media paths become relative where they lie inside the directory, else absolute; `embed` stores the files' bytes instead,
+        so that the directory can travel alone.
+        """
         where = Path(directory)
-        where.mkdir(parents=True, exist_ok=True)
-        names = []
-        for number, start in enumerate(range(0, len(self), SHARD_ROWS)):
-            name = f"rows-{number:05d}.arrow"
-            rows = [self[i] for i in range(start, min(start + SHARD_ROWS, len(self)))]
-            columns = {key: [] for key in SCHEMA.names}  # type: dict[str, list[Any]]
-            for row in rows:
-                for key, value in _to_plain(row, where.resolve()).items():
-                    columns[key].append(value)
-            table = pa.table([pa.array(columns[f.name], type=f.type) for f in SCHEMA], schema=SCHEMA)
-            with pa.OSFile(str(where / name), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
-                writer.write_table(table)
-            names.append(name)
-        record = {"format": FORMAT, "shards": names, "dropped": [{"where": d.where, "reason": d.reason} for d in self.dropped]}
-        (where / "dataset.json").write_text(json.dumps(record, ensure_ascii=False, indent=1), "utf-8")
+        if where.is_file() or (where.is_dir() and any(where.iterdir()) and not (where / "dataset.json").is_file()):
+            raise TongganError(f"{where}: there is something else here already; choose a new directory")
+        where.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+        try:
+            self._write_into(fresh, where.absolute(), embed, shard_rows)
+            fresh.chmod(0o755)  # mkdtemp makes private directories
+            if where.is_dir():
+                _adopt_files(where, fresh)
+                shutil.rmtree(where)
+            fresh.rename(where)
+        except BaseException:
+            shutil.rmtree(fresh, ignore_errors=True)
+            raise
         return where
 
-    def __len__(self) -> int:
-        return len(self._table) if self._indices is None else len(self._indices)
+    def _write_into(self, fresh: Path, base: Path, embed: bool, shard_rows: int) -> None:
+        names = []
+        rows = map(_embedded, self) if embed else iter(self)
+        for number, start in enumerate(range(0, len(self), shard_rows)):
+            name = f"rows-{number:05d}.arrow"
+            here = itertools.islice(rows, min(shard_rows, len(self) - start))
+            with pa.OSFile(str(fresh / name), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+                for batch in _batches(here, base):
+                    writer.write_batch(batch)
+            names.append(name)
+        record = {
+            "format": FORMAT,
+            "shards": names,
+            "dropped": [{"where": d.where, "reason": d.reason} for d in self.dropped],
+            "notes": list(self.notes),
+        }
+        (fresh / "dataset.json").write_text(json.dumps(record, ensure_ascii=False, indent=1), "utf-8")
 
-    def __getitem__(self, index: Any) -> Any:
+    # ------------------------------------------------------------------------------------------ rows
+
+    def __len__(self) -> int:
+        return len(self._indices) if self._indices is not None else self._ends[-1] if self._ends else 0
+
+    @overload
+    def __getitem__(self, index: int) -> Row: ...
+    @overload
+    def __getitem__(self, index: slice) -> Dataset: ...
+    def __getitem__(self, index: int | slice) -> Row | Dataset:
         if isinstance(index, slice):
             return self.where(np.arange(len(self))[index])
         number = int(index) + (len(self) if index < 0 else 0)
         if not 0 <= number < len(self):
             raise IndexError(f"row {index} of {len(self)}")
         at = number if self._indices is None else int(self._indices[number])
-        return _from_plain(self._table.slice(at, 1).to_pylist()[0], self._base)
+        which = bisect_right(self._ends, at)
+        batch = self._batches[which]
+        place = at - (self._ends[which] - len(batch))
+        plain = {name: column[place].as_py() for name, column in zip(SCHEMA.names, batch.columns, strict=True)}
+        if self._splits is not None:
+            plain["split"] = self._splits[number]
+        return from_plain(plain, self.base)
 
     def __iter__(self) -> Iterator[Row]:
-        for i in range(len(self)):
-            yield self[i]
+        return (self[i] for i in range(len(self)))
 
-    def where(self, indices: Sequence[int] | np.ndarray) -> Dataset:
-        """A view of the rows at these numbers, in this order."""
-        chosen = np.asarray(indices, dtype=np.int64)
-        chosen = chosen if self._indices is None else self._indices[chosen]
-        return Dataset(self._table, base=self._base, indices=chosen)
+    @property
+    def shards(self) -> tuple[int, ...]:
+        """Rows of each shard, in order; they add up to the length. A view in another order than the files' is one shard."""
+        lengths = [len(table) for table in self._tables]
+        if self._indices is None:
+            return tuple(lengths) or (0,)
+        if len(self._indices) and (np.diff(self._indices) <= 0).any():
+            return (len(self._indices),)
+        counts: Any = np.histogram(self._indices, bins=np.cumsum([0, *lengths]))[0] if sum(lengths) else []
+        return tuple(int(n) for n in counts if n) or (0,)
 
     def column(self, name: str) -> list[Any]:
         """One plain column (`id`, `group`, `split`, …) without decoding the rest."""
-        values: list[Any] = self._table.column(name).to_pylist()
+        if name == "split" and self._splits is not None:
+            return list(self._splits)
+        values: list[Any] = [value for batch in self._batches for value in batch.column(name).to_pylist()]
         return values if self._indices is None else [values[int(i)] for i in self._indices]
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits over everything a row says, in order; a file counts by its name, size, head and tail.
+
+        Reading every picture whole would take as long as an epoch; two pictures of one name, size, head and tail are one.
+        """
+        digest = hashlib.sha256()
+        for row in self:
+            plain = to_plain(row)
+            for media in (*plain["images"], *plain["audios"], *plain["videos"]):
+                media["path"] = media["path"] and Path(media["path"]).name  # the same data set elsewhere is the same
+            digest.update(json.dumps(plain, ensure_ascii=False, sort_keys=True, default=_hashed).encode("utf-8", "surrogatepass"))
+            for handle in (*row.images, *row.audios, *row.videos):
+                if handle.path is not None:
+                    digest.update(_file_print(handle.path))
+        return digest.hexdigest()[:12]
+
+    # --------------------------------------------------------------------------------------- choosing
+
+    def where(self, indices: Sequence[int] | np.ndarray) -> Dataset:
+        """A view of the rows at these numbers, in this order."""
+        numbers = np.asarray(indices)
+        if numbers.dtype == bool or (numbers.size and not np.issubdtype(numbers.dtype, np.integer)):
+            raise ValueError(f"where() takes row numbers, got {numbers.dtype}")
+        numbers = numbers.astype(np.int64)
+        if numbers.size and (numbers.min() < 0 or numbers.max() >= len(self)):
+            raise IndexError(f"rows {numbers.min()}..{numbers.max()} of {len(self)}")
+        chosen = numbers if self._indices is None else self._indices[numbers]
+        return self._view(chosen, None if self._splits is None else [self._splits[int(i)] for i in numbers])
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -149,24 +256,30 @@ class Dataset(Sequence[Row]):
         """The rows of one split; an unknown name raises `UsageError` naming those there are."""
         if name not in self.splits:
             there = ", ".join(self.splits) or "none"
-            raise UsageError(f"no split {name!r}; there are: {there}")
+            raise UsageError(f"no split {name!r}{did_you_mean(name, self.splits)}; there are: {there}")
         return self.where(np.array([i for i, found in enumerate(self.column("split")) if found == name]))
 
-    @property
-    def fingerprint(self) -> str:
-        """Twelve hexadecimal digits over ids, words, groups, splits and media handles, in order."""
-        digest = hashlib.sha256()
-        for row in self:
-            plain = _to_plain(row)
-            digest.update(json.dumps(plain, ensure_ascii=False, sort_keys=True, default=_hashed).encode())
-        return digest.hexdigest()[:12]
+    def with_splits(self, names: Sequence[str | None]) -> Dataset:
+        """The same rows with other splits, one name per row."""
+        if len(names) != len(self):
+            raise ValueError(f"{len(names)} splits for {len(self)} rows")
+        return self._view(self._indices, names)
+
+    def with_dropped(self, dropped: Sequence[Dropped], notes: Sequence[str] = ()) -> Dataset:
+        """The same rows with more rows known to be dropped, and more notes."""
+        same = self._view(self._indices, self._splits)
+        same.dropped, same.notes = (*self.dropped, *dropped), (*self.notes, *notes)
+        return same
+
+    def _view(self, indices: np.ndarray | None, splits: Sequence[str | None] | None) -> Dataset:
+        return Dataset(self._tables, base=self.base, dropped=self.dropped, notes=self.notes, indices=indices, splits=splits)
 
 
-def _hashed(value: Any) -> str:
-    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
+# --------------------------------------------------------------------------------------- rows as plain data
 
 
-def _to_plain(row: Row, base: Path | None = None) -> dict[str, Any]:
+def to_plain(row: Row, base: Path | None = None) -> dict[str, Any]:
+    """A row as the schema's plain values; paths inside `base` become relative to it, others absolute."""
     return {
         "id": row.id,
         "images": [_media(m, base) for m in row.images],
@@ -183,25 +296,8 @@ def _to_plain(row: Row, base: Path | None = None) -> dict[str, Any]:
     }
 
 
-def _media(media: Media, base: Path | None) -> dict[str, Any]:
-    path = None
-    if media.path is not None:
-        path = media.path
-        if base is not None:
-            absolute = path.resolve()
-            path = absolute.relative_to(base) if absolute.is_relative_to(base) else absolute
-    data = media.data if media.array is None else encode_png(media.array)
-    rate = media.rate if isinstance(media, Audio) else media.fps if isinstance(media, Video) else None
-    return {"path": str(path) if path is not None else None, "data": data, "url": media.url, "role": media.role, "rate": rate}
-
-
-def _part(part: Part, base: Path | None) -> dict[str, Any]:
-    if isinstance(part, Text):
-        return {"kind": part.kind, "text": {"text": part.text, "lang": part.lang}, "media": None}
-    return {"kind": part.kind, "text": None, "media": _media(part, base)}
-
-
-def _from_plain(plain: dict[str, Any], base: Path | None) -> Row:
+def from_plain(plain: Mapping[str, Any], base: Path | None = None) -> Row:
+    """The row again; relative paths start at `base`."""
     return Row(
         id=plain["id"],
         images=tuple(_handle("image", m, base) for m in plain["images"] or ()),
@@ -216,6 +312,27 @@ def _from_plain(plain: dict[str, Any], base: Path | None) -> Row:
         split=plain["split"],
         meta=dict(plain["meta"] or ()),
     )
+
+
+def _media(media: Media, base: Path | None) -> dict[str, Any]:
+    if media.array is not None and not isinstance(media, Image):
+        raise UsageError(f"a {media.kind} given as an array cannot be stored; save it to a file first")
+    data = media.data if media.array is None else encode_png(media.array)
+    rate = media.rate if isinstance(media, Audio) else media.fps if isinstance(media, Video) else None
+    path = None if media.path is None else _stored_path(media.path, base)
+    return {"path": path, "data": data, "url": media.url, "role": media.role, "rate": rate}
+
+
+def _stored_path(path: Path, base: Path | None) -> str:
+    """Posix, relative to `base` when inside it. Symbolic links are left as they are: a data set of links stays one."""
+    whole = path.absolute()
+    return whole.relative_to(base).as_posix() if base is not None and whole.is_relative_to(base) else whole.as_posix()
+
+
+def _part(part: Part, base: Path | None) -> dict[str, Any]:
+    if isinstance(part, Text):
+        return {"kind": part.kind, "text": {"text": part.text, "lang": part.lang}, "media": None}
+    return {"kind": part.kind, "text": None, "media": _media(part, base)}
 
 
 def _handle(kind: str, plain: dict[str, Any], base: Path | None) -> Any:
@@ -235,3 +352,72 @@ def _unpart(plain: dict[str, Any], base: Path | None) -> Part:
         return Text(**plain["text"])
     part: Part = _handle(plain["kind"], plain["media"], base)
     return part
+
+
+# ------------------------------------------------------------------------------------------ record batches
+
+
+def _batches(rows: Iterable[Row], base: Path | None) -> Iterator[pa.RecordBatch]:
+    """Rows as record batches of bounded size, so that embedded media never pile up."""
+    held: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        plain = to_plain(row, base)
+        held.append(plain)
+        size += sum(len(m["data"] or b"") for kind in ("images", "audios", "videos") for m in plain[kind])
+        if len(held) >= BATCH_ROWS or size >= BATCH_BYTES:
+            yield pa.RecordBatch.from_pylist(held, SCHEMA)
+            held, size = [], 0
+    if held:
+        yield pa.RecordBatch.from_pylist(held, SCHEMA)
+
+
+def _unique(rows: Iterable[Row]) -> Iterator[Row]:
+    seen: set[str] = set()
+    for row in rows:
+        if row.id in seen:
+            raise UsageError(f"the id {row.id!r} occurs twice; ids name rows in splits, results and indexes")
+        seen.add(row.id)
+        yield row
+
+
+def _spool(batches: Sequence[pa.RecordBatch]) -> pa.Table:
+    """The batches on disk instead of in memory. The file has no name any more once it is mapped: nothing is left behind."""
+    handle, name = tempfile.mkstemp(suffix=".arrow", prefix="tonggan-")
+    os.close(handle)
+    try:
+        with pa.OSFile(name, "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        return pa.ipc.open_file(pa.memory_map(name)).read_all()
+    finally:
+        Path(name).unlink()
+
+
+def _embedded(row: Row) -> Row:
+    """The row with its local pictures as bytes; addresses on the network stay addresses."""
+    inline = [m if m.url is not None else Image(data=read_bytes(m), role=m.role) for m in row.images]
+    return row.with_(images=tuple(inline))
+
+
+def _adopt_files(old: Path, fresh: Path) -> None:
+    """Keep what else lies in a directory whose data set is replaced (its pictures, for one)."""
+    for file in old.iterdir():
+        if file.name != "dataset.json" and not (file.name.startswith("rows-") and file.suffix == ".arrow"):
+            file.rename(fresh / file.name)
+
+
+def _hashed(value: Any) -> str:
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
+
+
+def _file_print(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            head = file.read(4096)
+            file.seek(max(0, size - 4096))
+            return hashlib.sha256(f"{size} ".encode() + head + file.read()).digest()
+    except OSError:
+        return b"absent"
