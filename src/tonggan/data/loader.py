@@ -1,0 +1,108 @@
+"""Rows into batches, prefetched by threads that change neither order nor state."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from tonggan.config import Config
+from tonggan.data.order import Stream
+from tonggan.data.rows import Dataset
+from tonggan.tensors import Batch
+from tonggan.types import Row, TongganError, UsageError
+
+
+class LoaderConfig(Config):
+    """How rows are ordered and fetched; none of it but `streams`, `window` and the seed changes which rows a batch has."""
+
+    batch_size: int = 256
+    streams: int = 1
+    """Logical streams: a multiple of every number of ranks that the run may have."""
+    window: int | None = None
+    """Rows to shuffle among in shard mode; None: a full permutation per epoch."""
+    threads: int = 2
+    prefetch: int = 4
+
+
+Collate = Callable[[Sequence[Row], Sequence[int]], Batch]
+"""(rows, their epochs) -> Batch; must depend on nothing else."""
+
+
+class Loader:
+    """An endless iterator of batches with exact resume.
+
+    `state_dict()` describes the batches that were *taken*, not those prefetched; a loader restored from it goes on with
+    the next batch, whatever its number of threads. Rank r of `world` reads streams r, r + world, …
+    """
+
+    def __init__(self, dataset: Dataset, collate: Collate, config: LoaderConfig, *, seed: int, rank: int = 0, world: int = 1) -> None:
+        if not len(dataset):
+            raise TongganError("the data set has no rows to train on")
+        if config.streams % world or config.batch_size % config.streams:
+            raise UsageError(
+                f"loader.streams={config.streams} must be a multiple of the {world} ranks and divide batch_size={config.batch_size}"
+            )
+        self.dataset, self.collate, self.config = dataset, collate, config
+        self._streams = [
+            Stream(dataset.shards, seed=seed, stream=s, streams=config.streams, window=config.window)
+            for s in range(rank, config.streams, world)
+        ]
+        self._rows_per_stream = config.batch_size // config.streams
+        self._pool = ThreadPoolExecutor(max(config.threads, 1), thread_name_prefix="tonggan-loader")
+        self._waiting: deque[tuple[Future[Batch], dict[str, Any]]] = deque()
+        self._taken = self._state()
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        while len(self._waiting) < max(self.config.prefetch, 1):
+            self._order_one()
+        future, state = self._waiting.popleft()
+        batch = future.result()
+        self._taken = state
+        return batch
+
+    def _order_one(self) -> None:
+        drawn = [next(stream) for stream in self._streams for _ in range(self._rows_per_stream)]
+        numbers, epochs = [row for _, row in drawn], [epoch for epoch, _ in drawn]
+        self._waiting.append((self._pool.submit(self._make, numbers, epochs), self._state()))
+
+    def _make(self, numbers: list[int], epochs: list[int]) -> Batch:
+        return self.collate([self.dataset[i] for i in numbers], epochs)
+
+    @property
+    def epoch(self) -> float:
+        """Epochs taken so far, with the fraction of the current one."""
+        state = self._taken["streams"][0]
+        done = state["cursor"] - len(state["pending"])
+        return float(state["epoch"]) + done * self.config.streams / len(self.dataset)
+
+    @property
+    def batches_per_epoch(self) -> float:
+        """How many batches one pass over the data takes."""
+        return len(self.dataset) / self.config.batch_size
+
+    def _state(self) -> dict[str, Any]:
+        return {"streams": [stream.state() for stream in self._streams]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data; see the class."""
+        return self._taken
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Forget what was prefetched and go on from `state`."""
+        if len(state["streams"]) != len(self._streams):
+            raise UsageError(f"the checkpoint has {len(state['streams'])} streams, this run {len(self._streams)}: keep loader.streams")
+        for future, _ in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+        for stream, one in zip(self._streams, state["streams"], strict=True):
+            stream.restore(one)
+        self._taken = state
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)

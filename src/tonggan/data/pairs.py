@@ -1,0 +1,149 @@
+"""Rows of pictures and captions into batches for contrastive training and for language transfer.
+
+What a row contributes depends on (seed, epoch, row id) only: not on threads, on the rest of the batch, or on where training was
+interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tonggan.data.augment import Augment, augment
+from tonggan.data.media import read_bytes
+from tonggan.data.processor import Processor
+from tonggan.tensors import Batch
+from tonggan.types import Dropped, MediaError, Row, Text, TongganError
+
+CACHE_BYTES = 2 * 1024**3
+
+
+class PairCollate:
+    """Call with rows and their epochs; gives a `Batch`.
+
+    `langs` restricts the captions; one is picked per row and epoch. `image_features` and `text_features` (by row id) stand in for
+    the input of a frozen tower. `teacher` is the processor of a frozen text tower that reads the same row's caption in `teacher_lang`.
+    Pictures that cannot be read are counted in `dropped` and replaced by another row of the batch.
+    """
+
+    def __init__(
+        self,
+        processor: Processor,
+        *,
+        seed: int,
+        langs: Sequence[str] | None = None,
+        augmentation: Augment | None = None,
+        pictures: bool = True,
+        image_features: Mapping[str, Tensor] | None = None,
+        text_features: Mapping[str, Tensor] | None = None,
+        teacher: Processor | None = None,
+        teacher_lang: str = "en",
+    ) -> None:
+        self.processor, self.seed, self.langs = processor, seed, tuple(langs) if langs else None
+        self.augmentation, self.pictures = augmentation, pictures
+        self.image_features, self.text_features = image_features, text_features
+        self.teacher, self.teacher_lang = teacher, teacher_lang
+        self.dropped: dict[str, Dropped] = {}
+        self._pixels: dict[str, np.ndarray] = {}
+        self._room = CACHE_BYTES
+        self._lock = threading.Lock()
+
+    def captions(self, row: Row) -> list[Text]:
+        """The captions of a row that take part."""
+        return [t for t in row.texts if t.text.strip() and (self.langs is None or t.lang in self.langs)]
+
+    def __call__(self, rows: Sequence[Row], epochs: Sequence[int]) -> Batch:
+        pixels: list[np.ndarray] = []
+        kept: list[tuple[Row, int]] = []
+        decode = self.pictures and self.image_features is None
+        for row, epoch in zip(rows, epochs, strict=True):
+            if decode:
+                try:
+                    pixels.append(self._decode(row))
+                except MediaError as error:
+                    with self._lock:
+                        self.dropped[row.id] = Dropped(row.id, error.reason)
+                    continue
+            kept.append((row, epoch))
+        if not kept:
+            raise TongganError(f"no picture of a whole batch could be read; the first: {next(iter(self.dropped.values()))}")
+        for number in range(len(rows) - len(kept)):  # in place of unreadable ones; it has its own keys, so it is no false negative
+            kept.append(kept[number])
+            if decode:
+                pixels.append(pixels[number])
+        chosen = [self._pick(row, epoch) for row, epoch in kept]
+        return Batch(
+            ids=tuple(row.id for row, _ in kept),
+            pixels=self._augmented(pixels, kept) if decode else None,
+            tokens=self.processor.tokens([t.text for t in chosen]) if self.text_features is None else None,
+            image_features=_stack(self.image_features, kept) if self.image_features is not None and self.pictures else None,
+            text_features=_stack(self.text_features, kept) if self.text_features is not None else None,
+            teacher_tokens=self.teacher.tokens([self._taught(row, epoch) for row, epoch in kept]) if self.teacher else None,
+            keys=torch.tensor([keys_of(row, text.text) for (row, _), text in zip(kept, chosen, strict=True)]),
+            langs=tuple(t.lang or "und" for t in chosen),
+        )
+
+    def _decode(self, row: Row) -> np.ndarray:
+        known = self._pixels.get(row.id)
+        if known is not None:
+            return known
+        if not row.images:
+            raise MediaError(row.id, "no picture")
+        assert self.processor.image is not None
+        found = self.processor.image(row.images[0])
+        with self._lock:
+            if found.nbytes <= self._room:
+                self._room -= found.nbytes
+                self._pixels[row.id] = found
+        return found
+
+    def _augmented(self, pixels: list[np.ndarray], kept: Sequence[tuple[Row, int]]) -> Tensor:
+        stacked = torch.from_numpy(np.stack(pixels))
+        if self.augmentation is None:
+            return stacked
+        return augment(stacked, self.augmentation, self.augmentation.draw([self._seeds(row, epoch, "picture") for row, epoch in kept]))
+
+    def _pick(self, row: Row, epoch: int) -> Text:
+        found = self.captions(row)
+        if not found:
+            raise TongganError(f"row {row.id} has no caption" + (f" in {', '.join(self.langs)}" if self.langs else ""))
+        if len(found) == 1:
+            return found[0]
+        return found[_number(self._seeds(row, epoch, "caption")) % len(found)]
+
+    def _taught(self, row: Row, epoch: int) -> str:
+        found = [t for t in row.texts if t.lang == self.teacher_lang]
+        if not found:
+            raise TongganError(f"row {row.id} has no caption in the teacher's language {self.teacher_lang!r}")
+        return found[_number(self._seeds(row, epoch, "teacher")) % len(found)].text
+
+    def _seeds(self, row: Row, epoch: int, what: str) -> tuple[int, int]:
+        return stable_hash(f"{self.seed}\0{what}\0{row.id}"), epoch
+
+
+def keys_of(row: Row, caption: str) -> list[int]:
+    """Keys of a row: its group, its picture, the caption that was picked. 0 means none."""
+    picture = 0
+    if row.images:
+        image = row.images[0]
+        picture = stable_hash(f"picture\0{image.path}") if image.path is not None else stable_hash(b"picture\0" + read_bytes(image)[:65536])
+    return [stable_hash(f"group\0{row.group}") if row.group else 0, picture, stable_hash(f"caption\0{caption.strip().lower()}")]
+
+
+def stable_hash(value: str | bytes) -> int:
+    """63 bits that are the same on every machine and in every process; never 0."""
+    data = value.encode() if isinstance(value, str) else value
+    return (int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1) | 1
+
+
+def _number(seeds: tuple[int, int]) -> int:
+    return stable_hash(f"{seeds[0]}\0{seeds[1]}") >> 1
+
+
+def _stack(features: Mapping[str, Tensor], kept: Sequence[tuple[Row, int]]) -> Tensor:
+    return torch.stack([features[row.id] for row, _ in kept])
