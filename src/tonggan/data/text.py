@@ -155,7 +155,7 @@ def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64)
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, min_frequency=2, show_progress=False
     )
     backend.train_from_iterator(sorted(set(captions)), trainer)
-    ids: dict[str, int] = {token: backend.token_to_id(token) for token in special}
+    ids = {token: int(backend.token_to_id(token) or 0) for token in special}
     backend.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, ids[START]), (END, ids[END])]
     )
