@@ -73,6 +73,7 @@ def picture(width: int = 61, height: int = 47, seed: int = 0) -> PILImage.Image:
 def close(ours: torch.Tensor, theirs: torch.Tensor, tolerance: float = 1e-5) -> float:
     """Assert |a - b| <= tolerance * max|b|, the house's parity; returns the worst ratio."""
     assert ours.shape == theirs.shape, (tuple(ours.shape), tuple(theirs.shape))
+    ours, theirs = ours.detach(), theirs.detach()
     ratio = float((ours - theirs).abs().max() / theirs.abs().max())
     assert ratio <= tolerance, f"off by {ratio:.2e} of the largest value"
     return ratio

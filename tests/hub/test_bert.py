@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from hub.references import close
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
+from hub.references import close
 from tonggan import hub
 from tonggan.backends import load
 from tonggan.types import EmbedOptions, TongganError

@@ -15,6 +15,7 @@ from transformers import CLIPModel, CLIPProcessor
 
 from hub.references import TEXTS, clip_processor, close, picture, save_clip, tiny_clip
 from tonggan import hub
+from tonggan.hub.convert import clip
 from tonggan.types import TongganError
 
 NAMES = ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"]
@@ -58,13 +59,14 @@ def test_outputs_and_gradients_are_those_of_transformers(tmp_path: Path, setting
     (expected["logits_per_image"] * goal).sum().backward()
     (ours["logits_per_image"] * goal).sum().backward()
     gradients = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
-    mine = hub.to_reference(checkpoint.config, {name: p.grad for name, p in checkpoint.module.named_parameters()})
+    mine = clip.table(checkpoint.config).export({name: p.grad for name, p in checkpoint.module.named_parameters()})
     assert sorted(mine) == sorted(gradients)
     largest = max(float(g.abs().max()) for g in gradients.values())
     for name, gradient in gradients.items():
-        # Keys' biases have no gradient but rounding: softmax ignores a shift. Such are held against the largest of all.
-        scale = max(float(gradient.abs().max()), 1e-3 * largest)
-        assert float((mine[name] - gradient).abs().max()) <= 1e-4 * scale, name
+        off = float((mine[name] - gradient).abs().max())
+        # Softmax ignores a shift of all keys: the gradient of their bias is zero but for rounding, in both.
+        scale = 0.1 * largest if name.endswith("k_proj.bias") else float(gradient.abs().max())
+        assert off <= 1e-4 * scale, f"{name}: off by {off:.1e} of {scale:.1e}"
 
 
 def test_the_two_activations_differ(tmp_path: Path) -> None:
@@ -73,8 +75,8 @@ def test_the_two_activations_differ(tmp_path: Path) -> None:
     given = inputs(theirs)
     directory = save_clip(tmp_path / "clip", theirs)
     edit(directory / "config.json", {"text_config.hidden_act": "gelu", "vision_config.hidden_act": "gelu"})
-    wrong = hub.outputs(directory, given)["image_embeds"]
-    assert float((wrong - theirs(**given)["image_embeds"]).abs().max()) > 1e-3
+    wrong, right = hub.outputs(directory, given)["image_embeds"], theirs(**given)["image_embeds"].detach()
+    assert float((wrong - right).abs().max()) > 1e-3
 
 
 def test_from_file_and_string(tmp_path: Path) -> None:
@@ -98,7 +100,7 @@ def test_from_file_and_string(tmp_path: Path) -> None:
     found = model.embed([*TEXTS, *(Image.open(f) for f in files)])
     close(torch.from_numpy(found.vectors[: len(TEXTS)]), expected["text_embeds"])
     close(torch.from_numpy(found.vectors[len(TEXTS) :]), expected["image_embeds"])
-    assert found.truncated == (2, 4)
+    assert found.truncated == (4,)
     assert not model.identity.verified
 
 

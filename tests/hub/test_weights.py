@@ -47,7 +47,7 @@ def test_shards(tmp_path: Path) -> None:
 def test_a_lost_shard_is_named(tmp_path: Path) -> None:
     shards(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(TongganError, match="model-00002-of-00002.safetensors: no such file"):
+    with pytest.raises(TongganError, match=r"model-00002-of-00002\.safetensors: no such file"):
         read_weights(tmp_path)
 
 

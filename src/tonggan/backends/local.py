@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tonggan.backends.pair import image_part, text_part
 from tonggan.hub.read import Checkpoint
-from tonggan.models.classifier import Classifier
-from tonggan.models.dual_encoder import DualEncoder
-from tonggan.tensors import pad
+from tonggan.models import Classifier, DualEncoder
+from tonggan.tensors import Tokens
 from tonggan.types import CannotError, Embeddings, EmbedOptions, Image, Item, MediaError, Model, Text, UsageError, as_part
 
 THREADS = 4
@@ -37,7 +36,8 @@ class LocalModel(Model):
         self.device = choose_device(device)
         self.module = checkpoint.module.to(self.device).eval()
         self.labels: tuple[str, ...] | None = checkpoint.labels
-        self.modalities = frozenset(kind for kind in ("image", "text") if _tower(self.module, kind) is not None)
+        towers = {"image": image_part(self.module), "text": text_part(self.module)}
+        self.modalities = frozenset(kind for kind, tower in towers.items() if tower is not None)
         self.can = frozenset({"features"} if isinstance(self.module, Classifier) else {"embed", "features"})
 
     @property
@@ -52,7 +52,7 @@ class LocalModel(Model):
         module = self.module
         if not isinstance(module, DualEncoder):
             raise self._cannot("embed")
-        encode = {"image": module.encode_image, "text": module.encode_text}
+        encode: dict[str, Callable[[Any], Tensor]] = {"image": module.encode_image, "text": module.encode_text}
         done = self._run(items, encode, options or EmbedOptions())
         vectors = np.zeros((len(items), module.dim), np.float32)
         for index, row in done.rows.items():
@@ -108,12 +108,14 @@ class LocalModel(Model):
         if not texts:
             return
         assert encode is not None
-        ids, cut = self.processor.text.encode([part.text for _, part in texts])
+        processor = self.processor
+        assert processor.text is not None
+        ids, cut = processor.text.encode([part.text for _, part in texts])
         done.truncated += [texts[k][0] for k in cut]
         done.tokens += sum(map(len, ids))
         order = sorted(range(len(texts)), key=lambda k: -len(ids[k]))
         for some in _chunks(order, options.batch_size):
-            tokens = pad([ids[k] for k in some], self.processor.text.pad_id)
+            tokens = processor.collate([ids[k] for k in some])
             rows = encode(Tokens(tokens.ids.to(self.device), tokens.lengths.to(self.device)))
             done.take([texts[k][0] for k in some], rows)
 
@@ -123,11 +125,12 @@ class LocalModel(Model):
         """Threads decode the next batch while this one is computed."""
         if not pictures:
             return
-        assert encode is not None
+        process = self.processor.image
+        assert encode is not None and process is not None
 
         def read(picture: Image) -> np.ndarray | MediaError:
             try:
-                return self.processor.image(picture, decode=options.decode)
+                return process(picture, decode=options.decode)
             except MediaError as error:
                 return error
 
@@ -185,9 +188,3 @@ def _ahead(
         waiting = begun
     if waiting:
         yield waiting[0], [future.result() for future in waiting[1]]
-
-
-def _tower(module: torch.nn.Module, kind: str) -> torch.nn.Module | None:
-    if isinstance(module, Classifier):
-        return module if kind == "image" else None
-    return getattr(module, kind)

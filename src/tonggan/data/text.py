@@ -7,6 +7,7 @@ trained on one's own captions in Chinese and English.
 from __future__ import annotations
 
 import html
+import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -96,6 +97,12 @@ class Tokenizer:
     def pad_id(self) -> int:
         """The id that fills a batch; no result depends on it."""
         return self.config.pad_id
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What `tokenizer.json` says, as data."""
+        found: dict[str, Any] = json.loads(self._backend.to_str())
+        return found
 
     def id_of(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it, None when it has none."""

@@ -22,26 +22,26 @@ class Family:
     name: str
     model_types: tuple[str, ...]
     """What `config.json` says of itself."""
-    table: KeyTable | None
-    """None: the names are ours."""
-    config: Callable[[Mapping[str, Any], Path], ModelConfig]
-    processor: Callable[[Path, ModelConfig, Mapping[str, Any] | None], Processor]
+    read: Callable[[Mapping[str, Any], Path], tuple[ModelConfig, Processor]]
+    """Of the content of config.json and the directory."""
+    write: Callable[[Path, ModelConfig, Processor], None]
+    """All files but the weights."""
     misfit: Callable[[ModelConfig, Processor], str | None]
     """Why a model cannot be written in this format; None when it can."""
-    write: Callable[[Path, ModelConfig, Processor], None]
+    table: Callable[[ModelConfig], KeyTable] | None
+    """None: the names of tensors are ours."""
 
 
-CLIP = Family("clip", clip.MODEL_TYPES, clip.TABLE, clip.config, clip.processor, clip.misfit, clip.write)
-BERT = Family("bert", bert.MODEL_TYPES, bert.TABLE, bert.config, bert.processor, bert.misfit, bert.write)
-OURS = Family("tonggan", ours.MODEL_TYPES, None, ours.config, ours.processor, lambda config, processor: None, ours.write)
-
+CLIP = Family("clip", clip.MODEL_TYPES, clip.read, clip.write, clip.misfit, clip.table)
+BERT = Family("bert", bert.MODEL_TYPES, bert.read, bert.write, bert.misfit, lambda config: bert.TABLE)
+OURS = Family("tonggan", ours.MODEL_TYPES, ours.read, ours.write, lambda config, processor: None, None)
 PUBLISHED = (CLIP, BERT)
 
 
 def family_of(raw: Mapping[str, Any], where: str) -> Family:
     """The family that a `config.json` names; raises `TongganError` that lists those supported."""
     kind = raw.get("model_type")
-    for family in (OURS, *PUBLISHED):
+    for family in (*PUBLISHED, OURS):
         if kind in family.model_types:
             return family
     known = [name for family in (*PUBLISHED, OURS) for name in family.model_types]
@@ -54,11 +54,11 @@ def family_for(config: ModelConfig, processor: Processor, *, insist: bool) -> Fa
 
     With `insist` ours is no way out: raises `TongganError` with what each published format lacks.
     """
-    reasons = {family: family.misfit(config, processor) for family in PUBLISHED}
-    for family, reason in reasons.items():
+    reasons = [(family, family.misfit(config, processor)) for family in PUBLISHED]
+    for family, reason in reasons:
         if reason is None:
             return family
     if insist:
-        why = "; ".join(f"{family.name}: {reason}" for family, reason in reasons.items())
+        why = "; ".join(f"{family.name}: {reason}" for family, reason in reasons)
         raise TongganError(f"no published format has a place for this model ({why}); save it with format='tonggan'")
     return OURS

@@ -55,9 +55,8 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
     if record.get("format", FORMAT) > FORMAT:
         raise TongganError(f"{path}: written by a later version of Tonggan (format {record['format']}); this one knows {FORMAT}")
     family = family_of(raw, str(path / "config.json"))
-    config = family.config(raw, path)
-    processor = family.processor(path, config, record.get("processor"))
-    module = build_with(config, family.table, read_weights(path), str(path))
+    config, processor = family.read(raw, path)
+    module = build_with(config, family.table and family.table(config), read_weights(path), str(path))
     found = identity(module, config, processor)
     if "identity" in record:
         check(found, record["identity"], str(path))
@@ -88,7 +87,8 @@ def build_with(config: ModelConfig, table: KeyTable | None, theirs: Mapping[str,
 
 def _read_file(file: Path, name: str) -> Checkpoint:
     """EfficientNet-Lite travels as a bare weights file; which one, its name says."""
-    config, processor = efficientnet.config_and_processor(file)
+    config = efficientnet.config_of(file)
+    processor = efficientnet.processor_of(config)
     module = build_with(config, efficientnet.TABLE, read_tensors(file), str(file))
     found = identity(module, config, processor)
     return Checkpoint(module, config, processor, Identity(found.preprocessing, found.weights, verified=False), name)

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from tonggan.data.processor import Processor
 from tonggan.hub.convert.fields import activation_in, activation_out, need
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
+from tonggan.hub.convert.tokenizer import read_tokenizer, write_tokenizer
 from tonggan.hub.weights import read_json, write_json
 from tonggan.models import DualEncoderConfig, ModelConfig
 from tonggan.models.towers import BertTextConfig
 from tonggan.types import TongganError
 
-MODEL_TYPE = "bert"
+MODEL_TYPES = ("bert",)
 
 LAYER: Rules = {
     "attention.self.query.{p}": "attention.q.{p}",
@@ -47,10 +49,6 @@ Pooling = Literal["mean", "first"]
 POOLINGS: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "first", "cls_token": "first"}
 
 
-def table(config: ModelConfig) -> KeyTable:
-    return TABLE
-
-
 def config_in(raw: Mapping[str, Any], directory: Path) -> DualEncoderConfig:
     """Our configuration of config.json and the pooling beside it."""
     where = str(directory / "config.json")
@@ -77,7 +75,7 @@ def config_out(config: ModelConfig, pad: int) -> dict[str, Any]:
     text = config.text
     return {
         "architectures": ["BertModel"],
-        "model_type": MODEL_TYPE,
+        "model_type": "bert",
         "dtype": "float32",
         "vocab_size": text.vocab_size,
         "max_position_embeddings": text.context,
@@ -93,11 +91,46 @@ def config_out(config: ModelConfig, pad: int) -> dict[str, Any]:
     }
 
 
-def misfit(config: ModelConfig) -> str | None:
-    """Why the format has no place for a model of this configuration; None when it has."""
+def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
+    """Configuration and processor of a directory."""
+    config = config_in(raw, directory)
+    assert config.text is not None
+    file = directory / "sentence_bert_config.json"
+    said = read_json(file) if file.is_file() else {}
+    text = read_tokenizer(directory, max_length=said.get("max_seq_length"), context=config.text.context, pad="[PAD]")
+    if said.get("do_lower_case") and not (text.spec["normalizer"] or {}).get("lowercase"):
+        raise TongganError(f"{file}: do_lower_case=true is not supported where the tokenizer itself keeps capitals")
+    return config, Processor(text=text)
+
+
+def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
+    """config.json, the tokenizer's files, and what makes a BERT a sentence encoder."""
+    assert processor.text is not None
+    write_json(directory / "config.json", config_out(config, processor.text.pad_id))
+    _write_layout(directory, config, processor.text.config.max_length)
+    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+    present = {name: token for name, token in special.items() if processor.text.id_of(token) is not None}
+    rules = processor.text.spec["normalizer"] or {}
+    if processor.text.spec["model"]["type"] == "WordPiece" and rules.get("type") == "BertNormalizer":
+        settings = {
+            "do_lower_case": rules["lowercase"],
+            "strip_accents": rules["strip_accents"],
+            "tokenize_chinese_chars": rules["handle_chinese_chars"],
+        }
+        write_tokenizer(directory, processor.text, "BertTokenizer", present, **settings)
+    else:
+        write_tokenizer(directory, processor.text, "PreTrainedTokenizerFast", present)
+
+
+def misfit(config: ModelConfig, processor: Processor) -> str | None:
+    """Why the format has no place for a model; None when it has."""
     if not isinstance(config, DualEncoderConfig) or config.image is not None or not isinstance(config.text, BertTextConfig):
         return "it is not a BERT alone"
-    return None if config.text_projection == "none" else "it has a projection"
+    if config.text_projection != "none":
+        return "it has a projection"
+    if processor.text is None or processor.text.config.cleaning != "none" or processor.text.config.pad_to is not None:
+        return "its text is cleaned or padded as the library does not"
+    return None
 
 
 def pooling_in(directory: Path) -> Pooling:
@@ -121,7 +154,7 @@ def pooling_in(directory: Path) -> Pooling:
     return POOLINGS[chosen[0]]
 
 
-def write_layout(directory: Path, config: ModelConfig, max_length: int) -> None:
+def _write_layout(directory: Path, config: ModelConfig, max_length: int) -> None:
     """The files beside the weights that make a BERT a sentence encoder: modules.json, pooling, maximum length."""
     assert isinstance(config, DualEncoderConfig) and isinstance(config.text, BertTextConfig)
     parts = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from tonggan.data.images import ImageProcessor
+from tonggan.data.processor import Processor
+from tonggan.data.text import END, START, Tokenizer
 from tonggan.hub.convert.fields import activation_in, activation_out, need
+from tonggan.hub.convert.preprocessor import image_in, image_misfit, image_out, read_settings
 from tonggan.hub.convert.table import SCALAR_TO_VECTOR, KeyTable, Rules, prefixed
+from tonggan.hub.convert.tokenizer import read_tokenizer, write_tokenizer
+from tonggan.hub.weights import write_json
 from tonggan.models import DualEncoderConfig, ModelConfig
 from tonggan.models.towers import Colour, TransformerTextConfig, ViTConfig
 from tonggan.types import TongganError
 
-MODEL_TYPE = "clip"
+MODEL_TYPES = ("clip",)
 
 LAYER: Rules = {
     "self_attn.q_proj.{p}": "attention.q.{p}",
@@ -90,14 +97,14 @@ def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> 
     )
 
 
-def config_out(config: ModelConfig, *, start: int, end: int, pad: int) -> dict[str, Any]:
+def config_out(config: ModelConfig, *, start: int | None, end: int | None, pad: int) -> dict[str, Any]:
     """Their config.json of ours. The three ids are the tokenizer's: `end` is where transformers looks for the text."""
     assert isinstance(config, DualEncoderConfig)
     image, text = config.image, config.text
     assert isinstance(image, ViTConfig) and isinstance(text, TransformerTextConfig)
     return {
         "architectures": ["CLIPModel"],
-        "model_type": MODEL_TYPE,
+        "model_type": "clip",
         "dtype": "float32",
         "projection_dim": config.dim,
         "logit_scale_init_value": config.scale_init,
@@ -120,8 +127,31 @@ def config_out(config: ModelConfig, *, start: int, end: int, pad: int) -> dict[s
     }
 
 
-def misfit(config: ModelConfig) -> str | None:
-    """Why the format has no place for a model of this configuration; None when it has."""
+def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
+    """Configuration and processor of a directory."""
+    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"))
+    config = config_in(raw, str(directory / "config.json"), image.mean, image.std)
+    assert config.image is not None and config.text is not None
+    if image.side != config.image.image_size:
+        raise TongganError(
+            f"{directory}: the model reads pictures of {config.image.image_size} pixels, preprocessor_config.json cuts {image.side}"
+        )
+    text = read_tokenizer(directory, max_length=None, context=config.text.context, pad=END)
+    return config, Processor(ImageProcessor(image), text)
+
+
+def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
+    """config.json, preprocessor_config.json and the tokenizer's files."""
+    assert processor.image is not None and processor.text is not None
+    ids = {name: processor.text.id_of(token) for name, token in (("start", START), ("end", END))}
+    write_json(directory / "config.json", config_out(config, start=ids["start"], end=ids["end"], pad=processor.text.pad_id))
+    write_json(directory / "preprocessor_config.json", image_out(processor.image.config))
+    special = {"bos_token": START, "eos_token": END, "unk_token": END}
+    write_tokenizer(directory, processor.text, "CLIPTokenizer", special)
+
+
+def misfit(config: ModelConfig, processor: Processor) -> str | None:
+    """Why the format has no place for a model; None when it has."""
     if not isinstance(config, DualEncoderConfig):
         return "it is not a dual encoder"
     image, text = config.image, config.text
@@ -131,8 +161,22 @@ def misfit(config: ModelConfig) -> str | None:
         return "its projections are not linear"
     if config.bias_init is not None:
         return "it has SigLIP's bias"
-    odd = image.pooling != "class" or not image.pre_norm or image.patch_bias or image.positions != "learned"
-    return "its ViT is not CLIP's (class token, norm before the blocks, learned positions, patches without bias)" if odd else None
+    if image.pooling != "class" or not image.pre_norm or image.patch_bias or image.positions != "learned":
+        return "its ViT is not CLIP's (class token, norm before the blocks, learned positions, patches without bias)"
+    if processor.image is None or processor.text is None:
+        return "it has not both processors"
+    return image_misfit(processor.image.config) or _tokenizer_misfit(processor.text)
+
+
+def _tokenizer_misfit(text: Tokenizer) -> str | None:
+    """The library rebuilds CLIP's tokenizer from its vocabulary, so only one with CLIP's rules survives."""
+    spec = text.spec
+    rules = [step.get("type") for step in (spec["normalizer"] or {}).get("normalizers", [])]
+    if spec["model"]["type"] != "BPE" or spec["model"].get("end_of_word_suffix") != "</w>" or rules != ["NFC", "Replace", "Lowercase"]:
+        return "its tokenizer is not CLIP's"
+    if text.config.cleaning != "none" or text.config.pad_to is not None:
+        return "its text is cleaned or padded as the library does not"
+    return None
 
 
 TEXT_DEFAULTS: dict[str, Any] = {

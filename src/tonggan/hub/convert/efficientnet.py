@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from tonggan.data.images import ImageProcessing, ImageProcessor
+from tonggan.data.processor import Processor
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
 from tonggan.models import ClassifierConfig
 from tonggan.models.towers import Colour, EfficientNetConfig, published_size
@@ -56,3 +58,8 @@ def classifier_config(variant: str) -> ClassifierConfig:
     return ClassifierConfig(
         image=EfficientNetConfig.parse({"variant": variant, "image_size": size, "mean": MEAN, "std": STD}), classes=1000
     )
+
+
+def processor_of(config: ClassifierConfig) -> Processor:
+    """The whole picture on a white square: of the four ways tried it named the most photographs rightly."""
+    return Processor(ImageProcessor(ImageProcessing(mode="pad", size=config.image.image_size, mean=MEAN, std=STD)))
