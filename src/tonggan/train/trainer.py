@@ -1,0 +1,361 @@
+"""The loop. It knows steps, batches and numbers; models, data sets and file formats arrive as arguments."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from tonggan.config import Config
+from tonggan.tensors import Batch, StepOutput
+from tonggan.train import checkpoint
+from tonggan.train.gradcache import cached_backward
+from tonggan.train.logs import Bar, Logger, sinks
+from tonggan.train.optim import Average, OptimConfig, optimizer, rate
+from tonggan.types import TongganError, UsageError
+
+
+class TrainConfig(Config):
+    """How long, how exactly, how often."""
+
+    steps: int | None = None
+    """Updates. One of `steps`, `epochs` and `minutes` is given; with `minutes` the schedule follows the clock."""
+    epochs: float | None = None
+    minutes: float | None = None
+    micro_batch: int | None = None
+    """Rows encoded at a time (GradCache); None: the whole batch."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 on a GPU that computes in it, fp32 elsewhere (on a CPU without it bf16 is several times slower)."""
+    device: str = "auto"
+    eval_every: int | None = None
+    """Updates between evaluations; None: five times in all."""
+    patience: int | None = None
+    """Evaluations without a better score after which training stops; None: never."""
+    checkpoint_seconds: float = 120.0
+    checkpoint_every: int | None = None
+    """Updates between checkpoints, besides `checkpoint_seconds`."""
+    log_every: int = 10
+    loggers: tuple[Logger, ...] = ()
+
+
+class Batches(Protocol):
+    """What the trainer asks of a loader."""
+
+    def __next__(self) -> Batch: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    @property
+    def batches_per_epoch(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One source of batches and the step that learns from them; due every `every` updates, its loss times `weight`."""
+
+    name: str
+    step: nn.Module
+    batches: Batches
+    weight: float = 1.0
+    every: int = 1
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How training ended."""
+
+    steps: int
+    seconds: float
+    best: float | None
+    stopped: Literal["done", "patience", "interrupted"]
+
+
+class Trainer:
+    """Trains the parameters of `module` that are not frozen, by the streams' steps.
+
+    `save(directory)` writes the model; `evaluate()` gives metrics of which `score` (larger is better) chooses `best/`.
+    The run's directory gets `metrics.jsonl`, `last/` (with the trainer's state) and `best/`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        streams: Sequence[Stream],
+        train: TrainConfig,
+        optim: OptimConfig,
+        *,
+        run: Path,
+        save: Callable[[Path], None],
+        evaluate: Callable[[], dict[str, float]] | None = None,
+        score: str | None = None,
+        title: str = "train",
+        quiet: bool = False,
+    ) -> None:
+        given = [name for name in ("steps", "epochs", "minutes") if getattr(train, name) is not None]
+        if len(given) != 1:
+            raise UsageError(f"train: give exactly one of steps, epochs and minutes; got {', '.join(given) or 'none'}")
+        self.module, self.streams, self.train, self.optim = module, list(streams), train, optim
+        self.run, self._save, self._evaluate, self._score = run, save, evaluate, score
+        self.device = pick_device(train.device)
+        self._autocast = pick_precision(train.precision, self.device)
+        for stream in self.streams:
+            stream.step.to(self.device)
+        self.optimizer = optimizer(module, optim)
+        self.average = Average(module, optim.ema) if optim.ema is not None else None
+        self.step, self.seconds, self.best, self.waited = 0, 0.0, -math.inf, 0
+        self._title, self._quiet = title, quiet
+        self._interrupted = threading.Event()
+
+    # ------------------------------------------------------------------------------------------- running
+
+    def fit(self, *, resume: bool = False) -> Finished:
+        """Train to the end, or until Ctrl-C (a checkpoint is written), or until patience runs out."""
+        if resume:
+            self.load(self.run / "last")
+        logs = sinks(self.run, self.train.loggers, keep_until=self.step)
+        bar = Bar(self._title, quiet=self._quiet)
+        stopped: Literal["done", "patience", "interrupted"] = "done"
+        saved = time.monotonic()
+        try:
+            with self._catching_interrupts():
+                while self.progress() < 1:
+                    begun = time.perf_counter()
+                    record, rows = self.update()
+                    took = time.perf_counter() - begun
+                    self.seconds += took
+                    record |= {"items_per_second": rows / took}
+                    if self.step % self.train.log_every == 0 or self.step == 1:
+                        for sink in logs:
+                            sink.write({"step": self.step, "seconds": round(self.seconds, 3), **record})
+                    left = self.seconds * (1 / max(self.progress(), 1e-9) - 1)
+                    bar.show(self.progress(), self.step, record["loss"], rows / took, left)
+                    due = self._evaluation_due()
+                    if due and not self._measure(logs, bar):
+                        stopped = "patience"
+                    if self._interrupted.is_set():
+                        stopped = "interrupted"
+                    every = self.train.checkpoint_every
+                    if stopped != "done" or time.monotonic() - saved > self.train.checkpoint_seconds or (every and self.step % every == 0):
+                        self.write()
+                        saved = time.monotonic()
+                    if stopped != "done":
+                        break
+            self.write()
+        finally:
+            bar.close()
+            for sink in logs:
+                sink.close()
+        if stopped == "interrupted":
+            bar.say(f"stopped at update {self.step}; everything is in {self.run / 'last'}: go on with --resume")
+        return Finished(self.step, self.seconds, None if self.best == -math.inf else self.best, stopped)
+
+    def update(self) -> tuple[dict[str, float], int]:
+        """One update from one batch of every stream that is due; its numbers, and how many rows it used."""
+        factor = rate(self.progress(), self.step, self.optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.optim.lr * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        record: dict[str, float] = {"loss": 0.0}
+        rows = 0
+        due = [stream for stream in self.streams if self.step % stream.every == 0]
+        for stream in due:
+            batch = next(stream.batches)  # type: ignore[call-overload]
+            rows += len(batch)
+            output = self._backward(stream, batch.to(self.device))
+            loss = float(output.loss.detach())
+            if not math.isfinite(loss):
+                ids = ", ".join(batch.ids[:5])
+                raise TongganError(
+                    f"the loss became {loss} at update {self.step + 1} (stream {stream.name}, rows {ids}, …); "
+                    f"the last checkpoint in {self.run / 'last'} is intact. A lower optim.lr or a longer warm-up usually helps"
+                )
+            record["loss"] += stream.weight * loss
+            prefix = f"{stream.name}/" if len(self.streams) > 1 else ""
+            record |= {prefix + k: v for k, v in output.report.items() if k != "loss" or prefix}
+        if self.optim.clip_norm is not None:
+            parameters = [p for p in self.module.parameters() if p.grad is not None]
+            record["grad_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm))
+        self.optimizer.step()
+        for stream in due:
+            after = getattr(stream.step, "after_update", None)
+            if after is not None:
+                after()
+        self.step += 1
+        if self.average is not None:
+            self.average.update(self.step)
+        record["lr"] = self.optim.lr * factor
+        return record, rows
+
+    def _backward(self, stream: Stream, batch: Batch) -> StepOutput:
+        micro = self.train.micro_batch
+        stream.step.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
+            if micro is not None and micro < len(batch):
+                if stream.weight != 1.0:
+                    return cached_backward(_Weighted(stream.step, stream.weight), batch, micro)
+                return cached_backward(stream.step, batch, micro)  # type: ignore[arg-type]
+            output: StepOutput = stream.step(batch)
+        (output.loss * stream.weight).backward()
+        return output
+
+    def progress(self) -> float:
+        """Fraction of training that is done, by whichever of steps, epochs and minutes was given."""
+        if self.train.steps is not None:
+            return self.step / self.train.steps
+        if self.train.minutes is not None:
+            return self.seconds / (60 * self.train.minutes)
+        assert self.train.epochs is not None
+        return self.step / max(1, math.ceil(self.train.epochs * self.streams[0].batches.batches_per_epoch))
+
+    # ----------------------------------------------------------------------------------------- evaluating
+
+    def _evaluation_due(self) -> bool:
+        if self._evaluate is None:
+            return False
+        if self.progress() >= 1:
+            return True
+        if self.train.eval_every is not None:
+            return self.step % self.train.eval_every == 0
+        # Five times in all: when a fifth of the way has just been passed.
+        before = self.progress() - self.progress() / max(self.step, 1)
+        return int(self.progress() * 5) > int(before * 5)
+
+    def _measure(self, logs: Sequence[Any], bar: Bar) -> bool:
+        """Evaluate, keep the best; False when patience has run out. Costs no training time and no random numbers."""
+        assert self._evaluate is not None
+        tensors, plain = checkpoint.random_state()
+        self.module.eval()
+        with self._averaged():
+            found = self._evaluate()
+            score = found[self._score] if self._score else next(iter(found.values()))
+            if score > self.best:
+                self.best, self.waited = score, 0
+                checkpoint.write(self.run / "best", self._save, {}, {"step": self.step, "score": score})
+            else:
+                self.waited += 1
+        checkpoint.restore_random(tensors, plain)
+        for sink in logs:
+            sink.write({"step": self.step, "seconds": round(self.seconds, 3), **{f"eval/{k}": v for k, v in found.items()}})
+        bar.say(f"update {self.step}: " + "  ".join(f"{k} {v:.4g}" for k, v in found.items()))
+        return self.train.patience is None or self.waited < self.train.patience
+
+    def _averaged(self) -> Any:
+        return self.average if self.average is not None else _Nothing()
+
+    # -------------------------------------------------------------------------------------- stopping, going on
+
+    def write(self) -> None:
+        """Write `last/`: the model as it would be used, and all that resuming needs."""
+        tensors, plain = checkpoint.random_state()
+        tensors |= checkpoint.optimizer_tensors(self.module, self.optimizer)
+        tensors |= {f"module/{name}": value for name, value in self.module.state_dict().items()}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.state()}
+        state = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "best": None if self.best == -math.inf else self.best,
+            "waited": self.waited,
+            "random": plain,
+            "streams": {stream.name: stream.batches.state_dict() for stream in self.streams},
+            "environment": checkpoint.environment(),
+        }
+        with self._averaged():
+            checkpoint.write(self.run / "last", self._save, tensors, state)
+
+    def load(self, directory: Path) -> None:
+        """Continue from a checkpoint: the next update is the one that would have followed."""
+        tensors, state = checkpoint.read(directory)
+        own = {name.removeprefix("module/"): value for name, value in tensors.items() if name.startswith("module/")}
+        self.module.load_state_dict(own)
+        checkpoint.load_optimizer(self.module, self.optimizer, tensors)
+        if self.average is not None:
+            for name, weight in self.average.state():
+                weight.copy_(tensors[f"average/{name}"])
+        self.step, self.seconds, self.waited = state["step"], state["seconds"], state["waited"]
+        self.best = -math.inf if state["best"] is None else state["best"]
+        for stream in self.streams:
+            stream.batches.load_state_dict(state["streams"][stream.name])
+        now = checkpoint.environment()
+        changed = [f"{name}: {value} then, {now.get(name)} now" for name, value in state["environment"].items() if now.get(name) != value]
+        if changed:
+            Bar("resume", quiet=self._quiet).say("resuming elsewhere, so not bit for bit: " + "; ".join(changed))
+        checkpoint.restore_random(tensors, state["random"])
+
+    def _catching_interrupts(self) -> Any:
+        return _Interrupts(self._interrupted)
+
+
+class _Weighted:
+    """A coupled step whose loss is scaled, for GradCache."""
+
+    def __init__(self, step: nn.Module, weight: float) -> None:
+        self._step, self._weight = step, weight
+
+    def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+        return self._step.encode(batch)  # type: ignore[operator]
+
+    def couple(self, reps: dict[str, torch.Tensor], keys: torch.Tensor | None) -> StepOutput:
+        output: StepOutput = self._step.couple(reps, keys)  # type: ignore[operator]
+        return StepOutput(output.loss * self._weight, output.report)
+
+
+class _Nothing:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+
+class _Interrupts:
+    """Ctrl-C (and a polite kill) finish the update first; a second one stops at once."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for name in (signal.SIGINT, signal.SIGTERM):
+                self._before[name] = signal.signal(name, self._note)
+
+    def _note(self, number: int, _: Any) -> None:
+        self._event.set()
+        signal.signal(number, self._before[number])
+
+    def __exit__(self, *exception: object) -> None:
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a recipe; a GPU recipe without a GPU is an error that names the field, never a slow surprise."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"train.device: {name!r}, but this machine has no GPU that torch can use; set train.device=auto (or cpu)")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("train.device: 'mps', but this machine has none; set train.device=auto (or cpu)")
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"train.device: {name!r} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
+
+
+def pick_precision(name: str, device: torch.device) -> bool:
+    """Whether to compute in bf16."""
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    if name == "bf16" and not native:
+        raise UsageError(f"train.precision: bf16, but {device} does not compute in it (it would be several times slower); set auto or fp32")
+    return native and name != "fp32"
+
+
+def batches_of(trainer: Trainer) -> Iterator[Batch]:
+    """The first stream's batches, for measurements outside the loop."""
+    while True:
+        yield next(trainer.streams[0].batches)  # type: ignore[call-overload]
