@@ -55,7 +55,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtra("logging to TensorBoard", "log") from None
-        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))  # type: ignore[no-untyped-call]
+        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))
 
     def write(self, record: dict[str, Any]) -> None:
         for name, value in record.items():

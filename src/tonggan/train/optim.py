@@ -37,7 +37,8 @@ def groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     names in its own `decayed`); biases, norms, embeddings, positions, tokens and scales do not. Decided by the owner's type:
     names lie."""
     seen: set[int] = set()
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for owner in module.modules():
         for name, parameter in owner.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:

@@ -80,7 +80,8 @@ class Finished:
 class Trainer:
     """Trains the parameters of `module` that are not frozen, by the streams' steps.
 
-    `save(directory)` writes the model; `evaluate()` gives metrics of which `score` (larger is better) chooses `best/`.
+    `save(directory)` writes the model; `evaluate()` gives metrics of which `score` (larger is better) chooses `best/`. `frozen` modules
+    stay in evaluation mode.
     The run's directory gets `metrics.jsonl`, `last/` (with the trainer's state) and `best/`.
     """
 
@@ -95,6 +96,7 @@ class Trainer:
         save: Callable[[Path], None],
         evaluate: Callable[[], dict[str, float]] | None = None,
         score: str | None = None,
+        frozen: Sequence[nn.Module] = (),
         title: str = "train",
         quiet: bool = False,
     ) -> None:
@@ -102,6 +104,7 @@ class Trainer:
         if len(given) != 1:
             raise UsageError(f"train: give exactly one of steps, epochs and minutes; got {', '.join(given) or 'none'}")
         self.module, self.streams, self.train, self.optim = module, list(streams), train, optim
+        self._frozen = tuple(frozen)
         self.run, self._save, self._evaluate, self._score = run, save, evaluate, score
         self.device = pick_device(train.device)
         self._autocast = pick_precision(train.precision, self.device)
@@ -166,7 +169,7 @@ class Trainer:
         rows = 0
         due = [stream for stream in self.streams if self.step % stream.every == 0]
         for stream in due:
-            batch = next(stream.batches)  # type: ignore[call-overload]
+            batch = next(stream.batches)
             rows += len(batch)
             output = self._backward(stream, batch.to(self.device))
             loss = float(output.loss.detach())
@@ -196,13 +199,15 @@ class Trainer:
     def _backward(self, stream: Stream, batch: Batch) -> StepOutput:
         micro = self.train.micro_batch
         stream.step.train()
+        for part in self._frozen:  # a frozen part neither drops nor moves its normalisation statistics
+            part.eval()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             if micro is not None and micro < len(batch):
                 if stream.weight != 1.0:
                     return cached_backward(_Weighted(stream.step, stream.weight), batch, micro)
                 return cached_backward(stream.step, batch, micro)  # type: ignore[arg-type]
             output: StepOutput = stream.step(batch)
-        (output.loss * stream.weight).backward()
+        (output.loss * stream.weight).backward()  # type: ignore[no-untyped-call]
         return output
 
     def progress(self) -> float:
@@ -358,4 +363,4 @@ def pick_precision(name: str, device: torch.device) -> bool:
 def batches_of(trainer: Trainer) -> Iterator[Batch]:
     """The first stream's batches, for measurements outside the loop."""
     while True:
-        yield next(trainer.streams[0].batches)  # type: ignore[call-overload]
+        yield next(trainer.streams[0].batches)
