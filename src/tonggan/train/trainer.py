@@ -272,8 +272,12 @@ class Trainer:
             "streams": {stream.name: stream.batches.state_dict() for stream in self.streams},
             "environment": checkpoint.environment(),
         }
+        checkpoint.write(self.run / "last", self._save_averaged, tensors, state)
+
+    def _save_averaged(self, directory: Path) -> None:
+        # Swapped in only now: the tensors above are the live ones, and must be written as they are.
         with self._averaged():
-            checkpoint.write(self.run / "last", self._save, tensors, state)
+            self._save(directory)
 
     def load(self, directory: Path) -> None:
         """Continue from a checkpoint: the next update is the one that would have followed."""
