@@ -256,7 +256,7 @@ class Dataset(Sequence[Row]):
         """The rows of one split; an unknown name raises `UsageError` naming those there are."""
         if name not in self.splits:
             there = ", ".join(self.splits) or "none"
-            raise UsageError(f"no split {name!r}{did_you_mean(name, self.splits)}; there are: {there}")
+            raise UsageError(f"no split {name!r}; there are: {there}{did_you_mean(name, self.splits)}")
         return self.where(np.array([i for i, found in enumerate(self.column("split")) if found == name]))
 
     def with_splits(self, names: Sequence[str | None]) -> Dataset:

@@ -1,0 +1,232 @@
+"""What every format shares: the job a reader is given, how it reports, how it finds pictures, and what a format can hold."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Literal, TypeAlias, get_args
+
+from tonggan.data.language import language_of
+from tonggan.data.media import is_picture_name, read_bytes, sniff
+from tonggan.data.rows import Dataset
+from tonggan.types import Dropped, Media, Row
+
+Located: TypeAlias = tuple[str, Row]
+"""A row and where it comes from (file and line, or the member of an archive), for reports."""
+
+EMPTY_CAPTION = "empty caption"
+SPLIT_NAMES = {
+    "train": ("train", "training", "trn", "训练", "训练集"),
+    "val": ("val", "valid", "validation", "dev", "eval", "验证", "验证集"),
+    "test": ("test", "testing", "tst", "测试", "测试集"),
+}
+_INDEX_LIMIT = 200_000  # files looked at when a picture is searched by its name
+
+
+@dataclass(slots=True)
+class Reading:
+    """One reading: what the user asked for, and the lists that a reader reports to."""
+
+    path: Path
+    image_col: str | None = None
+    text_col: tuple[str, ...] = ()
+    text_lang: str | Mapping[str, str] | None = None
+    encoding: str | None = None
+    restval: Literal["train", "keep"] = "train"
+    """What Karpathy's `restval` becomes: part of `train`, as everyone trains, or a split of its own."""
+    sources: tuple[Path, ...] = ()
+    """The shards of a WebDataset; empty for formats that are one path."""
+    dropped: list[Dropped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def base(self) -> Path:
+        """The directory that relative paths in the data start from."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def drop(self, where: str, reason: str) -> None:
+        """Record a row that cannot be used."""
+        self.dropped.append(Dropped(where, reason))
+
+    def note(self, text: str) -> None:
+        """Record something that was decided or mended, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+Field: TypeAlias = Literal["images", "captions", "lang", "group", "split", "meta", "media", "dialogue"]
+"""What a row may hold, as formats differ in it. `images`: more than one picture; `captions`: more than one text;
+`media`: sounds and clips; `dialogue`: messages, question, choices, answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format, both ways. `write` returns nothing: what it could not hold is worked out from `holds`."""
+
+    name: str
+    about: str
+    holds: frozenset[Field]
+    read: Callable[[Reading], Iterator[Located]]
+    write: Callable[[Dataset, Path], None]
+    keeps_id: Callable[[Row], bool] = lambda row: True
+    """Whether a row's id survives."""
+
+
+def holding(*fields: Field) -> frozenset[Field]:
+    """Some of the fields; none named means all, a lossless format."""
+    return frozenset(fields or get_args(Field))
+
+
+def lost(rows: Iterable[Row], format: Format) -> list[str]:
+    """What of these rows a format cannot hold, one line each, for example `split: 120 rows`."""
+    counts: Counter[str] = Counter()
+    for row in rows:
+        has: dict[Field, bool] = {
+            "images": len(row.images) > 1,
+            "captions": len(row.texts) > 1,
+            "lang": any(text.lang != language_of(text.text) for text in row.texts),
+            "group": row.group is not None,
+            "split": row.split is not None,
+            "meta": bool(row.meta),
+            "media": bool(row.audios or row.videos),
+            "dialogue": bool(row.messages or row.question is not None or row.choices or row.answers),
+        }
+        counts.update(name for name, present in has.items() if present and name not in format.holds)
+        counts.update(["id"] * (not format.keeps_id(row)))
+    return [f"{name}: {count} row{'s' * (count > 1)}" for name, count in counts.items()]
+
+
+# --------------------------------------------------------------------------------------------- reading
+
+
+def normal_split(value: str | None) -> str | None:
+    """`train`, `val` or `test` for the usual spellings of them, the value itself otherwise."""
+    word = (value or "").strip()
+    return next((name for name, words in SPLIT_NAMES.items() if word.lower() in words), word or None)
+
+
+def unique_ids(rows: Iterable[Located], job: Reading) -> Iterator[Located]:
+    """Repeated ids get `~2`, `~3`, …, and are reported: results and splits name rows by id."""
+    seen: set[str] = set()
+    repeated: list[str] = []
+    for where, row in rows:
+        if row.id in seen:
+            repeated.append(row.id)
+            number = 2
+            while f"{row.id}~{number}" in seen:
+                number += 1
+            row = row.with_(id=f"{row.id}~{number}")
+        seen.add(row.id)
+        yield where, row
+    if repeated:
+        some = ", ".join(list(dict.fromkeys(repeated))[:3])
+        job.note(f"{len(repeated)} repeated ids were made unique by a number after them, for example {some}")
+
+
+class Finder:
+    """Finds the file that a table means, although it was written on another computer.
+
+    Tried in turn: the path as it is; from the table's directory; with Windows' backslashes and without its drive; ever
+    shorter tails of it; the bare name anywhere below the directory, if it is the only one; the same without an ending.
+    """
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self._index: dict[str, list[Path]] | None = None
+
+    def find(self, text: str) -> Path | str:
+        """The file, or the reason why there is none."""
+        if "\0" in text or len(text) > 4000:
+            return "not a path"
+        parts = [part for part in PureWindowsPath(text).parts if part not in (".", "/", "\\")]
+        if parts and (parts[0].endswith((":", ":\\", ":/")) or parts[0].startswith("\\\\")):
+            parts = parts[1:]
+        if not parts:
+            return "not a path"
+        tails = (self.base.joinpath(*parts[start:]) for start in range(len(parts)))
+        for candidate in (self.base / text, self.base / "/".join(parts), *tails):
+            if _is_file(candidate):
+                return candidate
+        return self._by_name(parts[-1])
+
+    def _by_name(self, name: str) -> Path | str:
+        if self._index is None:
+            self._index = _index_files(self.base)
+        found = self._index.get(_key(name), [])
+        if len(found) == 1:
+            return found[0]
+        return "no such file" if not found else f"no such file there, and {len(found)} of this name elsewhere"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        return False  # a name longer than the file system allows
+
+
+def _key(name: str) -> str:
+    """One key for the spellings of a name: macOS decomposes accents, Windows ignores case."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _index_files(base: Path) -> dict[str, list[Path]]:
+    index: dict[str, list[Path]] = {}
+    for number, file in enumerate(walk(base)):
+        if number >= _INDEX_LIMIT:
+            break
+        if is_picture_name(file):
+            for key in {_key(file.name), _key(file.stem)}:
+                index.setdefault(key, []).append(file)
+    return index
+
+
+def walk(base: Path) -> Iterator[Path]:
+    """Every visible file below a directory, in a fixed order; archives' `__MACOSX` and hidden directories are left out."""
+    for directory, names, files in os.walk(base):
+        names[:] = sorted(name for name in names if not name.startswith(".") and name != "__MACOSX")
+        yield from (Path(directory, name) for name in sorted(files) if not name.startswith(".") and name != "Thumbs.db")
+
+
+def natural(path: Path) -> list[tuple[int, str]]:
+    """Sorting key that puts `10.jpg` after `9.jpg`."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", path.as_posix())]
+
+
+# --------------------------------------------------------------------------------------------- writing
+
+
+def picture_file(image: Media, folder: Path, name: str) -> Path:
+    """A file for a picture: its own if it has one, else its bytes written into `folder` under a safe form of `name`."""
+    if image.path is not None:
+        return image.path
+    data = read_bytes(image)
+    folder.mkdir(parents=True, exist_ok=True)
+    stem, suffix = safe_name(name), sniff(data[:1024]) or ".bin"
+    for number in itertools.count(1):
+        file = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}~{number}{suffix}")
+        if not file.exists():
+            file.write_bytes(data)
+            return file
+        if file.read_bytes() == data:
+            return file
+    raise AssertionError("unreachable")
+
+
+def safe_name(name: str) -> str:
+    """An id as a file name: separators and what Windows forbids become `_`, an ending that names a picture type goes."""
+    stem = name[: -len(Path(name).suffix)] if is_picture_name(name) else name
+    plain = re.sub(r'[\\/:*?"<>|\x00-\x1f.]+', "_", stem).strip(" _")
+    return plain.encode()[:150].decode(errors="ignore") or "picture"
+
+
+def reference(file: Path, table: Path) -> str:
+    """How a table names a picture: from its own directory when it lies below it, else by its whole path."""
+    whole, base = file.absolute(), table.absolute().parent
+    return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else whole.as_posix()

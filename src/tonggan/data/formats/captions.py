@@ -1,0 +1,155 @@
+"""Caption files of the classic benchmarks: COCO, Karpathy's splits, Flickr's token file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tonggan.data.formats.base import EMPTY_CAPTION, Finder, Located, Reading, normal_split, picture_file, reference
+from tonggan.data.formats.delimited import read_text
+from tonggan.data.formats.tables import pictures_folder
+from tonggan.data.language import language_of
+from tonggan.data.rows import Dataset
+from tonggan.types import Image, Row, Text, TongganError
+
+TOKEN_LINE = re.compile(r"^(?P<picture>.+?)#(?P<number>\d+)\w*[\t ]+(?P<caption>.*)$")
+
+
+def read_json(job: Reading) -> Any:
+    """The parsed file; raises `TongganError` when it is no JSON."""
+    try:
+        return json.loads(read_text(job.path, job.encoding)[0])
+    except ValueError as error:
+        raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
+
+
+def _texts(captions: Sequence[Any], job: Reading) -> tuple[Text, ...]:
+    words = [caption.strip() for caption in captions if isinstance(caption, str) and caption.strip()]
+    return tuple(Text(word, job.text_lang if isinstance(job.text_lang, str) else language_of(word)) for word in words)
+
+
+def is_number(name: str) -> bool:
+    """Whether an id is a whole number as COCO writes them."""
+    return name.isascii() and name.isdigit() and str(int(name)) == name
+
+
+def _located(where: str, name: str, picture: Path | str, captions: Sequence[Any], job: Reading, **fields: Any) -> Iterator[Located]:
+    """The row, or its reason in the list of those dropped."""
+    texts = _texts(captions, job)
+    if not isinstance(picture, Path):
+        job.drop(where, f"{name}: {picture}")
+    elif not texts:
+        job.drop(where, f"{name}: {EMPTY_CAPTION}")
+    else:
+        yield where, Row(images=(Image(path=picture),), texts=texts, **fields)
+
+
+# ----------------------------------------------------------------------------------------------- COCO
+
+
+def read_coco(job: Reading) -> Iterator[Located]:
+    """`{"images": [{id, file_name}], "annotations": [{image_id, caption}]}`; a row for each picture."""
+    data = read_json(job)
+    try:
+        captions: dict[Any, list[str]] = {image["id"]: [] for image in data["images"]}
+        for annotation in data["annotations"]:
+            if annotation["image_id"] in captions:
+                captions[annotation["image_id"]].append(annotation["caption"])
+            else:
+                job.drop(f"{job.path.name}: annotation {annotation.get('id')}", f"no picture has the id {annotation['image_id']}")
+        finder = Finder(job.base)
+        for image in data["images"]:
+            where = f"{job.path.name}: image {image['id']}"
+            name = image["file_name"]
+            yield from _located(where, name, finder.find(name), captions[image["id"]], job, id=str(image["id"]))
+    except (KeyError, TypeError) as error:
+        raise TongganError(f"{job.path}: not COCO captions: {error!r} is missing or of another kind") from None
+
+
+def write_coco(dataset: Dataset, path: Path) -> None:
+    """COCO captions. Ids are whole numbers there: a row whose id is none is counted on from the largest."""
+    free = 1 + max((int(name) for name in dataset.column("id") if is_number(name)), default=0)
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for row in dataset:
+        if not row.images:
+            continue
+        number = int(row.id) if is_number(row.id) else free
+        free += not is_number(row.id)
+        file = picture_file(row.images[0], pictures_folder(path), row.id)
+        images.append({"id": number, "file_name": reference(file, path)})
+        annotations += [{"id": len(annotations) + n, "image_id": number, "caption": text.text} for n, text in enumerate(row.texts, 1)]
+    path.write_text(json.dumps({"images": images, "annotations": annotations}, ensure_ascii=False), "utf-8")
+
+
+# ------------------------------------------------------------------------------------------- Karpathy
+
+
+def read_karpathy(job: Reading) -> Iterator[Located]:
+    """`{"images": [{filename, filepath, split, sentences: [{raw}]}]}` with its published splits; `restval` as the job says."""
+    data = read_json(job)
+    finder = Finder(job.base)
+    try:
+        for number, image in enumerate(data["images"]):
+            name = "/".join(part for part in (image.get("filepath", ""), image["filename"]) if part)
+            split = "train" if image.get("split") == "restval" and job.restval == "train" else normal_split(image.get("split"))
+            captions = [sentence["raw"] for sentence in image["sentences"]]
+            where = f"{job.path.name}: image {image.get('imgid', number)}"
+            key = image.get("cocoid", image.get("imgid", number))
+            yield from _located(where, name, finder.find(name), captions, job, id=str(key), split=split)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TongganError(f"{job.path}: not Karpathy's format: {error!r}") from None
+
+
+def write_karpathy(dataset: Dataset, path: Path) -> None:
+    """Karpathy's JSON; `imgid` counts the pictures, `cocoid` is the row's id."""
+    images: list[dict[str, Any]] = []
+    sentence = 0
+    for row in dataset:
+        if not row.images:
+            continue
+        name = Path(reference(picture_file(row.images[0], pictures_folder(path), row.id), path))
+        ids = list(range(sentence, sentence + len(row.texts)))
+        sentence += len(ids)
+        sentences = [
+            {"raw": text.text, "tokens": re.findall(r"\w+", text.text.lower()), "imgid": len(images), "sentid": number}
+            for text, number in zip(row.texts, ids, strict=True)
+        ]
+        folder = "" if name.parent == Path() else name.parent.as_posix()
+        key = int(row.id) if is_number(row.id) else row.id
+        record = {"filepath": folder, "filename": name.name, "imgid": len(images), "cocoid": key, "split": row.split or "train"}
+        images.append(record | {"sentids": ids, "sentences": sentences})
+    path.write_text(json.dumps({"dataset": path.stem, "images": images}, ensure_ascii=False), "utf-8")
+
+
+# --------------------------------------------------------------------------------------------- Flickr
+
+
+def read_flickr(job: Reading) -> Iterator[Located]:
+    """`PICTURE#NUMBER<TAB>CAPTION` lines; a row for each picture, its id the picture's name."""
+    captions: dict[str, list[str]] = {}
+    first_line: dict[str, int] = {}
+    for number, line in enumerate(read_text(job.path, job.encoding)[0].splitlines(), 1):
+        match = TOKEN_LINE.match(line)
+        if match:
+            captions.setdefault(match["picture"], []).append(match["caption"])
+            first_line.setdefault(match["picture"], number)
+        elif line.strip():
+            job.drop(f"{job.path.name}:{number}", "not PICTURE#NUMBER, a tab and a caption")
+    finder = Finder(job.base)
+    for name, words in captions.items():
+        yield from _located(f"{job.path.name}:{first_line[name]}", name, finder.find(name), words, job, id=name)
+
+
+def write_flickr(dataset: Dataset, path: Path) -> None:
+    """Flickr's token file. Pictures are named by their file names alone, which must therefore differ."""
+    pictures = [(picture_file(row.images[0], pictures_folder(path), row.id), row) for row in dataset if row.images]
+    twice = [name for name, count in Counter(file.name for file, _ in pictures).items() if count > 1]
+    if twice:
+        raise TongganError(f"Flickr's format names pictures by file name alone, but {len(twice)} occur twice, for example {twice[0]}")
+    lines = [f"{file.name}#{n}\t{' '.join(text.text.split())}\n" for file, row in pictures for n, text in enumerate(row.texts)]
+    path.write_text("".join(lines), "utf-8")

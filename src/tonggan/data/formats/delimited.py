@@ -1,0 +1,104 @@
+"""Reading delimited text as it comes out of spreadsheets: unknown encoding, unknown separator, quotes that do not close."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tonggan.types import TongganError
+
+SEPARATORS = ("\t", ",", ";", "|")
+_RUNAWAY = 20
+"""A quoted cell with more line breaks than this is taken for a quotation mark that was never closed."""
+
+
+def read_text(path: Path, encoding: str | None = None) -> tuple[str, str]:
+    """(text, encoding) of a file: UTF-8 with or without BOM, UTF-16, GB18030, else cp1252 (Western Windows).
+
+    A UTF-8 file with a few damaged bytes stays UTF-8; the damage shows as U+FFFD, so that only its lines are lost.
+    """
+    try:
+        data = path.read_bytes()
+        if encoding:
+            return data.decode(encoding).removeprefix("\ufeff"), encoding
+    except OSError as error:
+        raise TongganError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, LookupError) as error:
+        raise TongganError(f"{path}: not readable as {encoding}: {error}") from None
+    for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+        if data.startswith(mark):
+            return data.decode(name, errors="replace"), name
+    if b"\0" in data[:4000]:  # text has no zero bytes but in UTF-16, where every Latin letter has one
+        name = "utf-16-le" if data[1:4000:2].count(0) >= data[0:4000:2].count(0) else "utf-16-be"
+        return data.decode(name, errors="replace"), name
+    return _guess(data)
+
+
+def _guess(data: bytes) -> tuple[str, str]:
+    try:
+        return data.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        lenient = data.decode("utf-8", errors="replace")
+    foreign = sum(character > "\x7f" for character in lenient)
+    if lenient.count("\ufffd") * 20 < foreign:
+        return lenient, "utf-8"
+    try:
+        chinese = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace"), "cp1252"
+    # Western text decodes as GB18030 by accident, into rare characters; Chinese text is mostly of the 6,763 common ones.
+    letters = [character for character in chinese if character > "\x7f"]
+    common = sum(_in_gb2312(character) for character in letters)
+    return (chinese, "gb18030") if common * 2 >= len(letters) else (data.decode("cp1252", errors="replace"), "cp1252")
+
+
+def _in_gb2312(character: str) -> bool:
+    try:
+        character.encode("gb2312")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def separator(text: str) -> str:
+    """The separator that cuts the first records into the same number of cells, the most of them."""
+    head = "".join(text.splitlines(keepends=True)[:50])
+    best, best_score = ",", (0.0, 0)
+    for candidate in SEPARATORS:
+        records = list(_parse(head, candidate, csv.QUOTE_MINIMAL))
+        widths = Counter(len(cells) for _, cells in records)
+        if not records or len(records[0][1]) < 2:
+            continue
+        width = len(records[0][1])
+        score = (widths[width] / len(records), width)
+        if score[0] >= 0.5 and (score[0] > best_score[0] + 0.2 or (score > best_score and score[0] >= best_score[0] - 0.2)):
+            best, best_score = candidate, score
+    return best
+
+
+def records(text: str, by: str) -> Iterator[tuple[int, list[str]]]:
+    """(line number, cells) of each record; blank lines are left out.
+
+    Cells may hold line breaks in quotes. A quotation mark that swallows the lines after it is read as a plain character.
+    """
+    quoting = csv.QUOTE_MINIMAL
+    if any(cell.count("\n") > _RUNAWAY for _, cells in _parse(text, by, quoting) for cell in cells):
+        quoting = csv.QUOTE_NONE
+    return _parse(text, by, quoting)
+
+
+def _parse(text: str, by: str, quoting: int) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(sys.maxsize)  # pictures may be cells, in base64
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=by, quoting=quoting)  # type: ignore[arg-type]
+    start = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield start, cells
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise TongganError(f"line {start}: not readable as a table: {error}") from None

@@ -1,0 +1,131 @@
+"""JSON lines (and a JSON list): anyone's records by column, and our own rows without loss."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tonggan.data.formats.base import Finder, Located, Reading, picture_file, reference
+from tonggan.data.formats.columns import Record, picture_of, rows_of
+from tonggan.data.formats.delimited import read_text
+from tonggan.data.formats.tables import pictures_folder
+from tonggan.data.rows import SCHEMA, Dataset, from_plain, to_plain
+from tonggan.types import Image, Media, Row, TongganError
+
+Namer = Callable[[Media, str], str]
+"""Gives the text by which a record names a medium; the second argument is the row's id."""
+
+
+def read_jsonl(job: Reading) -> Iterator[Located]:
+    """One object per line, or one list of objects. Lines that are no JSON are dropped and listed."""
+    records = _objects(job)
+    first = next(records, None)
+    if first is None:
+        raise TongganError(f"{job.path}: no records" + (f"; {job.dropped[0].where}: {job.dropped[0].reason}" if job.dropped else ""))
+    stream = chain([first], records)
+    if _is_ours(first[1]) and not (job.image_col or job.text_col):
+        return _ours(stream, job)
+    held = list(stream)  # a column may be absent from the first lines
+    names = list(dict.fromkeys(str(name) for _, cells in held for name in cells))
+    return rows_of(held, names, job)
+
+
+def _objects(job: Reading) -> Iterator[Record]:
+    text, _ = read_text(job.path, job.encoding)
+    if text.lstrip().startswith("["):
+        try:
+            found = list(enumerate(json.loads(text), 1))
+        except ValueError as error:
+            raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
+    else:
+        found = []
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                try:
+                    found.append((number, json.loads(line)))
+                except ValueError:
+                    job.drop(f"{job.path.name}:{number}", "not JSON (cut off?)")
+    for number, record in found:
+        if isinstance(record, dict):
+            yield f"{job.path.name}:{number}", record
+        else:
+            job.drop(f"{job.path.name}:{number}", f"not an object but {type(record).__name__}")
+
+
+def _is_ours(record: Mapping[str, Any]) -> bool:
+    return "id" in record and any(isinstance(record.get(name), list) for name in ("images", "texts", "messages"))
+
+
+def _ours(records: Iterator[Record], job: Reading) -> Iterator[Located]:
+    finder = Finder(job.base)
+    for where, record in records:
+        try:
+            row = _our_row(record, finder)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            job.drop(where, f"not a row: {error!r}"[:200])
+            continue
+        if isinstance(row, str):
+            job.drop(where, row)
+        else:
+            yield where, row
+
+
+def _our_row(record: Mapping[str, Any], finder: Finder) -> Row | str:
+    images = []
+    named = record.get("images") or record.get("file_name") or []
+    for name in [named] if isinstance(named, str) else named:
+        image = picture_of(name, finder)
+        if not isinstance(image, Image):
+            return image
+        images.append(image)
+    plain: dict[str, Any] = {name: record.get(name) for name in SCHEMA.names} | {"images": []}
+    plain["id"] = str(record["id"])
+    plain["texts"] = [{"text": text, "lang": None} if isinstance(text, str) else text for text in record.get("texts") or []]
+    plain["meta"] = [(str(name), str(value)) for name, value in (record.get("meta") or {}).items()]
+    return from_plain(plain, finder.base).with_(images=tuple(images))
+
+
+def row_record(row: Row, name: Namer) -> dict[str, Any]:
+    """A row as a JSON object, empty fields left out. Pictures are named by `name`; media inside messages become data URIs."""
+    plain = to_plain(row.with_(images=(), audios=(), videos=()))
+    record = {key: value for key, value in plain.items() if value not in (None, [], {})}
+    if row.images:
+        record["images"] = [image.url or name(image, _numbered(row.id, n)) for n, image in enumerate(row.images)]
+    for kind, parts in (("audios", row.audios), ("videos", row.videos)):
+        if parts:
+            record[kind] = [_sound(entry, part, row.id, name) for entry, part in zip(to_plain(row)[kind], parts, strict=True)]
+    for message in record.get("messages", ()):
+        for part in message["parts"]:
+            if part["media"] and part["media"]["data"]:
+                part["media"] |= {"url": _data_uri(part["media"]["data"]), "data": None}
+    if row.meta:
+        record["meta"] = dict(row.meta)
+    return {"id": record.pop("id")} | record
+
+
+def _sound(entry: dict[str, Any], part: Media, row_id: str, name: Namer) -> dict[str, Any]:
+    """A sound or clip: named when it is a file, inside the record when it is bytes."""
+    if part.data is not None:
+        return entry | {"data": None, "url": _data_uri(part.data)}
+    return entry | {"path": name(part, row_id)} if part.path is not None else entry
+
+
+def _data_uri(data: bytes) -> str:
+    return "data:;base64," + base64.b64encode(data).decode()
+
+
+def _numbered(name: str, number: int) -> str:
+    return name if number == 0 else f"{name}_{number + 1}"
+
+
+def write_jsonl(dataset: Dataset, path: Path) -> None:
+    """One row per line. Pictures that have no file are written into a folder beside it."""
+    folder = pictures_folder(path)
+    with path.open("w", encoding="utf-8") as file:
+        for row in dataset:
+            record = row_record(row, lambda media, name: reference(picture_file(media, folder, name), path))
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")

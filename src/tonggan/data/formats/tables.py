@@ -1,0 +1,214 @@
+"""Spreadsheets: CSV and TSV (with open_clip's columns `filepath` and `title`) and Excel."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tonggan.data.formats.base import Located, Reading, picture_file, reference
+from tonggan.data.formats.columns import (
+    IMAGE_NAMES,
+    LABEL_NAMES,
+    LANG_NAMES,
+    META,
+    PLAIN_NAMES,
+    TEXT_NAMES,
+    Record,
+    plain_name,
+    rows_of,
+)
+from tonggan.data.formats.delimited import read_text, records, separator
+from tonggan.data.media import is_picture_name
+from tonggan.data.rows import Dataset
+from tonggan.types import Image, MissingExtra, Row, TongganError
+
+_RESERVED = {*IMAGE_NAMES, *TEXT_NAMES, *LABEL_NAMES, *LANG_NAMES, *(word for words in PLAIN_NAMES.values() for word in words)}
+
+# ------------------------------------------------------------------------------------------------ CSV
+
+
+def read_csv(job: Reading) -> Iterator[Located]:
+    """CSV or TSV, whatever its encoding and separator. A file without a header of names has columns `filepath`, `title`."""
+    text, encoding = read_text(job.path, job.encoding)
+    by = "\t" if job.path.suffix.lower() == ".tsv" else separator(text)
+    if encoding not in ("utf-8", "utf-8-sig"):
+        job.note(f"encoding: {encoding}")
+    lines = records(text, by)
+    first = next(lines, None)
+    if first is None:
+        raise TongganError(f"{job.path}: an empty table")
+    number, names = first
+    headless = len(names) == 2 and is_picture_name(names[0].strip())
+    if headless:
+        job.note("no line of column names: read as filepath, title")
+        return rows_of(_cells([(number, names), *lines], ["filepath", "title"], job), ["filepath", "title"], job)
+    header = _named(names)
+    return rows_of(_cells(lines, header, job), header, job)
+
+
+def _named(names: Sequence[Any]) -> list[str]:
+    """Column names without BOM and space; unnamed and repeated ones get a number."""
+    result: list[str] = []
+    for number, name in enumerate(names, 1):
+        word = str(name if name is not None else "").replace("\ufeff", "").strip() or f"column {number}"
+        result.append(word if word not in result else f"{word} ({number})")
+    return result
+
+
+def _cells(lines: Iterable[tuple[int, list[str]]], names: Sequence[str], job: Reading) -> Iterator[Record]:
+    for number, cells in lines:
+        while len(cells) > len(names) and not cells[-1].strip():
+            cells.pop()  # spreadsheets end lines with empty cells
+        where = f"{job.path.name}:{number}"
+        if len(cells) > len(names):
+            reason = f"{len(cells)} cells, but {len(names)} columns (a separator in a caption without quotes?)"
+            job.drop(where, f"{cells[0][:100]}: {reason}")
+            continue
+        yield where, dict(zip(names, cells, strict=False))
+
+
+def write_csv(dataset: Dataset, path: Path) -> None:
+    """A table with open_clip's columns first: `filepath`, `title`. Tab separated, as open_clip expects, unless it ends in `.csv`.
+
+    Pictures that have no file are written into a folder beside it.
+    """
+    names = _columns(dataset)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="," if path.suffix.lower() == ".csv" else "\t")
+        writer.writerow(names)
+        for row in dataset:
+            cells = _record(row, path)
+            writer.writerow([cells.get(name, "") for name in names])
+
+
+# ---------------------------------------------------------------------------------------------- Excel
+
+
+def read_excel(job: Reading) -> Iterator[Located]:
+    """The first sheet that has cells. Pictures are cells with paths, or, where no column names them, pictures laid on the rows."""
+    if job.path.suffix.lower() == ".xls":
+        raise TongganError(f"{job.path}: the old Excel format; save it as .xlsx")
+    try:
+        import openpyxl
+    except ImportError:
+        raise MissingExtra("Excel", "files") from None
+    try:
+        book = openpyxl.load_workbook(job.path, data_only=True)  # values, not formulas
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise TongganError(f"{job.path}: not readable as Excel: {error}") from None
+    filled = [sheet for sheet in book.worksheets if sheet.max_row > 1]
+    if not filled:
+        raise TongganError(f"{job.path}: no sheet with rows")
+    sheet = filled[0]
+    if len(filled) > 1:
+        job.note(f"sheet {sheet.title!r} is read; not read: {', '.join(other.title for other in filled[1:])}")
+    lines = enumerate(sheet.iter_rows(values_only=True), 1)
+    first = next(((number, cells) for number, cells in lines if any(cell is not None for cell in cells)), None)
+    if first is None:
+        raise TongganError(f"{job.path}: no line of column names")
+    names = _named(_trimmed(first[1]))
+    laid = {} if job.image_col else _laid_pictures(sheet)
+    header = names if not laid else [*names, "图片 (laid on the sheet)"]
+    if laid:
+        job.image_col = header[-1]
+        job.note(f"{len(laid)} pictures laid on the sheet belong to the rows under their upper left corner")
+    return rows_of(_sheet_records(lines, header, laid, job), header, job)
+
+
+def _trimmed(cells: Sequence[Any]) -> list[Any]:
+    last = max((number for number, cell in enumerate(cells, 1) if cell is not None), default=0)
+    return list(cells[:last])
+
+
+def _sheet_records(
+    lines: Iterable[tuple[int, Sequence[Any]]], header: Sequence[str], laid: Mapping[int, bytes], job: Reading
+) -> Iterator[Record]:
+    for number, cells in lines:
+        if any(cell is not None for cell in cells) or number in laid:
+            values = dict(zip(header, cells, strict=False))
+            yield f"{job.path.name}:{number}", values | ({header[-1]: laid.get(number)} if laid else {})
+
+
+def _laid_pictures(sheet: Any) -> dict[int, bytes]:
+    """Pictures that lie on a sheet, by the number of the line under their upper left corner; the first of each line."""
+    found: dict[int, bytes] = {}
+    for picture in getattr(sheet, "_images", ()):
+        line = picture.anchor._from.row + 1
+        found.setdefault(line, picture._data())
+    return found
+
+
+def write_excel(dataset: Dataset, path: Path) -> None:
+    """The same columns as the CSV writer's."""
+    try:
+        import openpyxl
+        from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+    except ImportError:
+        raise MissingExtra("Excel", "files") from None
+    names = _columns(dataset)
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet("rows")
+    sheet.append(names)
+    for row in dataset:
+        cells = _record(row, path)
+        sheet.append([_text_cell(sheet, ILLEGAL_CHARACTERS_RE.sub("", cells.get(name, ""))) for name in names])
+    book.save(path)
+
+
+def _text_cell(sheet: Any, word: str) -> Any:
+    """A cell that stays text: a caption that begins with `=` is no formula."""
+    if not word.startswith("="):
+        return word or None
+    from openpyxl.cell import WriteOnlyCell
+
+    cell = WriteOnlyCell(sheet, word)
+    cell.data_type = "s"
+    return cell
+
+
+# --------------------------------------------------------------------------------------------- writing
+
+
+def _columns(dataset: Dataset) -> list[str]:
+    captions, meta, spoken = 1, dict[str, None](), 0
+    for row in dataset:
+        captions = max(captions, len(row.texts))
+        spoken = max(spoken, max((number for number, text in enumerate(row.texts, 1) if text.lang), default=0))
+        meta |= dict.fromkeys(meta_column(name) for name in row.meta)
+    texts = [numbered(word, n) for n in range(1, captions + 1) for word in (("title", "lang") if n <= spoken else ("title",))]
+    return ["filepath", *texts, "id", "split", "group", *meta]
+
+
+def numbered(word: str, number: int) -> str:
+    """`title`, `title_2`, `title_3`, …"""
+    return word if number == 1 else f"{word}_{number}"
+
+
+def meta_column(name: str) -> str:
+    """A meta key as a column; one that would be read as something else gets a prefix."""
+    word = plain_name(name).rstrip("0123456789").rstrip("_-. ")
+    return f"{META}{name}" if word in _RESERVED and name != "artist" else name
+
+
+def _record(row: Row, table: Path) -> dict[str, str]:
+    cells = {"id": row.id, "split": row.split or "", "group": row.group or ""}
+    if row.images:
+        cells["filepath"] = _picture_cell(row.images[0], table, row.id)
+    for number, text in enumerate(row.texts, 1):
+        cells[numbered("title", number)] = text.text
+        cells[numbered("lang", number)] = text.lang or ""
+    return cells | {meta_column(name): value for name, value in row.meta.items()}
+
+
+def _picture_cell(image: Image, table: Path, name: str) -> str:
+    if image.url is not None:
+        return image.url
+    return reference(picture_file(image, pictures_folder(table), name), table)
+
+
+def pictures_folder(table: Path) -> Path:
+    """Where the writer of a table puts pictures that have no file of their own."""
+    return table.parent / f"{table.stem}_pictures"
