@@ -84,7 +84,7 @@ def embed(
     from tonggan.backends import load
     from tonggan.types import Image
 
-    items = [*(texts or []), *(Image.open(path) for path in image or [])]
+    items: list[str | Image] = [*(texts or []), *(Image.open(path) for path in image or [])]
     if not items:
         raise UsageError("nothing to embed: give texts, or pictures with --image")
     found = load(model).embed(items)
@@ -105,6 +105,95 @@ def embed(
         typer.echo(f"cosine similarities; {len(found)} vectors of {found.vectors.shape[1]} numbers" + (f" in {out}" if out else ""))
     if found.errors:
         raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe (see: tonggan recipes ls), or your own YAML.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes to the recipe: stages.0.train.steps=50 seed=1 …")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Adapt this model: anything `load` opens, also PICTURES+TEXT.")] = None,
+    data: Annotated[str | None, typer.Option(help="With --from: a source, or a file or folder of yours.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/NAME.")] = None,
+    freeze: Annotated[list[str] | None, typer.Option(help="With --from: image, text; such a tower is encoded once and cached.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="With --from: how long to train.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, also after a crash.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Measure the training step instead of training.")] = False,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Train by a recipe, or adapt a model to your own data.
+
+    Examples: `tonggan train clip-mini-emoji`; `tonggan train --from PARTS --data my.csv --image-col 图片 --text-col 标题`
+    """
+    from tonggan import recipes
+    from tonggan.recipes.adapt import adapt_config
+    from tonggan.recipes.config import RunConfig
+    from tonggan.recipes.run import Run
+
+    if (recipe is None) == (start is None):
+        raise UsageError("name a recipe, or a model with --from: exactly one of them")
+    if recipe is not None:
+        for name, given in (("--data", data), ("--freeze", freeze), ("--minutes", minutes), ("--image-col", image_col)):
+            if given:
+                raise UsageError(f"{name} goes with --from; change a recipe by field=value")
+        config = RunConfig.read(recipes.path(recipe), overrides or [])
+        where = out or Path("runs") / config.name
+    else:
+        if data is None:
+            raise UsageError("--from needs --data")
+        where = out or Path("runs") / "adapted"
+        config = adapt_config(
+            str(start), data, where, freeze=freeze, minutes=minutes, image_col=image_col, text_col=text_col, resume=resume
+        )
+    run = Run(config, where, limit=limit, quiet=json)
+    if profile:
+        from tonggan.recipes.profile import profile_run
+
+        found = profile_run(run)
+        _print_json(found.to_dict()) if json else typer.echo(found.text())
+        return
+    _print_dropped(run.dropped_rows())
+    finished = run.train(resume=resume)
+    if json:
+        _print_json(
+            {"run": str(where), "steps": finished.steps, "seconds": finished.seconds, "best": finished.best, "stopped": finished.stopped}
+        )
+    else:
+        best = "" if finished.best is None else f", best mean recall {100 * finished.best:.1f} %"
+        typer.echo(f"{where}: {finished.steps} updates in {finished.seconds:.0f} s{best}")
+        typer.echo(f"next: tonggan eval {where} --data DATA    tonggan index {where} DATA --to {where}/index    tonggan serve {where}")
+    if finished.stopped == "interrupted":
+        raise typer.Exit(130)
+
+
+@recipes_app.command("ls")
+def recipes_ls(json: Json = False) -> None:
+    """List the recipes."""
+    from tonggan import recipes
+
+    found = {name: recipes.about(name) for name in recipes.names()}
+    if json:
+        _print_json(found)
+    for name, about in {} if json else found.items():
+        typer.echo(f"{name:20}{about}")
+
+
+@recipes_app.command("show")
+def recipes_show(name: str) -> None:
+    """Print a recipe. Example: `tonggan recipes show adapt-stamps`"""
+    from tonggan import recipes
+
+    typer.echo(recipes.path(name).read_text("utf-8"))
+
+
+@recipes_app.command("cp")
+def recipes_cp(name: str, to: Path) -> None:
+    """Copy a recipe to edit it. Example: `tonggan recipes cp adapt-stamps mine.yaml`"""
+    from tonggan import recipes
+
+    typer.echo(f"{recipes.copy(name, to)}: edit it, then tonggan train {to}")
 
 
 @app.command("eval")

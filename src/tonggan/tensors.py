@@ -68,8 +68,6 @@ class Batch:
     ids: tuple[str, ...]
     pixels: Tensor | None = None
     tokens: Tokens | None = None
-    teacher_tokens: Tokens | None = None
-    """The paired caption in the teacher's language, tokenised for the teacher (language transfer)."""
     image_features: Tensor | None = None
     text_features: Tensor | None = None
     keys: Tensor | None = None

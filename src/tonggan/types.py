@@ -310,8 +310,7 @@ class Model:
     def _cannot(self, verb: Verb) -> CannotError:
         who = _WHO_CAN.get(verb)
         return CannotError(
-            f"{self.name} cannot {verb}; it can: {', '.join(sorted(self.can)) or 'nothing'}."
-            + (f" Models that can: {who}." if who else "")
+            f"{self.name} cannot {verb}; it can: {', '.join(sorted(self.can)) or 'nothing'}." + (f" Models that can: {who}." if who else "")
         )
 
 

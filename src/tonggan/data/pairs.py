@@ -27,7 +27,8 @@ class PairCollate:
     """Call with rows and their epochs; gives a `Batch`.
 
     `langs` restricts the captions; one is picked per row and epoch. `image_features` and `text_features` (by row id) stand in for
-    the input of a frozen tower. `teacher` is the processor of a frozen text tower that reads the same row's caption in `teacher_lang`.
+    the input of a frozen tower: [width], or [views, width], of which one view is picked per epoch. `teacher_features` are a frozen text
+    tower's features of the same row's caption in the language that it knows.
     Pictures that cannot be read are counted in `dropped` and replaced by another row of the batch.
     """
 
@@ -41,13 +42,12 @@ class PairCollate:
         pictures: bool = True,
         image_features: Mapping[str, Tensor] | None = None,
         text_features: Mapping[str, Tensor] | None = None,
-        teacher: Processor | None = None,
-        teacher_lang: str = "en",
+        teacher_features: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.processor, self.seed, self.langs = processor, seed, tuple(langs) if langs else None
         self.augmentation, self.pictures = augmentation, pictures
         self.image_features, self.text_features = image_features, text_features
-        self.teacher, self.teacher_lang = teacher, teacher_lang
+        self.teacher_features = teacher_features
         self.dropped: dict[str, Dropped] = {}
         self._pixels: dict[str, np.ndarray] = {}
         self._room = CACHE_BYTES
@@ -81,9 +81,8 @@ class PairCollate:
             ids=tuple(row.id for row, _ in kept),
             pixels=self._augmented(pixels, kept) if decode else None,
             tokens=self.processor.tokens([t.text for t in chosen]) if self.text_features is None else None,
-            image_features=_stack(self.image_features, kept) if self.image_features is not None and self.pictures else None,
-            text_features=_stack(self.text_features, kept) if self.text_features is not None else None,
-            teacher_tokens=self.teacher.tokens([self._taught(row, epoch) for row, epoch in kept]) if self.teacher else None,
+            image_features=self._stack(self.image_features, kept) if self.pictures else None,
+            text_features=self._stack(self.text_features if self.text_features is not None else self.teacher_features, kept),
             keys=torch.tensor([keys_of(row, text.text) for (row, _), text in zip(kept, chosen, strict=True)]),
             langs=tuple(t.lang or "und" for t in chosen),
         )
@@ -116,11 +115,13 @@ class PairCollate:
             return found[0]
         return found[_number(self._seeds(row, epoch, "caption")) % len(found)]
 
-    def _taught(self, row: Row, epoch: int) -> str:
-        found = [t for t in row.texts if t.lang == self.teacher_lang]
-        if not found:
-            raise TongganError(f"row {row.id} has no caption in the teacher's language {self.teacher_lang!r}")
-        return found[_number(self._seeds(row, epoch, "teacher")) % len(found)].text
+    def _stack(self, features: Mapping[str, Tensor] | None, kept: Sequence[tuple[Row, int]]) -> Tensor | None:
+        if features is None:
+            return None
+        found = [features[row.id] for row, _ in kept]
+        if found[0].dim() == 2:
+            found = [f[_number(self._seeds(row, epoch, "view")) % len(f)] for f, (row, epoch) in zip(found, kept, strict=True)]
+        return torch.stack(found)
 
     def _seeds(self, row: Row, epoch: int, what: str) -> tuple[int, int]:
         return stable_hash(f"{self.seed}\0{what}\0{row.id}"), epoch
@@ -143,7 +144,3 @@ def stable_hash(value: str | bytes) -> int:
 
 def _number(seeds: tuple[int, int]) -> int:
     return stable_hash(f"{seeds[0]}\0{seeds[1]}") >> 1
-
-
-def _stack(features: Mapping[str, Tensor], kept: Sequence[tuple[Row, int]]) -> Tensor:
-    return torch.stack([features[row.id] for row, _ in kept])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from tokenizers import Tokenizer as Backend
 from tonggan.config import Config
 from tonggan.types import TongganError, UsageError
 
+HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
 START, END = "<|startoftext|>", "<|endoftext|>"
 CLIP_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -127,6 +129,20 @@ class Tokenizer:
             self._backend.save(str(path))
         finally:
             self._backend.enable_truncation(self.config.max_length)
+
+    def with_characters(self, texts: Iterable[str]) -> Tokenizer:
+        """A WordPiece tokenizer that also knows every Han character of `texts`; known words keep their ids."""
+        plain = json.loads(self._backend.to_str())
+        if plain["model"]["type"] != "WordPiece":
+            raise UsageError("characters can be added to a WordPiece tokenizer only")
+        vocab = plain["model"]["vocab"]
+        for character in sorted({c for text in texts for c in HAN.findall(unicodedata.normalize("NFKC", text))} - set(vocab)):
+            vocab[character] = len(vocab)
+        return Tokenizer(Backend.from_str(json.dumps(plain)), self.config)
+
+    def han_ids(self) -> list[int]:
+        """Ids of all tokens that contain a Han character."""
+        return sorted(i for token, i in self._backend.get_vocab(with_added_tokens=True).items() if HAN.search(token))
 
     def with_settings(self, **changes: Any) -> Tokenizer:
         """The same tokenizer under other settings."""

@@ -11,7 +11,7 @@ from tonggan.config import did_you_mean
 from tonggan.data.processor import Processor
 from tonggan.hub.convert import bert, clip, ours
 from tonggan.hub.convert.table import KeyTable
-from tonggan.models import ModelConfig
+from tonggan.models import DualEncoderConfig, ModelConfig
 from tonggan.types import TongganError
 
 
@@ -62,3 +62,23 @@ def family_for(config: ModelConfig, processor: Processor, *, insist: bool) -> Fa
         why = "; ".join(f"{family.name}: {reason}" for family, reason in reasons)
         raise TongganError(f"no published format has a place for this model ({why}); save it with format='tonggan'")
     return OURS
+
+
+def agree(config: ModelConfig, processor: Processor, where: str) -> None:
+    """Raise `TongganError` when the processor makes other input than the model reads.
+
+    Mean and deviation are written in both places: the model applies them, the processor's are what is published and compared.
+    """
+    wrong = []
+    if config.image is not None and processor.image is not None:
+        model, given = config.image, processor.image.config
+        pairs = {"mean": (given.mean, model.mean), "std": (given.std, model.std), "size": (given.side, model.image_size)}
+        wrong += [f"image {name}: {a} by the processor, {b} by the model" for name, (a, b) in pairs.items() if a != b]
+    if isinstance(config, DualEncoderConfig) and config.text is not None and processor.text is not None:
+        length, vocab = processor.text.config.max_length, processor.text.vocab_size
+        if length > config.text.context:
+            wrong.append(f"text length: up to {length} tokens by the tokenizer, {config.text.context} by the model")
+        if vocab > config.text.vocab_size:
+            wrong.append(f"vocabulary: {vocab} ids by the tokenizer, {config.text.vocab_size} by the model")
+    if wrong:
+        raise TongganError(f"{where}: processor and model do not fit: {'; '.join(wrong)}")

@@ -10,11 +10,12 @@ from typing import Any
 from torch import nn
 
 from tonggan import models
+from tonggan.data.labels import imagenet
 from tonggan.data.processor import Processor
 from tonggan.hub.atomic import RECORD, settle
 from tonggan.hub.convert import efficientnet
 from tonggan.hub.convert.table import KeyTable
-from tonggan.hub.families import family_of
+from tonggan.hub.families import agree, family_of
 from tonggan.hub.identity import check, identity
 from tonggan.hub.weights import read_json, read_tensors, read_weights
 from tonggan.models import ModelConfig
@@ -56,6 +57,7 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
         raise TongganError(f"{path}: written by a later version of Tonggan (format {record['format']}); this one knows {FORMAT}")
     family = family_of(raw, str(path / "config.json"))
     config, processor = family.read(raw, path)
+    agree(config, processor, str(path))
     module = build_with(config, family.table and family.table(config), read_weights(path), str(path))
     found = identity(module, config, processor)
     if "identity" in record:
@@ -91,4 +93,5 @@ def _read_file(file: Path, name: str) -> Checkpoint:
     processor = efficientnet.processor_of(config)
     module = build_with(config, efficientnet.TABLE, read_tensors(file), str(file))
     found = identity(module, config, processor)
-    return Checkpoint(module, config, processor, Identity(found.preprocessing, found.weights, verified=False), name)
+    labels = tuple(label.name for label in imagenet())
+    return Checkpoint(module, config, processor, Identity(found.preprocessing, found.weights, verified=False), name, labels=labels)

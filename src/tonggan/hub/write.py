@@ -10,7 +10,7 @@ from torch import nn
 
 from tonggan.data.processor import Processor
 from tonggan.hub.atomic import RECORD, new_directory
-from tonggan.hub.families import OURS, family_for
+from tonggan.hub.families import OURS, agree, family_for
 from tonggan.hub.identity import identity
 from tonggan.hub.read import FORMAT
 from tonggan.hub.weights import write_json, write_weights
@@ -37,6 +37,7 @@ def save(
     takes its place (the trainer's state, so that weights and state can never be of different steps). Raises
     `TongganError`, with the previous checkpoint intact, when the disk is full or the format has no place for the model.
     """
+    agree(config, processor, str(directory))
     family = OURS if format == "tonggan" else family_for(config, processor, insist=format == "transformers")
     state = module.state_dict()
     found = identity(module, config, processor)

@@ -6,18 +6,30 @@ Shape letters: B rows, D dim of the common space, Wi and Wt widths of the towers
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from tonggan.config import Config
-from tonggan.models.towers import ImageTower, ImageTowerConfig, Pixels, TextTower, TextTowerConfig, build_image, build_text
+from tonggan.models import towers
+from tonggan.models.conse import CentredHead, ConseConfig, ConseHead, ConseTower
+from tonggan.models.ngram import BilingualText, BilingualTextConfig
+from tonggan.models.towers import Pixels
 from tonggan.tensors import Tokens
 
-Projection: TypeAlias = Literal["linear", "mlp", "none"]
+Projection: TypeAlias = Literal["linear", "mlp", "centred", "none"]
+ImageTowerConfig: TypeAlias = Annotated[
+    towers.ViTConfig | towers.ResNetConfig | towers.EfficientNetConfig | ConseConfig, Field(discriminator="kind")
+]
+TextTowerConfig: TypeAlias = Annotated[
+    towers.TransformerTextConfig | towers.BertTextConfig | towers.RecurrentTextConfig | BilingualTextConfig, Field(discriminator="kind")
+]
+ImageTower: TypeAlias = towers.ImageTower | ConseTower
+TextTower: TypeAlias = towers.TextTower | BilingualText
 
 
 class DualEncoderConfig(Config):
@@ -44,8 +56,8 @@ class DualEncoder(nn.Module):
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__()
         self.config, self.dim = config, config.dim
-        self.image: ImageTower | None = build_image(config.image) if config.image is not None else None
-        self.text: TextTower | None = build_text(config.text) if config.text is not None else None
+        self.image: ImageTower | None = _image(config.image) if config.image is not None else None
+        self.text: TextTower | None = _text(config.text) if config.text is not None else None
         self.image_head = _head(self.image, config.image_projection, config)
         self.text_head = _head(self.text, config.text_projection, config)
         self.log_scale = nn.Parameter(torch.tensor([config.scale_init]))
@@ -76,11 +88,22 @@ class DualEncoder(nn.Module):
         return F.normalize(self.text_head(features), dim=-1)
 
 
+def _image(config: ImageTowerConfig) -> ImageTower:
+    return ConseTower(config) if isinstance(config, ConseConfig) else towers.build_image(config)
+
+
+def _text(config: TextTowerConfig) -> TextTower:
+    return BilingualText(config) if isinstance(config, BilingualTextConfig) else towers.build_text(config)
+
+
 def _head(tower: ImageTower | TextTower | None, projection: Projection, config: DualEncoderConfig) -> nn.Module:
     if tower is None or projection == "none":
         if tower is not None and tower.width != config.dim:
             raise ValueError(f"without a projection the tower's width {tower.width} must be dim {config.dim}")
         return nn.Identity()
+    if projection == "centred":
+        kind = ConseHead if isinstance(tower, ConseTower) else CentredHead
+        return kind(tower.width, config.dim, config.head_dropout)
     first = nn.Linear(tower.width, config.dim, bias=False)
     nn.init.normal_(first.weight, std=tower.width**-0.5)
     drop = [nn.Dropout(config.head_dropout)] if config.head_dropout else []

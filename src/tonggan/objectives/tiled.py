@@ -1,7 +1,7 @@
 """The same losses without the similarity matrix: one tile of rows at a time, with the gradient worked out by hand.
 
-For InfoNCE with L = s·A·Bᵀ, positives P (symmetric), c_i positives in row i, and loss = ½[mean_i(lse_j L_ij - Σ_j P_ij L_ij / c_i) + the same over
-columns]:
+For InfoNCE with L = s·A·Bᵀ, positives P (symmetric), c_i positives in row i, and loss = ½[mean_i(lse_j L_ij - Σ_j P_ij L_ij / c_i)
++ the same over columns]:
 
     ∂loss/∂L_ij = (softmax over row i + softmax over column j - P_ij/c_i - P_ij/c_j) / 2N
 

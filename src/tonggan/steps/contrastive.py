@@ -33,6 +33,8 @@ class ContrastiveConfig(Config):
     """Rows that share a group, a picture or a caption are positives of each other; off, they are taken for negatives."""
     alignment: float = 0.0
     """Weight of the alignment term (Wang and Isola 2020)."""
+    anchor: float = 0.0
+    """Weight of the squared distance of heads' `anchored` weights from their start (Li et al. 2018, L2-SP)."""
     tile: int | Literal["auto"] | None = "auto"
 
 
@@ -45,6 +47,10 @@ class ContrastiveStep(nn.Module):
             raise ValueError("the sigmoid objective needs a bias: set bias_init in the model's configuration (SigLIP: -10)")
         self.model = model
         self.config = config
+        held = [(owner, name) for owner in (model.modules() if config.anchor else ()) for name in getattr(owner, "anchored", ())]
+        self._anchored = [owner.get_parameter(name) for owner, name in held]
+        # Where a weight starts is known from the model that training starts from, also when it is resumed.
+        self._starts = [parameter.detach().clone() for parameter in self._anchored]
 
     def forward(self, batch: Batch) -> StepOutput:
         return self.couple(self.encode(batch), batch.keys)
@@ -66,6 +72,9 @@ class ContrastiveStep(nn.Module):
             term = alignment(image, text)
             loss = loss + self.config.alignment * term.loss
             report["alignment"] = float(term.loss.detach())
+        if self._anchored:
+            pairs = zip(self._anchored, self._starts, strict=True)
+            loss = loss + self.config.anchor * torch.stack([(now - start).square().sum() for now, start in pairs]).sum()
         report["scale"] = float(scale(self.model.log_scale.detach(), self.model.config.max_scale))
         return StepOutput(loss, report)
 

@@ -45,11 +45,12 @@ class TextTransferStep(nn.Module):
         return self.couple(self.encode(batch), batch.keys)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """The student's vectors, the teacher's, and the pictures' where the batch has them; each [B, D]."""
+        """The student's vectors of the batch's tokens, the teacher's of its text features (the same caption in the language it knows),
+        and the pictures' where they take part; each [B, D]."""
         (teacher,) = self._teacher
         reps = {"text": self.model.encode_text(batch.tokens)}
         with torch.no_grad():
-            reps["teacher"] = teacher.encode_text(batch.teacher_tokens, features=batch.text_features)
+            reps["teacher"] = teacher.encode_text(features=batch.text_features)
         if self.config.contrast_pictures:
             if batch.pixels is None and batch.image_features is None:
                 raise ValueError("contrast_pictures needs pictures in the batch")

@@ -131,11 +131,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     """Configuration and processor of a directory."""
     image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"))
     config = config_in(raw, str(directory / "config.json"), image.mean, image.std)
-    assert config.image is not None and config.text is not None
-    if image.side != config.image.image_size:
-        raise TongganError(
-            f"{directory}: the model reads pictures of {config.image.image_size} pixels, preprocessor_config.json cuts {image.side}"
-        )
+    assert config.text is not None
     text = read_tokenizer(directory, max_length=None, context=config.text.context, pad=END)
     return config, Processor(ImageProcessor(image), text)
 

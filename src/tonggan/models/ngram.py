@@ -1,0 +1,108 @@
+"""Texts as sums of what their single tokens and pairs of neighbours mean; and two text towers that share one vocabulary.
+
+For a language of which only a few thousand captions are at hand, a table of n-grams learns what a Transformer cannot: 红狐狸 is near 红色
+and 狐狸 because it is made of them (Wieting et al. 2016, CHARAGRAM; Bojanowski et al. 2017).
+
+Shape letters: B rows, L tokens, G n-grams of a row, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from tonggan.config import Config
+from tonggan.models.towers import Bert, BertTextConfig
+from tonggan.tensors import Hidden, Tokens
+
+
+class NgramText(nn.Module):
+    """A table with a row per token and per (hashed) pair of neighbours; a text is the sum of its rows, rare ones counting more.
+
+    The first and the last token (the special ones) do not count.
+    """
+
+    weight_of: Tensor
+    decayed = ("table",)
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.table = nn.Parameter(torch.zeros(rows, width))
+        self.register_buffer("weight_of", torch.ones(rows))
+
+    def grams(self, tokens: Tokens) -> tuple[Int[Tensor, "B G"], Bool[Tensor, "B G"]]:
+        """Table rows of every n-gram, and which of them are real (not padding, not special)."""
+        rows = len(self.table)
+        ids, last = tokens.ids[:, 1:], tokens.lengths[:, None] - 2
+        at = torch.arange(ids.shape[1], device=ids.device)
+        single = (ids * 2654435761 + 97) % rows
+        pair = (ids[:, :-1] * 2654435761 + ids[:, 1:] * 40503 + 131071) % rows
+        return torch.cat([single, pair], dim=1), torch.cat([at < last, at[:-1] < last - 1], dim=1)
+
+    @torch.no_grad()
+    def fit_rarity(self, tokens: Tokens) -> None:
+        """Inverse document frequency of each n-gram in a set of texts: ln((1 + N)/(1 + df)) + 1."""
+        found, real = self.grams(tokens)
+        seen = torch.zeros(len(self.table))
+        for row, keep in zip(found, real, strict=True):
+            seen[row[keep].unique()] += 1
+        self.weight_of.copy_(((1 + len(found)) / (1 + seen)).log() + 1)
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "B D"]:
+        found, real = self.grams(tokens)
+        weights = self.weight_of[found] * real
+        weights = weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        return F.embedding_bag(found, self.table, per_sample_weights=weights, mode="sum")
+
+
+class BilingualTextConfig(Config):
+    """A BERT for the language it knows, n-grams for texts with Han characters, over one vocabulary."""
+
+    kind: Literal["bilingual"] = "bilingual"
+    bert: BertTextConfig = BertTextConfig()
+    vocab_size: int = 30522
+    """The BERT's words and, behind them, the characters that it lacks."""
+    ngrams: int = 65536
+
+    @property
+    def context(self) -> int:
+        """Longest text in tokens."""
+        return self.bert.context
+
+
+class BilingualText(nn.Module):
+    """Sends each text to the tower that reads it: one with any Han character to the n-grams, any other to the BERT."""
+
+    is_han: Tensor
+
+    def __init__(self, config: BilingualTextConfig) -> None:
+        super().__init__()
+        self.config, self.width = config, config.bert.width
+        self.bert = Bert(config.bert)
+        self.ngrams = NgramText(config.ngrams, self.width)
+        self.register_buffer("is_han", torch.zeros(config.vocab_size, dtype=torch.bool))
+
+    def routes(self, tokens: Tokens) -> Bool[Tensor, "B"]:
+        """True for texts with a Han character."""
+        own = torch.arange(tokens.ids.shape[1], device=tokens.ids.device) < tokens.lengths[:, None]
+        return (self.is_han[tokens.ids] & own).any(dim=1)
+
+    def tokens(self, tokens: Tokens) -> Hidden:
+        """The BERT's states; n-grams have no sequence."""
+        return self.bert.tokens(tokens)
+
+    def forward(self, tokens: Tokens) -> Float[Tensor, "B D"]:
+        han = self.routes(tokens)
+        out = tokens.ids.new_zeros(len(han), self.width, dtype=self.ngrams.table.dtype)
+        if bool(han.any()):
+            out[han] = self.ngrams(Tokens(tokens.ids[han], tokens.lengths[han]))
+        if not bool(han.all()):
+            lengths = tokens.lengths[~han]
+            # Characters that only the n-grams know cannot occur here; cut to this group's own longest.
+            out[~han] = F.normalize(self.bert(Tokens(tokens.ids[~han][:, : int(lengths.max())], lengths)), dim=1)
+        return out

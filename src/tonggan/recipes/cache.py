@@ -1,0 +1,134 @@
+"""A frozen tower encodes each row once; what it gives is kept on disk and stands in for its input from then on.
+
+Equal to encoding again in every batch, because a frozen tower is in evaluation mode and its input is not augmented, except
+by the fixed views that are encoded too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+from torch import Tensor
+
+from tonggan.backends.local import LocalModel
+from tonggan.data.media import load_image, read_bytes
+from tonggan.data.sources import cache_home
+from tonggan.models import DualEncoder
+from tonggan.types import Dropped, MediaError, Row, Text
+
+BATCH = 64
+
+
+def image_features(model: LocalModel, rows: Sequence[Row], views: int = 1) -> tuple[dict[str, Tensor], list[Dropped]]:
+    """Pooled features of each row's first picture by row id, [width] or [views, width]; and the rows that cannot be read."""
+    module = model.module
+    assert model.processor.image is not None and isinstance(module, DualEncoder) and module.image is not None
+    processor, dropped, keys, pixels_of = model.processor.image, [], [], {}
+    for row in rows:
+        try:
+            keys.append((row.id, hashlib.sha256(read_bytes(row.images[0])).hexdigest()[:24]))
+            pixels_of[row.id] = row.images[0]
+        except MediaError as error:
+            dropped.append(Dropped(row.id, error.reason))
+    store = _Store("image", {**model.processor.record()["image"], "views": views}, module.image)
+
+    def read(key: tuple[str, str]) -> np.ndarray | MediaError:
+        try:
+            picture = load_image(pixels_of[key[0]], transparency=processor.config.transparency)
+            return np.stack([processor(view(picture, k)) for k in range(views)])
+        except MediaError as error:
+            return error
+
+    def encode(some: list[tuple[str, str]]) -> list[Tensor | MediaError]:
+        with ThreadPoolExecutor(2) as pool:
+            found = list(pool.map(read, some))
+        good = [f for f in found if not isinstance(f, MediaError)]
+        made = iter(())
+        if good:
+            with torch.inference_mode():
+                flat = torch.from_numpy(np.concatenate(good)).to(model.device)
+                rows_ = torch.cat([module.image_features(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)])
+            made = iter(rows_.float().cpu().clone().view(len(good), views, -1))
+        return [f if isinstance(f, MediaError) else next(made) for f in found]
+
+    features: dict[str, Tensor] = {}
+    for start in range(0, len(keys), BATCH):
+        some = keys[start : start + BATCH]
+        missing = [key for key in some if key[1] not in store]
+        for key, value in zip(missing, encode(missing) if missing else [], strict=True):
+            if isinstance(value, MediaError):
+                dropped.append(Dropped(key[0], value.reason))
+            else:
+                store[key[1]] = value
+        features |= {name: store[content] if views > 1 else store[content][0] for name, content in some if content in store}
+    store.write()
+    return features, dropped
+
+
+def text_features(model: LocalModel, captions: dict[str, Text]) -> dict[str, Tensor]:
+    """Pooled features of one caption per row id: [width]."""
+    assert model.processor.text is not None and isinstance(model.module, DualEncoder)
+    order = sorted(captions, key=lambda name: len(captions[name].text))
+    found: dict[str, Tensor] = {}
+    with torch.inference_mode():
+        for start in range(0, len(order), BATCH):
+            some = order[start : start + BATCH]
+            tokens = model.processor.tokens([captions[name].text for name in some])
+            rows = model.module.text_features(type(tokens)(tokens.ids.to(model.device), tokens.lengths.to(model.device)))
+            found |= dict(zip(some, rows.float().cpu().clone(), strict=True))
+    return found
+
+
+def view(picture: PIL.Image.Image, number: int) -> PIL.Image.Image:
+    """View 0 is the picture, 1 its mirror image, 2 the picture with a white margin, 3 both."""
+    if number >= 2:
+        width, height = (round(side / 0.85) for side in picture.size)
+        larger = PIL.Image.new("RGB", (width, height), (255, 255, 255))
+        larger.paste(picture, ((width - picture.width) // 2, (height - picture.height) // 2))
+        picture = larger
+    return PIL.ImageOps.mirror(picture) if number % 2 else picture
+
+
+class _Store:
+    """Features by content on disk, in one file per tower and way of looking."""
+
+    def __init__(self, kind: str, looking: dict[str, object], tower: torch.nn.Module) -> None:
+        digest = hashlib.sha256(json.dumps(looking, sort_keys=True, default=str).encode())
+        for name, tensor in sorted(tower.state_dict().items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+        self._path: Path = cache_home() / "features" / f"{kind}-{digest.hexdigest()[:24]}.npz"
+        self._known: dict[str, Tensor] = {}
+        self._changed = False
+        if self._path.is_file():
+            try:
+                with np.load(self._path) as stored:
+                    self._known = dict(zip(stored["keys"].tolist(), torch.from_numpy(stored["values"]), strict=True))
+            except (OSError, ValueError, KeyError):
+                self._known = {}  # a cache that a kill cut off is made again
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._known
+
+    def __getitem__(self, key: str) -> Tensor:
+        return self._known[key]
+
+    def __setitem__(self, key: str, value: Tensor) -> None:
+        self._known[key] = value
+        self._changed = True
+
+    def write(self) -> None:
+        """Keep what is new."""
+        if not self._changed:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_suffix(".part.npz")
+        np.savez(temporary, keys=np.array(list(self._known)), values=torch.stack(list(self._known.values())).numpy())
+        temporary.replace(self._path)

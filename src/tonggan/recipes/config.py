@@ -1,0 +1,105 @@
+"""What a run is, as one YAML."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from tonggan.config import Config
+from tonggan.data.augment import Augment
+from tonggan.data.loader import LoaderConfig
+from tonggan.models import DualEncoderConfig
+from tonggan.steps.contrastive import ContrastiveConfig
+from tonggan.steps.transfer import TransferConfig
+from tonggan.train.optim import OptimConfig
+from tonggan.train.trainer import TrainConfig
+
+StepConfig: TypeAlias = Annotated[ContrastiveConfig | TransferConfig, Field(discriminator="kind")]
+
+
+class ModelSource(Config):
+    """Where the model comes from: exactly one of the three."""
+
+    preset: str | None = None
+    """A shape by name (mini, vit-b-32, …), with random weights and a tokenizer trained on the captions."""
+    config: DualEncoderConfig | None = None
+    """A shape written out."""
+    start: str | None = None
+    """Anything `tonggan.load` opens, also a pair PICTURES+TEXT."""
+    vocab_size: int = 4096
+    """Of the tokenizer, where one is trained."""
+    pictures: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the picture processing, e.g. {mode: pad}."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> ModelSource:
+        given = [name for name in ("preset", "config", "start") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of preset, config and start; got {', '.join(given) or 'none'}")
+        return self
+
+
+class DataConfig(Config):
+    """Rows to learn from or to measure on."""
+
+    source: str
+    """A source by name, or a file or folder."""
+    split: str | None = "train"
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the source, e.g. {size: 64, held_out: openmoji}."""
+    protocol: Literal["as given", "captions"] = "as given"
+    """`captions`: the five-split protocol, which holds out 150 unique captions by `protocol_seed`."""
+    protocol_seed: int = 0
+    image_col: str | None = None
+    text_col: str | None = None
+    langs: tuple[str, ...] | None = None
+
+
+class StreamConfig(Config):
+    """Data, the task it is for, and how often and how much it counts."""
+
+    name: str = "pairs"
+    data: DataConfig
+    step: StepConfig = ContrastiveConfig()
+    weight: float = 1.0
+    every: int = 1
+    augment: Augment | None = None
+    loader: LoaderConfig = LoaderConfig()
+
+
+class Stage(Config):
+    """One stretch of training: streams, what stays frozen, for how long."""
+
+    name: str = "train"
+    streams: tuple[StreamConfig, ...]
+    freeze: tuple[str, ...] = ()
+    """Parts that stay as they are: image, text, image_head, text_head, or deeper (text.bert)."""
+    langs: tuple[str, ...] | None = None
+    """Languages by which this stage is evaluated; None: the evaluation's own."""
+    views: int = Field(1, ge=1, le=4)
+    """Views of each picture that a frozen picture tower encodes once (plain, mirrored, shrunk, both); training picks among them."""
+    centre: bool = False
+    """Fit centred heads to the training set before the first update."""
+    bilingual: bool = False
+    """Give the text tower an n-gram part for Chinese before this stage (see models/ngram.py)."""
+    train: TrainConfig
+    optim: OptimConfig = OptimConfig()
+
+
+class EvaluationConfig(Config):
+    """What chooses `best/`: mean recall of retrieval on these rows; None trains without looking."""
+
+    data: DataConfig
+    langs: tuple[str, ...] | None = None
+
+
+class RunConfig(Config):
+    """A whole run."""
+
+    name: str
+    about: str = ""
+    seed: int = 0
+    model: ModelSource
+    stages: tuple[Stage, ...]
+    evaluation: EvaluationConfig | None = None
