@@ -199,6 +199,10 @@ class Dataset(Sequence[Row]):
     def __iter__(self) -> Iterator[Row]:
         return (self[i] for i in range(len(self)))
 
+    def light(self) -> list[Row]:
+        """Every row, but with empty bytes in place of embedded media: what fits into memory when the pictures do not."""
+        return [row if row.images == () else row.with_(images=tuple(map(_light, row.images))) for row in self]
+
     @property
     def shards(self) -> tuple[int, ...]:
         """Rows of each shard, in order; they add up to the length. A view in another order than the files' is one shard."""
@@ -398,6 +402,10 @@ def _embedded(row: Row) -> Row:
     """The row with its local pictures as bytes; addresses on the network stay addresses."""
     inline = [m if m.url is not None else Image(data=read_bytes(m), role=m.role) for m in row.images]
     return row.with_(images=tuple(inline))
+
+
+def _light(image: Image) -> Image:
+    return image if image.data is None else Image(data=b"", role=image.role)
 
 
 def _adopt_files(old: Path, fresh: Path) -> None:

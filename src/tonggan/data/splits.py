@@ -60,7 +60,7 @@ def leaks(dataset: Dataset, *, pictures: Pictures | None = None, by: Sequence[Ti
     splits = dataset.column("split")
     if len({name for name in splits if name}) < 2:
         return []
-    rows = list(dataset)
+    rows = dataset.light()
     found: list[Leak] = []
     for tie in by:
         for what, numbers in _sets(tie, dataset, rows, pictures):
@@ -86,7 +86,7 @@ def propose_split(
     """
     wanted = _normalised(fractions or FRACTIONS)
     ties = tuple(by) if by is not None else DEFAULT_TIES
-    rows = list(dataset)
+    rows = dataset.light()
     notes: list[str] = []
     part = _parts(ties, dataset, rows, pictures)
     if by is None and "artist" in ties and rows and max(Counter(part).values()) > _TOO_MUCH * len(rows):
