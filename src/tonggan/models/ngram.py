@@ -32,7 +32,8 @@ class NgramText(nn.Module):
     def __init__(self, rows: int, width: int) -> None:
         super().__init__()
         self.width = width
-        self.table = nn.Parameter(torch.zeros(rows, width))
+        # Near zero, not zero: the direction of a zero vector has no gradient that an optimiser could use.
+        self.table = nn.Parameter(torch.randn(rows, width) * 1e-4)
         self.register_buffer("weight_of", torch.ones(rows))
 
     def grams(self, tokens: Tokens) -> tuple[Int[Tensor, "B G"], Bool[Tensor, "B G"]]:

@@ -133,7 +133,7 @@ class Run:
         done = self._stages_done() if resume else []
         finished: Finished | None = None
         for number, stage in enumerate(self.config.stages):
-            self._prepare(stage)
+            self.prepare(stage)
             if stage.name in done:
                 self._take(self._stage_directory(number))
                 continue
@@ -180,7 +180,7 @@ class Run:
                 f"freeze: no part {name!r}{did_you_mean(name, known)}; for example image, text, image_head, text_head"
             ) from None
 
-    def _prepare(self, stage: Stage) -> None:
+    def prepare(self, stage: Stage) -> None:
         """What a stage changes before its first update: the text tower's second language, the centring of heads."""
         if stage.bilingual and not isinstance(self.model.text, BilingualText):
             self._make_bilingual(stage)

