@@ -66,7 +66,7 @@ def _numbers(page: Page, told: Demo) -> None:
         Words(
             "R@K: the share of queries whose right answer is among the first K. In brackets: 95 % intervals, by resampling pictures "
             "with the gallery fixed. Ties count against the model.",
-            "R@K：正确答案排在前 K 名之内的查询所占的比例。括号内是 95 % 置信区间，按图片重采样得到，图库固定；并列时按最不利于模型的名次计。",
+            "R@K：正确答案排在前 K 名之内的查询所占的比例。括号内是 95 % 置信区间：图库固定，按图片重采样；并列时取对模型最不利的名次。",
         ),
         quiet=True,
     )
@@ -92,7 +92,9 @@ def _numbers(page: Page, told: Demo) -> None:
     ]
     page.table(head, rows)
     groups = [f"R@{k}" for k in (1, 5, 10)]
-    series = {NAMES[name]: [_triple(told.results[name].metrics[f"t2i en R@{k}"]) for k in (1, 5, 10)] for name in NAMES}
+    series: dict[Words, list[tuple[float, float, float]]] = {
+        NAMES[name]: [_triple(told.results[name].metrics[f"t2i en R@{k}"]) for k in (1, 5, 10)] for name in NAMES
+    }
     page.figure(*bars(groups, series, y=Words("text → picture, %", "文搜图，%")))
 
 
@@ -142,7 +144,8 @@ def _training(page: Page, told: Demo, where: Path) -> None:
         (english, "loss", Words("adapting: English heads", "适配：英文头")),
         (where / "mini" / "metrics.jsonl", "loss", Words("from scratch", "从零训练")),
     ]
-    series, chance = {}, 0.0
+    series: dict[Words, tuple[list[float], list[float]]] = {}
+    chance = 0.0
     for file, key, label in curves:
         records = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
         points = [(r["seconds"], r[key]) for r in records if key in r]

@@ -57,8 +57,7 @@ class Profile:
             f"useful: {self.flops / 1e9:.1f} GFLOP a step, {self.flops / self.step_seconds / 1e9:.1f} GFLOP/s",
             f"a {SIZE}³ matrix product between the steps: {self.yardstick / 1e9:.1f} GFLOP/s",
             f"share of it that the whole step uses: {self.share:.2f}",
-            "where the time goes: "
-            + ", ".join(f"{name} {100 * seconds / self.step_seconds:.0f} %" for name, seconds in self.parts.items()),
+            f"where the time goes: {spent}",
         ]
         return "\n".join(lines)
 

@@ -15,7 +15,7 @@ FONTS = "system-ui, 'PingFang SC', 'Microsoft YaHei', 'Noto Sans CJK SC', sans-s
 
 
 def lines(
-    series: Mapping[Said, tuple[Sequence[float], Sequence[float]]], *, x: Said, y: Said, levels: Mapping[Said, float] | None = None
+    series: Mapping[Any, tuple[Sequence[float], Sequence[float]]], *, x: Said, y: Said, levels: Mapping[Any, float] | None = None
 ) -> tuple[str, str]:
     """Curves (name -> xs, ys) with horizontal dashed `levels` (chance, floor). Gives the English and the Chinese SVG."""
 
@@ -42,7 +42,7 @@ def lines(
     return _both(draw, (7.2, 3.4))
 
 
-def bars(groups: Sequence[Said], series: Mapping[Said, Sequence[tuple[float, float, float]]], *, y: Said) -> tuple[str, str]:
+def bars(groups: Sequence[Said], series: Mapping[Any, Sequence[tuple[float, float, float]]], *, y: Said) -> tuple[str, str]:
     """Grouped bars of (value, low, high) with their intervals; one group per entry of `groups`."""
 
     def draw(axes: Any, language: int) -> None:
