@@ -1,0 +1,297 @@
+"""The loop: resume bit for bit, checkpoints that survive a full disk and a kill, parameter groups, averages, clear errors."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tonggan.config import ConfigError
+from tonggan.models import build, presets
+from tonggan.tensors import Batch, StepOutput
+from tonggan.train import checkpoint
+from tonggan.train.optim import Average, OptimConfig, groups, optimizer, rate
+from tonggan.train.trainer import Stream, TrainConfig, Trainer, pick_device, pick_precision
+from tonggan.types import TongganError, UsageError
+
+
+class Counting:
+    """Batches that depend on a counter, and can be taken up again."""
+
+    batches_per_epoch = 4.0
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        self.at += 1
+        generator = torch.Generator().manual_seed(self.at)
+        return Batch(ids=(str(self.at),) * 8, image_features=torch.randn(8, 6, generator=generator))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.at = state["at"]
+
+
+class Regress(nn.Module):
+    """Learns a fixed linear map, with dropout so that random numbers matter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 12), nn.BatchNorm1d(12), nn.Dropout(0.3), nn.Linear(12, 1))
+
+    def forward(self, batch: Batch) -> StepOutput:
+        assert batch.image_features is not None
+        loss = (self.net(batch.image_features) - batch.image_features.sum(1, keepdim=True)).square().mean()
+        return StepOutput(loss, {"loss": float(loss.detach())})
+
+
+def make(run: Path, step: nn.Module | None = None, **train: Any) -> Trainer:
+    torch.manual_seed(3)
+    module = step or Regress()
+
+    def save(directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        save_file(module.state_dict(), directory / "model.safetensors")
+
+    settings = {"steps": 20, "log_every": 1} | train
+    return Trainer(
+        module,
+        [Stream("only", module, Counting())],
+        TrainConfig(**settings),
+        OptimConfig(lr=1e-2, warmup=5, ema=0.9),
+        run=run,
+        save=save,
+        evaluate=lambda: {"score": float(module.net[0].weight.sum())},  # type: ignore[union-attr,operator,index]
+        score="score",
+        quiet=True,
+    )
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k not in ("seconds", "items_per_second")} for r in found]
+
+
+@pytest.mark.parametrize("stop", [1, 7, 19])
+def test_resume_is_bit_for_bit(tmp_path: Path, stop: int) -> None:
+    make(tmp_path / "whole", eval_every=6).fit()
+    first = make(tmp_path / "parts", eval_every=6)
+    first.progress = lambda: first.step / 20 if first.step < stop else 1.0  # type: ignore[method-assign]
+    first._evaluation_due = lambda: first.step % 6 == 0  # type: ignore[method-assign]
+    first.fit()
+    torch.manual_seed(999)  # whatever came between must not matter
+    make(tmp_path / "parts", eval_every=6).fit(resume=True)
+    assert records(tmp_path / "whole") == records(tmp_path / "parts")
+    whole, parts = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_interrupt_writes_a_checkpoint_and_resume_goes_on(tmp_path: Path) -> None:
+    make(tmp_path / "whole").fit()
+    first = make(tmp_path / "parts")
+    update = first.update
+
+    def interrupted() -> Any:
+        if first.step == 8:
+            signal.raise_signal(signal.SIGINT)
+        return update()
+
+    first.update = interrupted  # type: ignore[method-assign]
+    assert first.fit().stopped == "interrupted"
+    assert first.step == 9
+    make(tmp_path / "parts").fit(resume=True)
+    assert [r["loss"] for r in records(tmp_path / "parts") if "loss" in r] == [
+        r["loss"] for r in records(tmp_path / "whole") if "loss" in r
+    ]
+
+
+def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make(tmp_path)
+    trainer.update()
+    trainer.write()
+    before = {f.name: f.read_bytes() for f in (tmp_path / "last").iterdir()}
+    trainer.update()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(TongganError, match=r"No space left.*previous one in .* is intact"):
+        trainer.write()
+    assert {f.name: f.read_bytes() for f in (tmp_path / "last").iterdir()} == before
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["last"], "no leftovers"
+
+
+def test_a_kill_between_the_renames_is_settled(tmp_path: Path) -> None:
+    trainer = make(tmp_path)
+    trainer.update()
+    trainer.write()
+    (tmp_path / "last").rename(tmp_path / ".last.old")
+    _, state = checkpoint.read(tmp_path / "last")
+    assert state["step"] == 1
+
+
+def test_nothing_to_resume_and_damage_are_told(tmp_path: Path) -> None:
+    with pytest.raises(TongganError, match="nothing to resume from"):
+        make(tmp_path).fit(resume=True)
+    trainer = make(tmp_path)
+    trainer.write()
+    (tmp_path / "last" / "trainer.safetensors").write_bytes(b"half")
+    with pytest.raises(TongganError, match="damaged"):
+        make(tmp_path).fit(resume=True)
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_rows(tmp_path: Path) -> None:
+    class Bad(Regress):
+        def forward(self, batch: Batch) -> StepOutput:
+            out = super().forward(batch)
+            return StepOutput(out.loss * (float("nan") if batch.ids[0] == "4" else 1.0), out.report)
+
+    trainer = make(tmp_path, Bad(), checkpoint_every=1)
+    with pytest.raises(TongganError, match=r"became nan at update 4 .*rows 4"):
+        trainer.fit()
+    assert checkpoint.read(tmp_path / "last")[1]["step"] == 3
+
+
+def test_best_is_the_best_and_patience_ends(tmp_path: Path) -> None:
+    trainer = make(tmp_path, eval_every=1, patience=3)
+    scores = iter([1.0, 3.0, 2.0, 2.5, 1.0, 9.0])
+    trainer._evaluate = lambda: {"score": next(scores)}
+    finished = trainer.fit()
+    assert (finished.stopped, finished.best, finished.steps) == ("patience", 3.0, 5)
+    assert json.loads((tmp_path / "best" / "trainer.json").read_text()) == {"step": 2, "score": 3.0}
+
+
+def test_evaluation_changes_nothing(tmp_path: Path) -> None:
+    plain = make(tmp_path / "a", eval_every=1000)
+    plain.fit()
+    noisy = make(tmp_path / "b", eval_every=2)
+    noisy._evaluate = lambda: {"score": float(torch.randn(1))}
+    noisy.fit()
+    losses = [[r["loss"] for r in records(tmp_path / n) if "loss" in r] for n in "ab"]
+    assert losses[0] == losses[1]
+
+
+def test_groups_go_by_type_not_by_name() -> None:
+    module = build(presets()["mini-recurrent"])
+    decayed, plain = groups(module, 0.2)
+    names = {id(p): n for n, p in module.named_parameters()}
+    decays = {names[id(p)] for p in decayed["params"]}
+    rests = {names[id(p)] for p in plain["params"]}
+    assert decays | rests == set(names.values())
+    assert not decays & rests
+    assert "image.transformer.blocks.0.attention.q.weight" in decays
+    assert "text.rnn.rnn.weight_ih_l0" in decays
+    for name in ("log_scale", "image.class_token", "image.positions.weight", "text.embedding.weight", "image.post_norm.weight"):
+        assert name in rests
+    assert all(".bias" not in name for name in decays)
+
+
+def test_fused_adamw_equals_torchs_plain_one() -> None:
+    results = []
+    for fused in (True, False):
+        torch.manual_seed(0)
+        net = nn.Linear(5, 3)
+        config = OptimConfig(lr=0.1, weight_decay=0.3)
+        opt = optimizer(net, config) if fused else torch.optim.AdamW(groups(net, 0.3), lr=0.1, betas=config.betas, eps=config.eps)
+        for _ in range(5):
+            opt.zero_grad()
+            net(torch.ones(2, 5)).square().sum().backward()
+            opt.step()
+        results.append(net.weight.detach())
+    assert torch.allclose(*results, atol=1e-6)
+
+
+def test_frozen_everything_is_an_error() -> None:
+    with pytest.raises(ValueError, match="every parameter is frozen"):
+        optimizer(nn.Linear(2, 2).requires_grad_(False), OptimConfig())
+
+
+def test_schedule() -> None:
+    config = OptimConfig(warmup=10, final=0.1)
+    assert rate(0.0, 0, config) == pytest.approx(0.1)
+    assert rate(0.05, 9, config) == 1.0
+    assert rate(1.0, 1000, config) == pytest.approx(0.1)
+    assert rate(0.5, 500, OptimConfig(warmup=0)) == pytest.approx(0.5)
+    assert rate(0.7, 500, OptimConfig(warmup=0, schedule="constant")) == 1.0
+
+
+def test_average_follows_and_swaps() -> None:
+    net = nn.Linear(3, 2)
+    average = Average(net, 0.5)
+    start = net.weight.detach().clone()
+    with torch.no_grad():
+        net.weight += 1
+    average.update(1000)
+    live = net.weight.detach().clone()
+    with average:
+        assert torch.allclose(net.weight, start + 0.5)
+    assert torch.equal(net.weight, live)
+
+
+def test_gpu_recipe_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"train\.device: 'cuda'.*train\.device=auto"):
+        pick_device("cuda")
+    with pytest.raises(UsageError, match="no device"):
+        pick_device("gpu")
+    with pytest.raises(UsageError, match=r"train\.precision: bf16"):
+        pick_precision("bf16", torch.device("cpu"))
+    assert pick_precision("auto", torch.device("cpu")) is False
+
+
+def test_exactly_one_length(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="exactly one of steps, epochs and minutes"):
+        make(tmp_path, minutes=1.0)
+    with pytest.raises(ConfigError, match="did you mean 'steps'"):
+        TrainConfig.parse({"stesp": 3})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", ["null", "100"], ids=["map", "shards"])
+def test_kill_at_random_moments_and_resume(tmp_path: Path, window: str) -> None:
+    """kill -9, several times, in map and shard mode: losses and evaluations are those of a run that nobody touched."""
+    command = [
+        sys.executable, "-m", "tonggan.cli", "train", "quickstart", "stages.0.train.steps=40", "stages.0.train.checkpoint_every=3",
+        "stages.0.train.log_every=1", "stages.0.train.eval_every=10", f"stages.0.streams.0.loader.window={window}",
+        "stages.0.streams.0.loader.batch_size=16", "--limit", "200", "--out",
+    ]  # fmt: skip
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=280)
+    generator = torch.Generator().manual_seed(5)
+    resume: list[str] = []
+    for _ in range(3):
+        process = subprocess.Popen([*command, str(tmp_path / "killed"), *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wanted = int(torch.randint(2, 12, (1,), generator=generator))
+        begun = _lines(tmp_path / "killed")
+        deadline = time.monotonic() + 120
+        while _lines(tmp_path / "killed") < begun + wanted and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        resume = ["--resume"] if (tmp_path / "killed" / "last").exists() or (tmp_path / "killed" / ".last.old").exists() else []
+        if not resume:
+            (tmp_path / "killed" / "metrics.jsonl").unlink(missing_ok=True)
+    subprocess.run([*command, str(tmp_path / "killed"), *resume], check=True, capture_output=True, timeout=280)
+    assert records(tmp_path / "killed") == records(tmp_path / "whole")
+
+
+def _lines(run: Path) -> int:
+    file = run / "metrics.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
