@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
 import gzip
 import io
@@ -21,6 +22,7 @@ import urllib.parse
 import urllib.request
 import warnings
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, TypeVar
@@ -58,6 +60,7 @@ _BROKEN = (
 
 # Pillow warns about large pictures on standard error; here they are an error of their own, with the limit in it.
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged metadata of pictures that are whole
 
 
 # --------------------------------------------------------------------------------------------- decoding
@@ -79,12 +82,14 @@ def load_image(
     """
     where = image.where if isinstance(image, Media) else "<picture>"
     try:
-        opened = image if isinstance(image, PIL.Image.Image) else _open(image, where, max_pixels)
-        _check_size(opened, where, max_pixels)
-        if decode == "fast" and size_hint and isinstance(opened, PIL.Image.Image):
-            opened.draft(None, (size_hint, size_hint))  # None leaves the mode alone
-        opened.load()
-        return _to_rgb(_upright(opened), transparency)
+        with _opened(image, where, max_pixels) as picture:
+            _check_size(picture, where, max_pixels)
+            if decode == "fast" and size_hint:
+                picture.draft(None, (size_hint, size_hint))  # None leaves the mode alone
+            picture.load()
+            result = _to_rgb(_upright(picture), transparency)
+            # An animation would go on reading from the file that is closed here.
+            return result.copy() if result is picture and getattr(picture, "fp", None) is not None else result
     except _BROKEN as error:
         raise MediaError(where, _reason(error)) from None
 
@@ -92,9 +97,9 @@ def load_image(
 def check_image(image: Image, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(width, height) as stored, from the header alone: finds what is no picture at all, but not damage further on."""
     try:
-        with _open(image, image.where, max_pixels) as opened:
-            _check_size(opened, image.where, max_pixels)
-            return opened.size
+        with _opened(image, image.where, max_pixels) as picture:
+            _check_size(picture, image.where, max_pixels)
+            return picture.size
     except _BROKEN as error:
         raise MediaError(image.where, _reason(error)) from None
 
@@ -139,35 +144,38 @@ def sniff(head: bytes) -> str | None:
     return next((suffix for magic, suffix in known.items() if head.startswith(magic)), None)
 
 
-def _open(image: Image, where: str, max_pixels: int) -> PIL.Image.Image:
-    """Header read, pixels not yet decoded (but for drawings and arrays)."""
-    if image.array is not None:
-        return image.array.copy() if isinstance(image.array, PIL.Image.Image) else _from_array(image.array, where)
-    stream: IO[bytes]
-    if image.path is not None:
-        stream = image.path.open("rb")
+@contextlib.contextmanager
+def _opened(image: Image | PIL.Image.Image, where: str, max_pixels: int) -> Iterator[PIL.Image.Image]:
+    """Header read, pixels not yet decoded (but for drawings and arrays); the file is closed in the end."""
+    if isinstance(image, PIL.Image.Image):
+        yield image.copy()  # the caller's own stays as it is
+    elif image.array is not None:
+        yield image.array.copy() if isinstance(image.array, PIL.Image.Image) else _from_array(image.array, where)
     else:
-        stream = io.BytesIO(image.data if image.data is not None else _local_url(str(image.url), where))
+        with _stream(image, where) as stream:
+            yield _parse(stream, where, max_pixels)
+
+
+def _stream(image: Image, where: str) -> IO[bytes]:
+    if image.path is not None:
+        return image.path.open("rb")
+    return io.BytesIO(image.data if image.data is not None else _local_url(str(image.url), where))
+
+
+def _parse(stream: IO[bytes], where: str, max_pixels: int) -> PIL.Image.Image:
     head = stream.read(1024)
     stream.seek(0)
     if not head:
-        stream.close()
         raise MediaError(where, "empty file")
     suffix = sniff(head)
     if suffix == ".svg" or head[:2] == b"\x1f\x8b":
-        with stream:
-            return _render_svg(stream.read(), where, max_pixels)
+        return _render_svg(stream.read(), where, max_pixels)
     if suffix == ".heic" and not _heif_ready():
-        stream.close()
         raise MediaError(where, str(MissingExtra("HEIC", "files")))
     try:
         return PIL.Image.open(stream)
     except PIL.UnidentifiedImageError:
-        stream.close()
         raise MediaError(where, _not_a_picture(head)) from None
-    except BaseException:
-        stream.close()
-        raise
 
 
 def _not_a_picture(head: bytes) -> str:

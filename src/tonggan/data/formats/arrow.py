@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -51,18 +52,26 @@ def read_parquet(job: Reading) -> Iterator[Located]:
             yield where, from_plain(cells, job.base)
         return
     names = list(dict.fromkeys(name for _, parquet in opened for name in parquet.schema_arrow.names))
+    if "split" not in names and any(_split_of(file) for file, _ in opened):
+        names.append("split")
     yield from rows_of(_groups(opened, job), names, job)
+
+
+def _split_of(file: Path) -> str | None:
+    """Hugging Face names its files `train-00000-of-00002.parquet`."""
+    split = normal_split(re.split(r"[-.]", file.name)[0])
+    return split if split in ("train", "val", "test") else None
 
 
 def _groups(opened: list[tuple[Path, pq.ParquetFile]], job: Reading) -> Iterator[Record]:
     for file, parquet in opened:
         number = 0
-        split = normal_split(file.name.split("-")[0].split(".")[0])  # Hugging Face: train-00000-of-00002.parquet
+        split = _split_of(file)
         try:
             for batch in parquet.iter_batches(batch_size=BATCH_ROWS):
                 for cells in batch.to_pylist():
                     number += 1
-                    if split in ("train", "val", "test") and "split" not in cells:
+                    if split and "split" not in cells:
                         cells["split"] = split
                     yield f"{file.name}:{number}", cells
         except (OSError, pa.ArrowException) as error:

@@ -44,7 +44,7 @@ def _guess(data: bytes) -> tuple[str, str]:
     except UnicodeDecodeError:
         lenient = data.decode("utf-8", errors="replace")
     foreign = sum(character > "\x7f" for character in lenient)
-    if lenient.count("\ufffd") * 20 < foreign:
+    if lenient.count("\ufffd") * 4 < foreign:  # any other encoding read as UTF-8 is damaged almost everywhere
         return lenient, "utf-8"
     try:
         chinese = data.decode("gb18030")
