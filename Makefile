@@ -40,5 +40,8 @@ format: setup  ## format the code
 bench: setup  ## benchmarks side by side with peers (slow; needs a quiet machine)
 	$(BIN)/python benchmarks/loss.py
 
+splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
+	$(BIN)/python benchmarks/stamps_splits.py
+
 clean:  ## remove the environment and build leftovers (runs/ is kept)
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

@@ -64,6 +64,9 @@ class StreamConfig(Config):
     step: StepConfig = ContrastiveConfig()
     weight: float = 1.0
     every: int = 1
+    exclude_heldout: bool = False
+    """Leave out rows of other data that give away what is evaluated: a caption that equals a held-out one, or an English one
+    with all its words."""
     augment: Augment | None = None
     loader: LoaderConfig = LoaderConfig()
 

@@ -26,6 +26,7 @@ from tonggan.data.pairs import PairCollate
 from tonggan.data.processor import Processor
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import held_out_captions
+from tonggan.data.splits import caption_key
 from tonggan.data.text import train_bpe
 from tonggan.evaluate import retrieval
 from tonggan.hub.read import Checkpoint
@@ -39,6 +40,7 @@ from tonggan.steps.transfer import TextTransferStep, TransferConfig
 from tonggan.train.trainer import Finished, Stream, Trainer
 from tonggan.types import Dropped, Identity, Row, Text, TongganError, UsageError
 
+COMMON = frozenset(["a", "an", "the", "of", "in", "on", "and", "with", "s", "is"])
 UNKNOWN = Identity({}, "")
 """While a model changes with every update, its identity is not worth computing."""
 
@@ -214,6 +216,8 @@ class Run:
 
     def _stream(self, stage: Stage, stream: StreamConfig) -> Stream:
         rows = self.rows(stream.data)
+        if stream.exclude_heldout:
+            rows = rows.where(self._telling_nothing(rows))
         langs = stream.data.langs
         pictures = text = teacher = None
         if isinstance(stream.step, TransferConfig):
@@ -243,6 +247,25 @@ class Run:
         )
         loader = stream.loader.model_copy(update={"batch_size": min(stream.loader.batch_size, len(rows))})
         return Stream(stream.name, self._step(stream), Loader(rows, collate, loader, seed=self.config.seed), stream.weight, stream.every)
+
+    def _telling_nothing(self, rows: Dataset) -> list[int]:
+        """Numbers of rows that share no caption with the held-out side (val and test) of the evaluation's data."""
+        if self.config.evaluation is None:
+            return list(range(len(rows)))
+        every = self.rows(self.config.evaluation.data.model_copy(update={"split": None, "langs": None}))
+        held = [t for row in every if row.split != "train" for t in row.texts]
+        same = {caption_key(t.text) for t in held}
+        words = [frozenset(caption_key(t.text).split()) - COMMON for t in held if t.lang == "en"]
+        words = [w for w in words if w]
+
+        def silent(row: Row) -> bool:
+            for text in row.texts:
+                key = caption_key(text.text)
+                if key in same or (text.lang == "en" and any(w <= set(key.split()) for w in words)):
+                    return False
+            return True
+
+        return [i for i, row in enumerate(rows) if silent(row)]
 
     def _step(self, stream: StreamConfig) -> nn.Module:
         if isinstance(stream.step, ContrastiveConfig):

@@ -112,7 +112,7 @@ class Trainer:
             stream.step.to(self.device)
         self.optimizer = optimizer(module, optim)
         self.average = Average(module, optim.ema) if optim.ema is not None else None
-        self.step, self.seconds, self.best, self.waited = 0, 0.0, -math.inf, 0
+        self.step, self.seconds, self.best, self.waited, self.fifths = 0, 0.0, -math.inf, 0, 0
         self._title, self._quiet = title, quiet
         self._interrupted = threading.Event()
 
@@ -228,9 +228,10 @@ class Trainer:
             return True
         if self.train.eval_every is not None:
             return self.step % self.train.eval_every == 0
-        # Five times in all: when a fifth of the way has just been passed.
-        before = self.progress() - self.progress() / max(self.step, 1)
-        return int(self.progress() * 5) > int(before * 5)
+        # Five times in all: when another fifth of the way has been passed.
+        fifths = int(self.progress() * 5)
+        due, self.fifths = fifths > self.fifths, max(fifths, self.fifths)
+        return due
 
     def _measure(self, logs: Sequence[Any], bar: Bar) -> bool:
         """Evaluate, keep the best; False when patience has run out. Costs no training time and no random numbers."""
@@ -268,6 +269,7 @@ class Trainer:
             "seconds": self.seconds,
             "best": None if self.best == -math.inf else self.best,
             "waited": self.waited,
+            "fifths": self.fifths,
             "random": plain,
             "streams": {stream.name: stream.batches.state_dict() for stream in self.streams},
             "environment": checkpoint.environment(),
@@ -288,7 +290,8 @@ class Trainer:
         if self.average is not None:
             for name, weight in self.average.state():
                 weight.copy_(tensors[f"average/{name}"])
-        self.step, self.seconds, self.waited = state["step"], state["seconds"], state["waited"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.waited, self.fifths = state["waited"], state["fifths"]
         self.best = -math.inf if state["best"] is None else state["best"]
         for stream in self.streams:
             stream.batches.load_state_dict(state["streams"][stream.name])
