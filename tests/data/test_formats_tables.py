@@ -56,6 +56,14 @@ def test_western_text_is_not_taken_for_chinese(folder):
     assert dataset[0].texts[0].text == "Un été à Pâques, déjà"
 
 
+@pytest.mark.parametrize("said", ["25° été, déjà vu", "α é", "кот и 猫", "一只猫", "联通", "über naïve Ωmega"])
+def test_short_texts_keep_their_encoding(folder, said):
+    for encoding in ("utf-8", "gb18030") if said in ("一只猫", "联通") else ("utf-8",):
+        saved(folder / "1.jpg", 3)
+        (folder / "短.csv").write_bytes(f'path,text\n1.jpg,"{said}"\n'.encode(encoding))
+        assert formats.read(folder / "短.csv")[0].texts[0].text == said
+
+
 def test_a_damaged_line_of_utf8_costs_that_line_only(folder):
     lines = "图片,标题\n图片/猫 1.jpg,一只猫，很乖，很安静，在睡觉\n图片/狗.png,一条".encode() + b"\xff\xfe\xe7" + "狗\n".encode()
     (folder / "t.csv").write_bytes(lines + "图片/深/鸟.webp,一只鸟在树上唱歌，天气很好，阳光明媚\n".encode())

@@ -42,6 +42,8 @@ class Reading:
     """What Karpathy's `restval` becomes: part of `train`, as everyone trains, or a split of its own."""
     sources: tuple[Path, ...] = ()
     """The shards of a WebDataset; empty for formats that are one path."""
+    root: Path | None = None
+    """The folder of which this file is a part: reports and ids start there."""
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -49,6 +51,11 @@ class Reading:
     def base(self) -> Path:
         """The directory that relative paths in the data start from."""
         return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def label(self) -> str:
+        """The file in reports: its name, or its path from `root`."""
+        return self.path.name if self.root is None else self.path.relative_to(self.root).as_posix()
 
     def drop(self, where: str, reason: str) -> None:
         """Record a row that cannot be used."""

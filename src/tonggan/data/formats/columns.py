@@ -190,7 +190,7 @@ def _row(record: Record, columns: Columns, finder: Finder, job: Reading) -> Loca
     if plain.get("artist"):
         meta["artist"] = str(plain["artist"])
     row = Row(
-        id=plain.get("id") or _default_id(images, finder.base, where),
+        id=plain.get("id") or _default_id(images, job.root or job.base, where),
         images=images,
         texts=texts,
         group=plain.get("group"),

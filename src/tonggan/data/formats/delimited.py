@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +42,8 @@ def read_text(path: Path, encoding: str | None = None) -> tuple[str, str]:
 
 def _guess(data: bytes) -> tuple[str, str]:
     try:
-        return data.decode("utf-8"), "utf-8"
+        text = data.decode("utf-8")
+        return (data.decode("gb18030"), "gb18030") if _accidental(text, data) else (text, "utf-8")
     except UnicodeDecodeError:
         lenient = data.decode("utf-8", errors="replace")
     foreign = sum(character > "\x7f" for character in lenient)
@@ -54,6 +57,25 @@ def _guess(data: bytes) -> tuple[str, str]:
     letters = [character for character in chinese if character > "\x7f"]
     common = sum(_in_gb2312(character) for character in letters)
     return (chinese, "gb18030") if common * 2 >= len(letters) else (data.decode("cp1252", errors="replace"), "cp1252")
+
+
+def _accidental(text: str, data: bytes) -> bool:
+    """Whether short Chinese text is UTF-8 by accident: `一只猫` in GB18030 reads as a Cyrillic, a Hebrew and a Latin letter.
+
+    Real words are of one script.
+    """
+    words = re.findall(r"[^\x00-\x7f]+", text)
+    if not any(len({_script(letter) for letter in word if letter.isalpha() or unicodedata.combining(letter)}) > 1 for word in words):
+        return False
+    try:
+        data.decode("gb2312")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _script(letter: str) -> str:
+    return unicodedata.name(letter, "?").split()[0]
 
 
 def _in_gb2312(character: str) -> bool:

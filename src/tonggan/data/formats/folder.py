@@ -47,12 +47,11 @@ def read_folder(job: Reading) -> Iterator[Located]:
 
 
 def _from_table(table: Path, job: Reading) -> Iterator[Located]:
-    inner = replace(job, path=table, dropped=job.dropped, notes=job.notes)
+    inner = replace(job, path=table, root=job.path)  # with the same lists of what is dropped
     folder = table.parent.relative_to(job.path)
     split = normal_split(folder.parts[0]) if folder.parts else None
     for where, row in TABLES[table.suffix.lower()](inner):
-        place = where if not folder.parts else f"{folder.as_posix()}/{where}"
-        yield place, row if row.split or split not in _SPLITS else row.with_(split=split)
+        yield where, row if row.split or split not in _SPLITS else row.with_(split=split)
 
 
 def _split_of(parts: Sequence[str]) -> tuple[str | None, Sequence[str]]:

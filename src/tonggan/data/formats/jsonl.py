@@ -48,12 +48,12 @@ def _objects(job: Reading) -> Iterator[Record]:
                 try:
                     found.append((number, json.loads(line)))
                 except ValueError:
-                    job.drop(f"{job.path.name}:{number}", "not JSON (cut off?)")
+                    job.drop(f"{job.label}:{number}", "not JSON (cut off?)")
     for number, record in found:
         if isinstance(record, dict):
-            yield f"{job.path.name}:{number}", record
+            yield f"{job.label}:{number}", record
         else:
-            job.drop(f"{job.path.name}:{number}", f"not an object but {type(record).__name__}")
+            job.drop(f"{job.label}:{number}", f"not an object but {type(record).__name__}")
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:

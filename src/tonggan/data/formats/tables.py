@@ -62,7 +62,7 @@ def _cells(lines: Iterable[tuple[int, list[str]]], names: Sequence[str], job: Re
     for number, cells in lines:
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()  # spreadsheets end lines with empty cells
-        where = f"{job.path.name}:{number}"
+        where = f"{job.label}:{number}"
         if len(cells) > len(names):
             reason = f"{len(cells)} cells, but {len(names)} columns (a separator in a caption without quotes?)"
             job.drop(where, f"{cells[0][:100]}: {reason}")
@@ -129,7 +129,7 @@ def _sheet_records(
     for number, cells in lines:
         if any(cell is not None for cell in cells) or number in laid:
             values = dict(zip(header, cells, strict=False))
-            yield f"{job.path.name}:{number}", values | ({header[-1]: laid.get(number)} if laid else {})
+            yield f"{job.label}:{number}", values | ({header[-1]: laid.get(number)} if laid else {})
 
 
 def _laid_pictures(sheet: Any) -> dict[int, bytes]:

@@ -1,0 +1,138 @@
+"""The doctor on a healthy data set, on one with planted faults, and on one as people send it."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import openpyxl
+import PIL.Image
+import pytest
+from draw import encoded, picture, saved
+
+from tonggan.data.doctor import doctor
+from tonggan.data.rows import Dataset
+from tonggan.types import Image, Row, Text, UsageError
+
+
+def healthy(n: int = 40) -> list[Row]:
+    return [
+        Row(
+            id=f"r{i}",
+            images=(Image(data=encoded(i)),),
+            texts=(Text(f"picture number {i}", "en"), Text(f"第{i}张图片", "zh")),
+            split=["train", "train", "val", "test"][i % 4],
+        )
+        for i in range(n)
+    ]
+
+
+def codes(diagnosis, severity):
+    return {one.code: one.count for one in diagnosis.findings if one.severity == severity}
+
+
+def test_a_healthy_data_set_is_left_in_peace():
+    diagnosis = doctor(Dataset.from_rows(healthy()), strict=True)
+    assert diagnosis.ok and diagnosis.findings == () and diagnosis.proposal is None
+    assert diagnosis.facts["languages"] == {"en": 40, "zh": 40} and diagnosis.facts["splits"] == {"train": 20, "val": 10, "test": 10}
+    assert diagnosis.facts["shorter side"] == {"least": 40, "median": 40, "most": 40}
+
+
+class Ten:
+    """A tokenizer that reads ten characters."""
+
+    def encode(self, texts):
+        return [list(range(min(len(t), 10))) for t in texts], [n for n, t in enumerate(texts) if len(t) > 10]
+
+
+def test_planted_faults_are_found_exactly(monkeypatch):
+    monkeypatch.setattr("tonggan.data.examine.GIANT_PIXELS", 500_000)
+    rows = [row.with_(texts=(Text(f"no. {i}", "en"),)) for i, row in enumerate(healthy())]
+    large = PIL.Image.effect_noise((1000, 600), 50).convert("RGB")
+    rows[0] = rows[0].with_(images=(Image(data=encoded(0)[:500]),))  # unreadable
+    rows[1] = rows[1].with_(group="g", texts=(Text("more than ten letters", "en"),))  # leak by group with 2; truncated
+    rows[2] = rows[2].with_(group="g")
+    rows[4] = rows[4].with_(images=(Image(data=encoded(7, "PNG")),))  # near duplicate of 7, which is in test
+    rows[8] = rows[8].with_(images=(Image(array=large),))  # giant
+    rows[9] = rows[9].with_(images=(Image(array=np.asarray(picture(99, (9, 9)))),))  # tiny
+    rows[12] = rows[12].with_(texts=(Text("No. 13", "en"), Text("只有一条中文", "zh")))  # repeated caption; a rare language
+    rows[16] = rows[16].with_(texts=())  # no caption
+    rows[20] = rows[20].with_(split=None)  # on no side
+    rows.append(Row(id="hollow", split="train"))
+    diagnosis = doctor(Dataset.from_rows(rows), tokenizer=Ten())
+    assert codes(diagnosis, "error") == {"unreadable": 1, "hollow": 1, "no-side": 1, "leak-group": 1, "leak-picture": 1}
+    assert codes(diagnosis, "warning") == {
+        "giant": 1, "tiny": 1, "near-duplicate": 2, "no-caption": 1, "repeated-caption": 1, "rare-language": 1, "truncated": 1,
+    }  # fmt: skip
+    assert not diagnosis.ok
+    examples = {one.code: [e.where for e in one.examples] for one in diagnosis.findings}
+    assert examples["unreadable"] == ["r0"] and examples["leak-picture"] == ["r4", "r7"] and examples["leak-group"] == ["r1", "r2"]
+    assert examples["giant"] == ["r8"] and examples["truncated"] == ["r1"] and examples["hollow"] == ["hollow"]
+    cured = diagnosis.cured()
+    assert (
+        len(cured) == 40 and "r0" not in cured.column("id") and cured.dropped[-1].where == "r0" and "truncated" in cured.dropped[-1].reason
+    )
+
+
+def test_warnings_fail_only_when_strict():
+    rows = healthy()
+    rows[5] = rows[5].with_(split="dev")
+    dataset = Dataset.from_rows(rows)
+    assert doctor(dataset).ok and not doctor(dataset, strict=True).ok
+    assert codes(doctor(dataset), "warning") == {"small-split": 1}
+
+
+def test_data_as_people_send_it(tmp_path):
+    folder = tmp_path / "数据"
+    book = openpyxl.Workbook()
+    book.active.append(["编号", "图片", "标题"])
+    for n in range(30):
+        saved(folder / "图片" / f"照片 {n}.jpg", n)
+        book.active.append([n, f"图片\\照片 {n}.jpg", f"第{n}张照片"])
+    frame = picture(500, (120, 90))
+    for k in range(3):
+        frame.point(lambda v, k=k: min(255, v + 2 * k)).save(folder / "图片" / f"帧{k}.png")
+        book.active.append([100 + k, f"图片\\帧{k}.png", f"第{k}帧"])
+    book.active.append([200, "图片\\没有.jpg", "不见了"])
+    book.active.append([201, "图片\\照片 1.jpg", None])
+    (folder / "图片" / "坏.jpg").write_bytes(encoded(77)[:300])
+    book.active.append([202, "图片\\坏.jpg", "坏的"])
+    book.save(folder / "表格.xlsx")
+
+    diagnosis = doctor(folder / "表格.xlsx", image_col="图片", text_col="标题")
+    assert codes(diagnosis, "error") == {"dropped": 2} and codes(diagnosis, "warning") == {"empty-caption": 1, "near-duplicate": 3}
+    lost = {e.where: e.detail for one in diagnosis.findings if one.code in ("dropped", "empty-caption") for e in one.examples}
+    assert lost == {
+        "表格.xlsx:35": "图片\\没有.jpg: no such file",
+        "表格.xlsx:36": "图片\\照片 1.jpg: empty caption",
+        "表格.xlsx:37": "图片/坏.jpg: truncated",
+    }
+    cured = diagnosis.cured()
+    sides = {row.split for row in cured if row.images[0].path.name.startswith("帧")}
+    assert len(sides) == 1 and set(cured.splits) == {"train", "val", "test"}
+    again = doctor(Dataset.read(cured.write(tmp_path / "run")))
+    assert not again.facts["splits"].get("") and not [one for one in again.errors if one.code.startswith("leak")]
+
+    told = json.loads(json.dumps(diagnosis.to_dict(), ensure_ascii=False))
+    assert told["ok"] is False and told["rows"] == 33 and sum(told["proposal"]["counts"].values()) == 33
+    for one in told["findings"]:
+        assert set(one) == {"code", "severity", "count", "message", "examples"} and one["message"]["en"] and one["message"]["zh"]
+        assert all(set(e) == {"row", "where", "detail"} for e in one["examples"])
+    assert "有 2 行无法使用" in diagnosis.text("zh") and "✗ 2 rows cannot be used" in diagnosis.text()
+
+
+def test_data_that_hang_together_cannot_be_split_and_a_wrong_column_is_an_error(tmp_path):
+    rows = [row.with_(split=None, group="one") for row in healthy(12)]
+    diagnosis = doctor(Dataset.from_rows(rows))
+    assert codes(diagnosis, "warning") == {"no-split": 12, "dominant-group": 12} and diagnosis.proposal is None
+    (tmp_path / "t.csv").write_text("图片,标题\na.jpg,x\n", "utf-8")
+    with pytest.raises(UsageError, match="did you mean '标题'"):
+        doctor(tmp_path / "t.csv", text_col="标")
+
+
+def test_a_thousand_small_pictures_take_seconds():
+    dataset = Dataset.from_rows(Row(id=str(n), images=(Image(data=encoded(n)),), texts=(Text(f"n {n}"),)) for n in range(1000))
+    start = time.process_time()
+    assert doctor(dataset).facts["pictures"] == 1000
+    assert time.process_time() - start < 5
