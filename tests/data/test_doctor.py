@@ -75,6 +75,23 @@ def test_planted_faults_are_found_exactly(monkeypatch):
     )
 
 
+def test_frames_of_one_group_may_look_alike():
+    rows = healthy()
+    for n in (4, 5):  # both in train
+        rows[n] = rows[n].with_(images=(Image(data=encoded(4, quality=60 + n)),))
+    assert codes(doctor(Dataset.from_rows(rows)), "warning") == {"near-duplicate": 2}
+    grouped = [row.with_(group="clip") if row.id in ("r4", "r5") else row for row in rows]
+    assert doctor(Dataset.from_rows(grouped), strict=True).ok
+
+
+def test_one_artist_and_one_caption_on_both_sides_are_worth_a_warning():
+    rows = healthy()
+    rows[1] = rows[1].with_(meta={"artist": "张三"}, texts=(Text("a sunset", "en"), Text("日落", "zh")))
+    rows[2] = rows[2].with_(meta={"artist": "张三"}, texts=(Text("A sunset.", "en"), Text("黄昏", "zh")))
+    diagnosis = doctor(Dataset.from_rows(rows))
+    assert diagnosis.ok and codes(diagnosis, "warning") == {"leak-artist": 1, "leak-caption": 1, "repeated-caption": 1}
+
+
 def test_warnings_fail_only_when_strict():
     rows = healthy()
     rows[5] = rows[5].with_(split="dev")
