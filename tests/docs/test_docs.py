@@ -53,7 +53,7 @@ def test_named_commands_exist(page: Path) -> None:
             continue
         assert verb in known, f"{page.name}: {line}"
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    for target in re.findall(r"`?make ([a-z-]+)", text):
+    for target in [*re.findall(r"`make ([a-z-]+)", text), *(line.split()[1] for line in lines if line.startswith("make "))]:
         assert target in targets, f"{page.name}: make {target}"
 
 
