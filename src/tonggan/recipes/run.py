@@ -194,7 +194,7 @@ class Run:
             captions = {f"{row.id} {i}": t for row in rows for i, t in enumerate(row.texts) if t.lang in (None, "en")}
             for head, features in ((self.model.image_head, pictures), (self.model.text_head, text_features(self.local(), captions))):
                 fit = getattr(head, "fit", None)
-                if fit is not None:
+                if fit is not None and features:
                     fit(torch.cat([f.reshape(-1, f.shape[-1]) for f in features.values()]))
 
     def _make_bilingual(self, stage: Stage) -> None:
