@@ -1,0 +1,173 @@
+"""Every preset through every contract; published sizes on `meta`; the parts that meet without training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tonggan.config import ConfigError
+from tonggan.models import DualEncoder, DualEncoderConfig, build, parse, presets
+from tonggan.models.conse import Centre, CentredHead, ConseConfig, ConseTower
+from tonggan.models.ngram import BilingualText, BilingualTextConfig, NgramText
+from tonggan.models.towers import BertTextConfig, EfficientNetConfig
+from tonggan.objectives.contrastive import info_nce
+from tonggan.tensors import Tokens, pad
+
+MINI = [name for name in presets() if name.startswith("mini")]
+PUBLISHED = {"vit-b-32": 151_277_313, "vit-b-16": 149_620_737, "vit-l-14": 427_616_513, "rn50": 102_007_137}
+
+
+@pytest.mark.parametrize(("name", "count"), PUBLISHED.items())
+def test_published_sizes(name: str, count: int) -> None:
+    with torch.device("meta"):
+        model = build(presets()[name])
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_shapes_of_vit_b_32() -> None:
+    with torch.device("meta"):
+        state = build(presets()["vit-b-32"]).state_dict()
+    expected = {
+        "image.patches.weight": (768, 3, 32, 32),
+        "image.class_token": (768,),
+        "image.positions.weight": (50, 768),
+        "image.transformer.blocks.11.feed_forward.up.weight": (3072, 768),
+        "text.embedding.weight": (49408, 512),
+        "text.positions.weight": (77, 512),
+        "text.transformer.blocks.11.attention.q.bias": (512,),
+        "image_head.weight": (512, 768),
+        "text_head.weight": (512, 512),
+        "log_scale": (1,),
+    }
+    assert {name: tuple(state[name].shape) for name in expected} == expected
+
+
+def data(n: int) -> tuple[torch.Tensor, Tokens]:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (n, 3, 64, 64), generator=generator, dtype=torch.uint8)
+    return pixels, pad([[1, *torch.randint(5, 300, (2 + i % 5,), generator=generator).tolist(), 2] for i in range(n)])
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_mini_presets_keep_every_contract(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(presets()[name])
+    assert isinstance(model, DualEncoder)
+    assert sum(p.numel() for p in model.parameters()) < 5_000_000
+    pixels, tokens = data(5)
+    model.eval()
+    with torch.no_grad():
+        image, text = model.encode_image(pixels), model.encode_text(tokens)
+        assert torch.allclose(image.norm(dim=1), torch.ones(5), atol=1e-5)
+        # The batch's size, and padding, change nothing.
+        alone = model.encode_image(pixels[:1])
+        assert torch.allclose(alone, image[:1], atol=1e-5)
+        length = int(tokens.lengths[0])
+        assert torch.allclose(model.encode_text(Tokens(tokens.ids[:1, :length], tokens.lengths[:1])), text[:1], atol=1e-5)
+        wide = Tokens(F.pad(tokens.ids, (0, 9), value=7), tokens.lengths)
+        assert torch.allclose(model.encode_text(wide), text, atol=1e-5)
+        # Saved and loaded it is the same, and it gives the same twice.
+        again = build(presets()[name])
+        again.load_state_dict(model.state_dict())
+        assert torch.equal(again.eval().encode_image(pixels), model.encode_image(pixels))  # type: ignore[union-attr]
+    model.train()
+    info_nce(model.encode_image(pixels), model.encode_text(tokens), model.log_scale).loss.backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert bool(parameter.grad.isfinite().all()), parameter_name
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_mini_presets_overfit_one_batch(name: str) -> None:
+    torch.manual_seed(0)
+    model = build(presets()[name])
+    assert isinstance(model, DualEncoder)
+    pixels, tokens = data(16)
+    adam = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for _ in range(40):
+        loss = info_nce(model.encode_image(pixels), model.encode_text(tokens), model.log_scale).loss
+        if float(loss.detach()) < 0.1:
+            break
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert float(loss.detach()) < 0.3
+
+
+def test_pictures_of_another_size_are_refused() -> None:
+    model = build(presets()["mini"])
+    with pytest.raises(ValueError, match="this tower reads 64 x 64"):
+        model.encode_image(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))  # type: ignore[union-attr]
+
+
+def test_text_longer_than_the_context_is_refused() -> None:
+    model = build(presets()["mini"])
+    with pytest.raises(ValueError, match="the table has 64"):
+        model.encode_text(pad([list(range(65))]))  # type: ignore[union-attr]
+
+
+def test_configurations_name_what_is_wrong() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'patch_size'"):
+        parse({"kind": "dual_encoder", "image": {"kind": "vit", "patchsize": 8}}, "model")
+
+
+def test_conse_points_at_the_likeliest_class() -> None:
+    torch.manual_seed(0)
+    tower = ConseTower(ConseConfig(net=EfficientNetConfig(image_size=64), classes=10, words_width=6, top=3)).eval()
+    tower.class_words.copy_(F.normalize(torch.randn(10, 6), dim=1))
+    logits = torch.full((1, 10), -20.0)
+    logits[0, 4] = 20.0
+    assert torch.allclose(tower.words(logits)[0], tower.class_words[4], atol=1e-5)
+    logits[0, 7] = 20.0
+    assert torch.allclose(tower.words(logits)[0], F.normalize(tower.class_words[4] + tower.class_words[7], dim=0), atol=1e-5)
+
+
+def test_centred_head_starts_as_the_identity_on_what_differs() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(50, 8) + 5
+    head = CentredHead(8, 8, dropout=0.0)
+    head.fit(x)
+    unit = F.normalize(x, dim=1)
+    expected = F.normalize(unit - unit.mean(0), dim=1)
+    assert torch.allclose(F.normalize(head(x), dim=1), expected, atol=1e-5)
+    channels = Centre(8, "channel")
+    channels.fit(x)
+    assert torch.allclose(channels(x).mean(0), torch.zeros(8), atol=1e-5)
+
+
+def test_ngrams_sum_singles_and_pairs_without_the_special_tokens() -> None:
+    tower = NgramText(1000, 4)
+    with torch.no_grad():
+        tower.table.copy_(torch.arange(4000.0).view(1000, 4))
+    found, real = tower.grams(pad([[1, 10, 11, 2], [1, 10, 2]]))
+    assert real.sum(1).tolist() == [3, 1]
+    assert found[0, 0] == found[1, 0]
+    longer = pad([[1, 10, 11, 2], [1, 10, 2], [1, 3, 4, 5, 6, 7, 2]])
+    assert torch.allclose(tower(longer)[:2], tower(pad([[1, 10, 11, 2], [1, 10, 2]])))
+    tower.fit_rarity(pad([[1, 10, 11, 2], [1, 10, 12, 2]]))
+    assert tower.weight_of[found[0, 0]] < tower.weight_of[found[0, 1]], "what occurs everywhere counts less"
+
+
+def test_bilingual_sends_each_text_to_its_tower() -> None:
+    torch.manual_seed(0)
+    bert = BertTextConfig(vocab_size=50, context=16, width=12, layers=1, heads=2, mlp_width=24)
+    tower = BilingualText(BilingualTextConfig(bert=bert, vocab_size=60, ngrams=500)).eval()
+    tower.is_han[50:] = True
+    mixed = pad([[1, 5, 6, 2], [1, 55, 7, 2], [1, 8, 9, 10, 2]])
+    assert tower.routes(mixed).tolist() == [False, True, False]
+    with torch.no_grad():
+        out = tower(mixed)
+        assert torch.allclose(out[1], tower.ngrams(pad([[1, 55, 7, 2]]))[0])
+        assert torch.allclose(out[0], F.normalize(tower.bert(pad([[1, 5, 6, 2]])), dim=1)[0], atol=1e-6)
+
+
+def test_a_sentence_encoder_has_one_tower() -> None:
+    config = DualEncoderConfig(
+        text=BertTextConfig(vocab_size=50, width=12, layers=1, heads=2, mlp_width=24), dim=12, text_projection="none"
+    )
+    model = DualEncoder(config)
+    assert model.image is None
+    assert model.encode_text(pad([[1, 5, 2]])).shape == (1, 12)
+    with pytest.raises(ValueError, match="must be dim 11"):
+        DualEncoder(config.model_copy(update={"dim": 11}))
