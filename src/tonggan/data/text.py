@@ -59,7 +59,10 @@ class Tokenizer:
 
     @classmethod
     def clip(cls, vocab: dict[str, int], merges: Sequence[tuple[str, str]], config: TextProcessing) -> Tokenizer:
-        """CLIP's tokenizer out of `vocab.json` and `merges.txt`."""
+        """CLIP's tokenizer out of `vocab.json` and `merges.txt`.
+
+        A special token that is glued to punctuation (`...<|endoftext|>`) is recognised, as in transformers; OpenAI's own code misses it.
+        """
         backend = Backend(models.BPE(vocab=vocab, merges=list(merges), end_of_word_suffix="</w>", unk_token=END))
         if config.cleaning == "none":
             backend.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()])

@@ -1,0 +1,211 @@
+"""Tokenizers against transformers and against OpenAI's algorithm written out: the same ids on two thousand awkward strings."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+import random
+import unicodedata
+from pathlib import Path
+
+import ftfy
+import pytest
+import regex
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers, trainers
+from transformers import BertTokenizer, CLIPTokenizer
+
+from tonggan.data.text import CLIP_PATTERN, END, START, TextProcessing, Tokenizer, train_bpe
+from tonggan.types import TongganError, UsageError
+
+PIECES = [
+    "a photo of a cat", "It's GREAT, isn't it?", "we're they've I'm I'll he'd", "don't STOP", "café naïve façade",
+    "ﬁne ﬂow", "ＡＢＣ１２３", "一只红色的鸟", "日本語テスト", "한국어", "🐱🐶",
+    "👨‍👩‍👧", "🇨🇳", "&amp;lt;b&amp;gt;", "&lt;p&gt;", "<b>bold</b>", "3.14159", "1,000,000",
+    "x²+y²", "tab\there", "new\nline", "\u00a0nbsp", "\u200bzero", "\u3000全角", "schÃ¶n",
+    "â€œquotedâ€\x9d", "...", "!!!???", "#hash @at", "snake_case", "CamelCase", "don’t", "“curly”",
+    "—dash—", " <|endoftext|> ", "Ω≈ç√", "مرحبا", "привет", "\u0301", "A\u030a",
+]  # fmt: skip
+
+
+def awkward(count: int = 2000) -> list[str]:
+    rng = random.Random(0)
+    return ["", " ", "\n", *(rng.choice([" ", "", "  "]).join(rng.choices(PIECES, k=rng.randint(1, 5))) for _ in range(count))]
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A small CLIP vocabulary, learnt here: bytes, bytes that end a word, merges, the two special tokens."""
+    backend = Backend(models.BPE(end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    corpus = [text.lower() for text in awkward(300)]
+    trainer = trainers.BpeTrainer(vocab_size=900, initial_alphabet=letters, end_of_word_suffix="</w>", show_progress=False)
+    backend.train_from_iterator(corpus, trainer)
+    plain = json.loads(backend.to_str())["model"]
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split()) for m in plain["merges"]]
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(m) for m in merges)]
+    vocab = {word: i for i, word in enumerate(dict.fromkeys([*words, START, END]))}
+    return vocab, merges  # type: ignore[return-value]
+
+
+def simple_tokenizer(text: str, vocab: dict[str, int], merges: list[tuple[str, str]]) -> list[int]:
+    """OpenAI's SimpleTokenizer (as open_clip 3 runs it), step by step: clean, split, bytes as letters, merge by rank."""
+    text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
+    text = regex.sub(r"\s+", " ", text).strip().lower()
+    letter_of = _letters()
+    rank = {pair: i for i, pair in enumerate(merges)}
+    ids = [vocab[START]]
+    for token in regex.findall(CLIP_PATTERN, text, regex.IGNORECASE):
+        if token in (START, END):
+            ids.append(vocab[token])
+            continue
+        word = [letter_of[b] for b in token.encode("utf-8")]
+        word[-1] += "</w>"
+        while len(word) > 1:
+            best = min(itertools.pairwise(word), key=lambda pair: rank.get(pair, 10**9))
+            if best not in rank:
+                break
+            merged, i = [], 0
+            while i < len(word):
+                if i + 1 < len(word) and (word[i], word[i + 1]) == best:
+                    merged.append(word[i] + word[i + 1])
+                    i += 2
+                else:
+                    merged.append(word[i])
+                    i += 1
+            word = merged
+        ids += [vocab[piece] for piece in word]
+    return [*ids, vocab[END]]
+
+
+def _letters() -> dict[int, str]:
+    """GPT-2's map from bytes to printable letters."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    rest = [b for b in range(256) if b not in plain]
+    return {b: chr(b) for b in plain} | {b: chr(256 + i) for i, b in enumerate(rest)}
+
+
+def test_openai_cleaning_gives_openais_ids(vocabulary: tuple[dict[str, int], list[tuple[str, str]]]) -> None:
+    vocab, merges = vocabulary
+    mine = Tokenizer.clip(vocab, merges, TextProcessing(cleaning="openai", max_length=1000))
+    texts = awkward()
+    ids, cut = mine.encode(texts)
+    assert not cut
+    wrong = [text for text, found in zip(texts, ids, strict=True) if found != simple_tokenizer(text, vocab, merges)]
+    assert wrong == []
+
+
+def test_plain_cleaning_gives_transformers_ids(vocabulary: tuple[dict[str, int], list[tuple[str, str]]]) -> None:
+    vocab, merges = vocabulary
+    theirs = CLIPTokenizer(vocab=vocab, merges=merges)
+    mine = Tokenizer.clip(vocab, merges, TextProcessing(max_length=1000))
+    texts = awkward()
+    wrong = [t for t, found in zip(texts, mine.encode(texts)[0], strict=True) if found != theirs(t)["input_ids"]]
+    assert wrong == []
+
+
+def test_the_two_cleanings_differ(vocabulary: tuple[dict[str, int], list[tuple[str, str]]]) -> None:
+    vocab, merges = vocabulary
+    texts = ["schÃ¶n &amp; gut"]
+    one, two = (Tokenizer.clip(vocab, merges, TextProcessing(cleaning=c)).encode(texts)[0] for c in ("openai", "none"))  # type: ignore[arg-type]
+    assert one != two
+
+
+def test_wordpiece_is_transformers_bert(tmp_path: Path) -> None:
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "a",
+        "red",
+        "bird",
+        "##s",
+        "the",
+        "photo",
+        "of",
+        "鸟",
+        "红",
+        ".",
+        ",",
+        "!",
+        "cafe",
+        "it",
+        "'",
+        "s",
+        "3",
+        "##1",
+    ]
+    file = tmp_path / "vocab.txt"
+    file.write_text("\n".join(words) + "\n", "utf-8")
+    theirs = BertTokenizer(vocab={w: i for i, w in enumerate(words)})
+    mine = Tokenizer.wordpiece(file, TextProcessing(max_length=1000))
+    texts = [*awkward(300), "a red birds", "红鸟", "31"]
+    assert mine.encode(texts)[0] == [theirs(t)["input_ids"] for t in texts]
+
+
+def test_a_file_that_is_no_vocabulary(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("one\ntwo\n")
+    with pytest.raises(TongganError, match=r"\[UNK\]"):
+        Tokenizer.wordpiece(tmp_path / "vocab.txt", TextProcessing())
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(TongganError, match="not a tokenizer file"):
+        Tokenizer.from_file(tmp_path / "tokenizer.json", TextProcessing())
+
+
+CAPTIONS = ["一只红色的鸟", "一只蓝色的鸟", "红色的苹果", "a red bird", "a blue bird", "the red apple", "two birds"] * 3
+
+
+def test_training_is_deterministic_and_does_not_depend_on_order() -> None:
+    a, b = train_bpe(CAPTIONS, 400), train_bpe(CAPTIONS[::-1], 400)
+    assert a._backend.to_str() == b._backend.to_str()
+    with pytest.raises(UsageError, match="300 or more"):
+        train_bpe(CAPTIONS, 200)
+
+
+@given(st.text(max_size=40))
+def test_any_text_can_be_written_in_bytes(text: str) -> None:
+    tokenizer = train_bpe(CAPTIONS, 320, max_length=10_000)
+    (ids,), cut = tokenizer.encode([text])
+    assert not cut
+    assert ids[0] == tokenizer.id_of(START) and ids[-1] == tokenizer.id_of(END)
+    assert tokenizer.decode(ids[1:-1]).strip() == unicodedata.normalize("NFKC", text).lower().strip()
+
+
+def test_han_characters_are_words_of_their_own() -> None:
+    tokenizer = train_bpe(CAPTIONS, 500)
+    (alone,), _ = tokenizer.encode(["鸟"])
+    (inside,), _ = tokenizer.encode(["红色的小鸟"])
+    assert len(alone) == 3
+    assert alone[1] in inside
+
+
+def test_cutting_keeps_the_end_and_is_reported() -> None:
+    tokenizer = train_bpe(CAPTIONS, 400, max_length=5)
+    ids, cut = tokenizer.encode(["a red bird and another one", "a"])
+    assert cut == [0]
+    assert len(ids[0]) == 5 and ids[0][-1] == tokenizer.id_of(END)
+
+
+def test_saved_and_read(tmp_path: Path) -> None:
+    tokenizer = train_bpe(CAPTIONS, 400, max_length=7)
+    tokenizer.save(tmp_path / "tokenizer.json")
+    again = Tokenizer.from_file(tmp_path / "tokenizer.json", tokenizer.config)
+    texts = awkward(50)
+    assert again.encode(texts) == tokenizer.encode(texts)
+
+
+def test_characters_are_added_behind_the_known_words(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "bird", "鸟"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    plain = Tokenizer.wordpiece(tmp_path / "vocab.txt", TextProcessing())
+    wider = plain.with_characters(["红鸟", "蓝"])
+    assert wider.vocab_size == plain.vocab_size + 2
+    assert wider.encode(["a bird"]) == plain.encode(["a bird"])
+    assert wider.id_of("[UNK]") not in wider.encode(["红鸟"])[0][0]
+    assert {wider.id_of(c) for c in "红鸟蓝"} == set(wider.han_ids())
