@@ -73,6 +73,16 @@ class Loader:
     def _make(self, numbers: list[int], epochs: list[int]) -> Batch:
         return self.collate([self.dataset[i] for i in numbers], epochs)
 
+    def largest(self, among: int = 20_000) -> Batch:
+        """A batch of the rows with the longest captions (among the first so many): the most memory that a batch can take.
+
+        Nothing of the order is used up.
+        """
+        count = min(among, len(self.dataset))
+        longest = sorted(range(count), key=lambda i: -max((len(t.text) for t in self.dataset[i].texts), default=0))
+        numbers = (longest * (1 + self.config.batch_size // count))[: self.config.batch_size]
+        return self._make(numbers, [0] * len(numbers))
+
     @property
     def epoch(self) -> float:
         """Epochs taken so far, with the fraction of the current one."""

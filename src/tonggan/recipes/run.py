@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from functools import cache
 from pathlib import Path
 
@@ -37,9 +38,11 @@ from tonggan.recipes.cache import image_features, text_features
 from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
 from tonggan.steps.transfer import TextTransferStep, TransferConfig
+from tonggan.train.planner import preflight
 from tonggan.train.trainer import Finished, Stream, Trainer
 from tonggan.types import Dropped, Identity, Row, Text, TongganError, UsageError
 
+log = logging.getLogger("tonggan")
 COMMON = frozenset(["a", "an", "the", "of", "in", "on", "and", "with", "s", "is"])
 UNKNOWN = Identity({}, "")
 """While a model changes with every update, its identity is not worth computing."""
@@ -150,6 +153,10 @@ class Run:
     def _stage(self, number: int, stage: Stage, *, resume: bool) -> Finished:
         trainer = self.trainer(number, stage)
         directory = self._stage_directory(number)
+        for stream in trainer.streams:
+            assert isinstance(stream.batches, Loader)
+            for warning in preflight(trainer, stream, stream.batches.largest()).warnings:
+                log.warning("stage %s: %s", stage.name, warning)
         return trainer.fit(resume=resume and (directory / "last" / "trainer.json").is_file())
 
     def trainer(self, number: int, stage: Stage) -> Trainer:

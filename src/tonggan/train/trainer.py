@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -198,9 +198,7 @@ class Trainer:
 
     def _backward(self, stream: Stream, batch: Batch) -> StepOutput:
         micro = self.train.micro_batch
-        stream.step.train()
-        for part in self._frozen:  # a frozen part neither drops nor moves its normalisation statistics
-            part.eval()
+        self.prepare_step(stream)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             if micro is not None and micro < len(batch):
                 if stream.weight != 1.0:
@@ -209,6 +207,12 @@ class Trainer:
             output: StepOutput = stream.step(batch)
         (output.loss * stream.weight).backward()  # type: ignore[no-untyped-call]
         return output
+
+    def prepare_step(self, stream: Stream) -> None:
+        """Training mode for what learns; a frozen part neither drops nor moves its normalisation statistics."""
+        stream.step.train()
+        for part in self._frozen:
+            part.eval()
 
     def progress(self) -> float:
         """Fraction of training that is done, by whichever of steps, epochs and minutes was given."""
@@ -365,9 +369,3 @@ def pick_precision(name: str, device: torch.device) -> bool:
     if name == "bf16" and not native:
         raise UsageError(f"train.precision: bf16, but {device} does not compute in it (it would be several times slower); set auto or fp32")
     return native and name != "fp32"
-
-
-def batches_of(trainer: Trainer) -> Iterator[Batch]:
-    """The first stream's batches, for measurements outside the loop."""
-    while True:
-        yield next(trainer.streams[0].batches)

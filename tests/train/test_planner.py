@@ -1,0 +1,84 @@
+"""The preflight finds out what does not fit, and leaves no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tonggan.tensors import Batch, StepOutput
+from tonggan.train import planner
+from tonggan.train.optim import OptimConfig
+from tonggan.train.planner import preflight
+from tonggan.train.trainer import Stream, TrainConfig, Trainer
+from tonggan.types import TongganError
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(64, 64), nn.BatchNorm1d(64), nn.Dropout(0.2), nn.Linear(64, 1))
+
+    def forward(self, batch: Batch) -> StepOutput:
+        return self.couple(self.encode(batch), None)
+
+    def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+        assert batch.image_features is not None
+        return {"x": self.net(batch.image_features)}
+
+    def couple(self, reps: dict[str, torch.Tensor], keys: torch.Tensor | None) -> StepOutput:
+        return StepOutput(reps["x"].square().mean())
+
+
+def make(run: Path, **train: Any) -> tuple[Trainer, Stream, Batch]:
+    step = Net()
+    stream = Stream("only", step, None)  # type: ignore[arg-type]
+    trainer = Trainer(step, [stream], TrainConfig(steps=1, **train), OptimConfig(), run=run, save=lambda _: None)
+    return trainer, stream, Batch(ids=("a",) * 32, image_features=torch.randn(32, 64))
+
+
+def test_leaves_no_trace(tmp_path: Path) -> None:
+    trainer, stream, batch = make(tmp_path)
+    stream.step.eval()
+    before = {name: value.clone() for name, value in stream.step.state_dict().items()}
+    random = torch.get_rng_state()
+    plan = preflight(trainer, stream, batch)
+    assert plan.needed > 0
+    assert all(torch.equal(value, before[name]) for name, value in stream.step.state_dict().items())
+    assert all(p.grad is None for p in stream.step.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+    assert not stream.step.training
+
+
+def test_too_little_memory_names_a_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, stream, batch = make(tmp_path)
+    monkeypatch.setattr(planner, "_free", lambda device: 1000)
+    with pytest.raises(TongganError, match=r"32 rows does not fit.*train\.micro_batch=8"):
+        preflight(trainer, stream, batch)
+
+
+def test_running_out_is_told_and_other_faults_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, stream, batch = make(tmp_path)
+
+    def fail(text: str) -> Any:
+        def forward(*_: Any) -> Any:
+            raise RuntimeError(text)
+
+        return forward
+
+    monkeypatch.setattr(planner, "_forward_backward", fail("CUDA out of memory"))
+    with pytest.raises(TongganError, match="does not fit into memory"):
+        preflight(trainer, stream, batch)
+    monkeypatch.setattr(planner, "_forward_backward", fail("shapes differ"))
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        preflight(trainer, stream, batch)
+
+
+def test_batch_norm_in_parts_is_warned_about(tmp_path: Path) -> None:
+    trainer, stream, batch = make(tmp_path, micro_batch=8)
+    assert "BatchNorm sees parts of 8 rows" in preflight(trainer, stream, batch).warnings[0]
+    trainer, stream, batch = make(tmp_path)
+    assert preflight(trainer, stream, batch).warnings == ()
