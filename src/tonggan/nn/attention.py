@@ -6,17 +6,26 @@ Shape letters: B rows, Tq queries, Tk keys, D width, H heads, E width of a head.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tonggan.tensors import Mask
 
 Bias: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Additive bias: (query positions [Tq], key positions [Tk]) -> [H, Tq, Tk]."""
+
+
+@runtime_checkable
+class Cache(Protocol):
+    """What one attention has computed before, owned by whoever generates. The key at index i stands at position i."""
+
+    def extend(self, keys: Float[Tensor, "B H T E"], values: Float[Tensor, "B H T E"]) -> tuple[Tensor, Tensor]:
+        """Store the new keys and values; give all so far, each [B, H, Tk, E] (a preallocated one may give room not yet filled)."""
+        ...
 
 
 class Attention(nn.Module):
@@ -53,14 +62,29 @@ class Attention(nn.Module):
         self.dropout = dropout
 
     def forward(
-        self, x: Float[Tensor, "B Tq D"], *, mask: Mask | None = None, context: Float[Tensor, "B Tk C"] | None = None
+        self,
+        x: Float[Tensor, "B Tq D"],
+        *,
+        mask: Mask | None = None,
+        context: Float[Tensor, "B Tk C"] | None = None,
+        positions: Int[Tensor, "B Tq"] | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "B Tq Out"]:
-        """Attend. Queries that may see no key at all (rows of padding only) give zeros before the output projection."""
+        """Attend. Queries that may see no key at all (rows of padding only) give zeros before the output projection.
+
+        `positions` are what the bias is told where they are not simply counted (packed texts each start at 0). With a `cache`
+        the queries are a chunk: `mask.offset` says where each row's begins.
+        """
         source = x if context is None else context
         q, k, v = self._split(self.q(x)), self._split(self.k(source)), self._split(self.v(source))
+        if cache is not None:
+            if mask is not None and mask.offset is None and (mask.causal or mask.window is not None):
+                raise ValueError("a cached chunk needs mask.offset: without it its queries would count as the first ones")
+            k, v = cache.extend(k, v)
         allowed, causal = lower(mask, q.shape[2], k.shape[2], x.device)
         if self.bias is not None:
-            added = self.bias(torch.arange(q.shape[2], device=x.device), torch.arange(k.shape[2], device=x.device))
+            at_q, at_k = _positions(mask, positions, q.shape[2], k.shape[2], x.device, own=context is None and cache is None)
+            added = torch.stack([self.bias(row_q, row_k) for row_q, row_k in zip(at_q, at_k, strict=True)])
             allowed, causal = _with_bias(added.to(q.dtype), allowed, causal), False
         dropout = self.dropout if self.training else 0.0
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed, is_causal=causal, dropout_p=dropout)
@@ -101,8 +125,20 @@ def lower(mask: Mask | None, queries: int, keys: int, device: torch.device) -> t
     return allowed[:, None], False
 
 
-def _with_bias(bias: Float[Tensor, "H Tq Tk"], allowed: Tensor | None, causal: bool) -> Tensor:
+def _positions(
+    mask: Mask | None, given: Tensor | None, queries: int, keys: int, device: torch.device, *, own: bool
+) -> tuple[Int[Tensor, "rows Tq"], Int[Tensor, "rows Tk"]]:
+    """Positions for the bias; one row where all are alike. `own`: the keys are the queries' own tokens, and stand where these do."""
+    at_q, at_k = torch.arange(queries, device=device)[None], torch.arange(keys, device=device)[None]
+    if given is not None:
+        return given, given if own else at_k.expand(len(given), -1)
+    if mask is not None and mask.offset is not None:
+        at_q = at_q + mask.offset.to(device)[:, None]
+    return at_q, at_k.expand(len(at_q), -1)
+
+
+def _with_bias(bias: Float[Tensor, "rows H Tq Tk"], allowed: Tensor | None, causal: bool) -> Tensor:
     if causal:
         queries, keys = bias.shape[-2:]
         allowed = torch.ones(queries, keys, dtype=torch.bool, device=bias.device).tril()[None, None]
-    return bias[None] if allowed is None else bias[None].masked_fill(~allowed, float("-inf"))
+    return bias if allowed is None else torch.where(allowed, bias, float("-inf"))

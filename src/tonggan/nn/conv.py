@@ -63,6 +63,8 @@ class AttentionPool2d(nn.Module):
         super().__init__()
         self.positions = LearnedPositions(cells + 1, width, std=width**-0.5)
         self.attention = Attention(width, heads, out_width=out_width)
+        for linear in (self.attention.q, self.attention.k, self.attention.v, self.attention.out):
+            nn.init.normal_(linear.weight, std=width**-0.5)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D"]:
         cells = x.flatten(2).transpose(1, 2)
@@ -104,6 +106,10 @@ class ResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, Bottleneck):
+                norm = module.conv3[1]
+                assert isinstance(norm, nn.BatchNorm2d)
+                nn.init.zeros_(norm.weight)  # each branch starts at nothing, as in CLIP's code
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H2 W2"]:
         return self.stages(self.stem(pixels))

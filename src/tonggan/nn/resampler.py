@@ -15,9 +15,10 @@ from tonggan.tensors import Mask
 
 
 class Resampler(nn.Module):
-    """Learned queries attend to the input, then pass a feed-forward, `layers` times (Jaegle et al. 2021; Flamingo, section 3.1.1).
+    """Learned queries attend to the input, then pass a feed-forward, `layers` times (Jaegle et al. 2021, section 3.1).
 
-    With one query and one layer it is the attention-pooling head of SigLIP and of Lee et al. (2019).
+    With one query and one layer it is attention pooling (Lee et al. 2019). Queries attend to the input alone, as in the Perceiver;
+    Flamingo's also attend to themselves, and SigLIP's head has neither the first norm nor the first residual.
     """
 
     def __init__(self, width: int, heads: int, queries: int = 1, layers: int = 1, *, inner: int | None = None, eps: float = 1e-5) -> None:

@@ -5,15 +5,15 @@ Shape letters: B rows, T positions, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tonggan.nn.activations import Activation, activation
-from tonggan.nn.attention import Attention
+from tonggan.nn.attention import Attention, Cache
 from tonggan.tensors import Mask
 
 
@@ -48,7 +48,8 @@ class Block(nn.Module):
     """Attention and feed-forward on a residual stream, out of built parts.
 
     `order="pre"` normalises what enters a branch (CLIP, ViT, GPT), `"post"` what leaves the sum (BERT, the original).
-    `cross`, where given, attends to `context` between the two, under its own norm.
+    `cross`, where given, attends to `context` between the two, under its own norm. Parts that want more than the stream get it:
+    norms `cond` (what adaptive ones are conditioned on), the feed-forward `route` (which expert takes which token).
     """
 
     def __init__(
@@ -76,19 +77,31 @@ class Block(nn.Module):
         x: Float[Tensor, "B T D"],
         *,
         mask: Mask | None = None,
+        positions: Int[Tensor, "B T"] | None = None,
         context: Float[Tensor, "B Tk C"] | None = None,
         context_mask: Mask | None = None,
+        cond: Tensor | None = None,
+        route: Tensor | None = None,
+        cache: Cache | None = None,
     ) -> Float[Tensor, "B T D"]:
-        x = self._residual(x, self.norm1, lambda h: self.scale1(self.attention(h, mask=mask)))
-        if self.cross is not None and self.cross_norm is not None:
-            cross = self.cross
-            x = self._residual(x, self.cross_norm, lambda h: cross(h, context=context, mask=context_mask))
-        return self._residual(x, self.norm2, lambda h: self.scale2(self.feed_forward(h)))
+        extra = () if cond is None else (cond,)
+        routed = () if route is None else (route,)
 
-    def _residual(self, x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
+        def attend(h: Tensor) -> Tensor:
+            return self.scale1(self.attention(h, mask=mask, positions=positions, cache=cache))
+
+        x = self._residual(x, self.norm1, attend, extra)
+        if self.cross is not None and self.cross_norm is not None:
+            if context is None:
+                raise ValueError("this block attends to a context; give one")
+            cross = self.cross
+            x = self._residual(x, self.cross_norm, lambda h: cross(h, context=context, mask=context_mask), extra)
+        return self._residual(x, self.norm2, lambda h: self.scale2(self.feed_forward(h, *routed)), extra)
+
+    def _residual(self, x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor], extra: tuple[Tensor, ...]) -> Tensor:
         if self.order == "pre":
-            return x + self.dropout(branch(norm(x)))
-        return norm(x + self.dropout(branch(x)))
+            return x + self.dropout(branch(norm(x, *extra)))
+        return norm(x + self.dropout(branch(x)), *extra)
 
 
 def encoder_block(
@@ -114,17 +127,27 @@ def encoder_block(
 
 
 class Transformer(nn.Module):
-    """Blocks in a row."""
+    """Blocks in a row; all get the same arguments, but each its own cache."""
 
     def __init__(self, blocks: list[Block]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, mask: Mask | None = None, context: Float[Tensor, "B Tk C"] | None = None
+        self,
+        x: Float[Tensor, "B T D"],
+        *,
+        mask: Mask | None = None,
+        positions: Int[Tensor, "B T"] | None = None,
+        context: Float[Tensor, "B Tk C"] | None = None,
+        context_mask: Mask | None = None,
+        cond: Tensor | None = None,
+        route: Tensor | None = None,
+        caches: Sequence[Cache] | None = None,
     ) -> Float[Tensor, "B T D"]:
-        for block in self.blocks:
-            x = block(x, mask=mask, context=context)
+        none: list[Cache | None] = [None] * len(self.blocks)
+        for block, cache in zip(self.blocks, none if caches is None else caches, strict=True):
+            x = block(x, mask=mask, positions=positions, context=context, context_mask=context_mask, cond=cond, route=route, cache=cache)
         return x
 
 
