@@ -1,0 +1,65 @@
+"""The shapes in the signatures are true: everything runs under a checker, and a wrong shape fails there.
+
+In a process of its own, because the checker must see the modules when they are first imported.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+CHECKED = """
+import jaxtyping
+import torch
+
+with jaxtyping.install_import_hook(["tonggan.nn", "tonggan.models"], "beartype.beartype"):
+    from tonggan.models import build, presets
+    from tonggan.models.towers import EfficientNetConfig, ResNetConfig, ViTConfig, build_image
+    from tonggan.nn.attention import Attention
+    from tonggan.nn.resampler import Resampler
+    from tonggan.nn.transformer import Transformer, encoder_block
+from tonggan.tensors import Mask, pad
+
+pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+tokens = pad([[1, 5, 2], [1, 3, 4, 2]])
+for name, config in presets().items():
+    if name.startswith("mini"):
+        model = build(config)
+        assert model.encode_image(pixels).shape == model.encode_text(tokens).shape
+        model.image.tokens(pixels), model.text.tokens(tokens)
+small = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)
+build_image(ViTConfig(**small, pooling="attention", positions="sinusoids", patch_keep=0.5))(pixels)
+build_image(ResNetConfig(image_size=64, layers=(1, 1), base=8, heads=4, out_width=12))(pixels)
+build_image(EfficientNetConfig(variant="b0", image_size=64))(pixels)
+attention = Attention(12, 3, context_width=8, bias=lambda q, k: torch.zeros(3, len(q), len(k)))
+attention(torch.randn(2, 4, 12), context=torch.randn(2, 6, 8), mask=Mask(lengths=torch.tensor([6, 2])))
+Transformer([encoder_block(12, 3, 20)])(torch.randn(2, 4, 12), positions=torch.zeros(2, 4, dtype=torch.long))
+Resampler(12, 3, queries=2)(torch.randn(2, 4, 12))
+
+wrong = {
+    "four channels": lambda: build(presets()["mini"]).encode_image(torch.zeros(2, 4, 64, 64, dtype=torch.uint8)),
+    "integers that are not bytes": lambda: build(presets()["mini"]).encode_image(torch.zeros(2, 3, 64, 64, dtype=torch.int32)),
+    "no batch": lambda: Attention(12, 3)(torch.randn(4, 12)),
+    "another batch": lambda: Attention(12, 3)(torch.randn(2, 4, 12), context=torch.randn(3, 4, 12)),
+    "positions of other tokens": lambda: encoder_block(12, 3, 20)(torch.randn(2, 4, 12), positions=torch.zeros(2, 5, dtype=torch.long)),
+    "fractional positions": lambda: encoder_block(12, 3, 20)(torch.randn(2, 4, 12), positions=torch.zeros(2, 4)),
+}
+for name, call in wrong.items():
+    try:
+        call()
+    except jaxtyping.TypeCheckError:
+        print(name)
+"""
+
+
+def test_shapes_are_checked() -> None:
+    run = subprocess.run([sys.executable, "-c", CHECKED], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert run.stdout.splitlines() == [
+        "four channels",
+        "integers that are not bytes",
+        "no batch",
+        "another batch",
+        "positions of other tokens",
+        "fractional positions",
+    ]
