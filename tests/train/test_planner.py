@@ -53,6 +53,33 @@ def test_leaves_no_trace(tmp_path: Path) -> None:
     assert not stream.step.training
 
 
+def test_gradients_that_were_there_are_there_again(tmp_path: Path) -> None:
+    trainer, stream, batch = make(tmp_path)
+    trainer.backward(stream, batch)
+    before = [p.grad for p in stream.step.parameters()]
+    values = [g.clone() for g in before if g is not None]
+    preflight(trainer, stream, batch)
+    assert all(p.grad is g for p, g in zip(stream.step.parameters(), before, strict=True))
+    assert all(torch.equal(p.grad, v) for p, v in zip(stream.step.parameters(), values, strict=True) if p.grad is not None)
+
+
+@pytest.mark.skipif(not planner.STATUS.exists(), reason="only Linux tells a process its high-water mark anew")
+def test_measures_the_update_and_nothing_else(tmp_path: Path) -> None:
+    """Neither what the process once needed counts, nor is what the update needs missed."""
+    trainer, stream, batch = make(tmp_path)
+    once = torch.ones(100_000_000)  # 400 MB
+    del once
+    assert preflight(trainer, stream, batch).needed < 100e6
+
+    class Hungry(Net):
+        def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+            torch.ones(50_000_000)  # 200 MB
+            return super().encode(batch)
+
+    stream = Stream("only", Hungry(), None)  # type: ignore[arg-type]
+    assert preflight(trainer, stream, batch).needed > 190e6
+
+
 def test_too_little_memory_names_a_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, stream, batch = make(tmp_path)
     monkeypatch.setattr(planner, "_free", lambda device: 1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -139,11 +140,76 @@ def test_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: p
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == ["last"], "no leftovers"
 
 
+@pytest.mark.parametrize("room", [200, 3000, 12_000])
+def test_a_disk_that_is_really_full(tmp_path: Path, room: int) -> None:
+    """No file may grow past `room` bytes: the model or the trainer's state fails, as on a full disk."""
+    trainer = make(tmp_path)
+    trainer.update()
+    trainer.write()
+    before = {f.name: f.read_bytes() for f in (tmp_path / "last").iterdir()}
+    assert max(map(len, before.values())) > room
+    trainer.update()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, usual[1]))
+    try:
+        with pytest.raises(TongganError, match=r"could not be written.*previous one in .* is intact"):
+            trainer.write()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert {f.name: f.read_bytes() for f in (tmp_path / "last").iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last"], "no leftovers"
+    trainer.write()
+    assert checkpoint.read(tmp_path / "last")[1]["step"] == 2
+
+
+def test_a_full_disk_is_told_where_metrics_are_written(tmp_path: Path) -> None:
+    trainer = make(tmp_path, checkpoint_every=2)
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    update = trainer.update
+
+    def filling() -> Any:
+        if trainer.step == 4:
+            resource.setrlimit(resource.RLIMIT_FSIZE, ((tmp_path / "metrics.jsonl").stat().st_size, usual[1]))
+        return update()
+
+    trainer.update = filling  # type: ignore[method-assign]
+    try:
+        with pytest.raises(TongganError, match=r"metrics\.jsonl: could not be written.*--resume"):
+            trainer.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    make(tmp_path).fit(resume=True)
+    make(tmp_path / "whole").fit()
+    assert [r["loss"] for r in records(tmp_path) if "loss" in r] == [r["loss"] for r in records(tmp_path / "whole") if "loss" in r]
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_previous_checkpoint(tmp_path: Path) -> None:
+    trainer = make(tmp_path)
+    trainer.update()
+    trainer.write()
+
+    def refuse(directory: Path) -> None:
+        directory.mkdir()
+        raise TongganError("no room for the model")
+
+    trainer._save = refuse
+    with pytest.raises(TongganError, match=r"no room for the model.*previous one in .* is intact"):
+        trainer.write()
+    assert [p.name for p in tmp_path.iterdir()] == ["last"], "no leftovers"
+
+
+def test_a_kill_while_best_is_replaced_is_settled(tmp_path: Path) -> None:
+    make(tmp_path, eval_every=5).fit()
+    (tmp_path / "best").rename(tmp_path / ".best.previous")
+    make(tmp_path, eval_every=5).fit(resume=True)
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+
+
 def test_a_kill_between_the_renames_is_settled(tmp_path: Path) -> None:
     trainer = make(tmp_path)
     trainer.update()
     trainer.write()
-    (tmp_path / "last").rename(tmp_path / ".last.old")
+    (tmp_path / "last").rename(tmp_path / ".last.previous")
     _, state = checkpoint.read(tmp_path / "last")
     assert state["step"] == 1
 
@@ -167,6 +233,24 @@ def test_a_loss_that_is_no_number_stops_and_names_the_rows(tmp_path: Path) -> No
     trainer = make(tmp_path, Bad(), checkpoint_every=1)
     with pytest.raises(TongganError, match=r"became nan at update 4 .*rows 4"):
         trainer.fit()
+    assert checkpoint.read(tmp_path / "last")[1]["step"] == 3
+
+
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_a_gradient_that_is_no_number_spoils_no_weight(tmp_path: Path, clip: float | None) -> None:
+    """The loss is fine, its gradient is not: sqrt at 0. Without a check every weight is lost, and the next checkpoint with them."""
+
+    class Bad(Regress):
+        def forward(self, batch: Batch) -> StepOutput:
+            out = super().forward(batch)
+            extra = (self.net[0].weight.sum() * 0).sqrt() if batch.ids[0] == "4" else 0.0  # type: ignore[union-attr,operator]
+            return StepOutput(out.loss + extra, out.report)
+
+    trainer = make(tmp_path, Bad(), checkpoint_every=1)
+    trainer.optim = trainer.optim.model_copy(update={"clip_norm": clip})
+    with pytest.raises(TongganError, match=r"gradient's norm became nan at update 4 .*rows 4"):
+        trainer.fit()
+    assert all(p.isfinite().all() for p in trainer.module.parameters())
     assert checkpoint.read(tmp_path / "last")[1]["step"] == 3
 
 
@@ -202,6 +286,24 @@ def test_groups_go_by_type_not_by_name() -> None:
     for name in ("log_scale", "image.class_token", "image.positions.weight", "text.embedding.weight", "image.post_norm.weight"):
         assert name in rests
     assert all(".bias" not in name for name in decays)
+
+
+def test_parts_have_rates_of_their_own(tmp_path: Path) -> None:
+    net = nn.ModuleDict({"image": nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3)), "head": nn.Linear(3, 2), "image_head": nn.Linear(3, 2)})
+    found = groups(net, 0.2, {"image": 0.1, "image.1": 0.0, "head": 2.0})
+    factor = {id(p): g["factor"] for g in found for p in g["params"]}
+    assert {n: factor[id(p)] for n, p in net.named_parameters() if n.endswith("weight")} == {
+        "image.0.weight": 0.1, "image.1.weight": 0.0, "head.weight": 2.0, "image_head.weight": 1.0,
+    }  # fmt: skip
+    with pytest.raises(UsageError, match=r"optim\.parts: no part 'imgae' \(did you mean 'image'\?\)"):
+        groups(net, 0.2, {"imgae": 0.1})
+    step = Regress()
+    before = step.net[0].weight.detach().clone()
+    trainer = make(tmp_path, step)
+    trainer.optim = trainer.optim.model_copy(update={"parts": {"net.0": 0.0}})
+    trainer.optimizer = optimizer(step, trainer.optim)
+    trainer.fit()
+    assert torch.equal(step.net[0].weight, before)
 
 
 def test_fused_adamw_equals_torchs_plain_one() -> None:
@@ -262,6 +364,9 @@ def test_exactly_one_length(tmp_path: Path) -> None:
         make(tmp_path, minutes=1.0)
     with pytest.raises(ConfigError, match="did you mean 'steps'"):
         TrainConfig.parse({"stesp": 3})
+    for wrong in ({"steps": -1}, {"log_every": 0}, {"eval_every": 0}, {"micro_batch": 0}, {"checkpoint_every": 0}, {"minutes": 0}):
+        with pytest.raises(ConfigError, match=next(iter(wrong))):
+            TrainConfig.parse(wrong)
 
 
 @pytest.mark.slow
@@ -285,7 +390,7 @@ def test_kill_at_random_moments_and_resume(tmp_path: Path, window: str) -> None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        resume = ["--resume"] if (tmp_path / "killed" / "last").exists() or (tmp_path / "killed" / ".last.old").exists() else []
+        resume = ["--resume"] if (tmp_path / "killed" / "last").exists() or (tmp_path / "killed" / ".last.previous").exists() else []
         if not resume:
             (tmp_path / "killed" / "metrics.jsonl").unlink(missing_ok=True)
     subprocess.run([*command, str(tmp_path / "killed"), *resume], check=True, capture_output=True, timeout=280)

@@ -25,10 +25,15 @@ from tonggan.types import TongganError
 STATE, TENSORS = "trainer.json", "trainer.safetensors"
 
 
+def _aside(directory: Path) -> Path:
+    """Where the previous checkpoint stands between the two renames: the name that the hub, too, looks for and puts back."""
+    return directory.with_name(f".{directory.name}.previous")
+
+
 def write(directory: Path, save_model: Callable[[Path], None], tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
     """Replace `directory` by a checkpoint of the model (written by `save_model`) and the trainer's state, or leave it untouched."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh, old = directory.with_name(f".{directory.name}.new"), directory.with_name(f".{directory.name}.old")
+    fresh, old = directory.with_name(f".{directory.name}.new"), _aside(directory)
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         save_model(fresh)
@@ -37,7 +42,7 @@ def write(directory: Path, save_model: Callable[[Path], None], tensors: dict[str
         for file in fresh.iterdir():
             _sync(file)
         _sync(fresh)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, TongganError) as error:
         shutil.rmtree(fresh, ignore_errors=True)
         kept = f"the previous one in {directory} is intact" if directory.exists() else "there was none before"
         raise TongganError(f"{directory}: the checkpoint could not be written ({error}); {kept}") from None
@@ -51,7 +56,7 @@ def write(directory: Path, save_model: Callable[[Path], None], tensors: dict[str
 
 def settle(directory: Path) -> None:
     """Finish what a kill interrupted between the two renames: the old one is still whole, so it comes back."""
-    old = directory.with_name(f".{directory.name}.old")
+    old = _aside(directory)
     if old.exists() and not directory.exists():
         old.rename(directory)
     shutil.rmtree(directory.with_name(f".{directory.name}.new"), ignore_errors=True)
@@ -97,9 +102,8 @@ def load_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors:
     for full, value in tensors.items():
         if full.startswith("optimizer/"):
             _, name, key = full.split("/")
-            parameter = parameters[name]
-            target = value if key == "step" else value.to(parameter.device)
-            optimizer.state[parameter][key] = target.clone()
+            # The fused optimiser counts its steps on the device of the parameter.
+            optimizer.state[parameters[name]][key] = value.to(parameters[name].device, copy=True)
 
 
 def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -107,6 +111,8 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors = {"random/torch": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
+    if torch.backends.mps.is_available():
+        tensors["random/mps"] = torch.mps.get_rng_state()
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     plain = {
@@ -121,6 +127,8 @@ def restore_random(tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
     torch.set_rng_state(tensors["random/torch"])
     if "random/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random/cuda"])
+    if "random/mps" in tensors and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(tensors["random/mps"])
     version, numbers, gauss = plain["python"]
     random.setstate((version, tuple(numbers), gauss))
     kind, keys, position, has_gauss, cached = plain["numpy"]

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tonggan.types import MissingExtra
+from tonggan.types import MissingExtra, TongganError
 
 Logger: TypeAlias = Literal["tensorboard", "wandb", "trackio"]
 
@@ -36,26 +36,38 @@ class JsonLines:
                     break  # the line that a kill cut off
                 if record["step"] <= keep_until:
                     kept.append(line)
-        path.write_text("".join(line + "\n" for line in kept), "utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        try:
+            cut = path.with_name(f".{path.name}.new")
+            cut.write_text("".join(line + "\n" for line in kept), "utf-8")
+            cut.replace(path)  # in one move: a kill right now must not cost the history
+            # Without a buffer: each line is one write, and what could not be written is not tried again at the end.
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._full(error) from None
 
     def write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise self._full(error) from None
 
     def close(self) -> None:
         self._file.close()
 
+    def _full(self, error: OSError) -> TongganError:
+        return TongganError(f"{self._path}: could not be written ({error.strerror}); checkpoints are intact: make room, then --resume")
+
 
 class TensorBoard:
-    """Event files in the run's `tensorboard` directory."""
+    """Event files in the run's `tensorboard` directory; on resume, what came after the checkpoint is hidden."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keep_until: int = 0) -> None:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise MissingExtra("logging to TensorBoard", "log") from None
-        self._writer: Any = SummaryWriter(str(directory / "tensorboard"))
+        self._writer: Any = SummaryWriter(str(directory / "tensorboard"), purge_step=keep_until + 1 if keep_until else None)
 
     def write(self, record: dict[str, Any]) -> None:
         for name, value in record.items():
@@ -91,7 +103,7 @@ def sinks(run: Path, wanted: tuple[Logger, ...], *, keep_until: int = 0) -> list
     """The JSONL file and whatever else is asked for."""
     found: list[Sink] = [JsonLines(run / "metrics.jsonl", keep_until=keep_until)]
     for name in wanted:
-        found.append(TensorBoard(run) if name == "tensorboard" else Tracker(name, run.name))
+        found.append(TensorBoard(run, keep_until=keep_until) if name == "tensorboard" else Tracker(name, run.name))
     return found
 
 

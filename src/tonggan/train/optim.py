@@ -3,55 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from tonggan.config import Config
+from tonggan.config import Config, did_you_mean
+from tonggan.types import UsageError
 
 
 class OptimConfig(Config):
     """AdamW with warm-up and a cosine (Loshchilov and Hutter 2019); the defaults are CLIP's, for training from scratch."""
 
-    lr: float = 5e-4
+    lr: float = Field(default=5e-4, ge=0)
+    parts: dict[str, float] = Field(default_factory=dict)
+    """Rates of parts as multiples of `lr`, e.g. {image: 0.1, image_head: 1}; of nested parts the inner one counts."""
     betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
-    weight_decay: float = 0.2
-    warmup: int = 100
+    eps: float = Field(default=1e-6, gt=0)
+    weight_decay: float = Field(default=0.2, ge=0)
+    warmup: int = Field(default=100, ge=0)
     """Updates over which the rate rises from 0."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     final: float = 0.0
     """Fraction of the rate that is left at the end."""
-    clip_norm: float | None = 1.0
-    ema: float | None = None
+    clip_norm: float | None = Field(default=1.0, gt=0)
+    ema: float | None = Field(default=None, ge=0, lt=1)
     """Decay per update of the moving average of weights, which is then what is evaluated and saved."""
 
 
 DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LSTM, nn.GRU)
 
 
-def groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Trainable parameters in two groups. Matrices of linear, convolutional and recurrent layers decay (and whatever a module
-    names in its own `decayed`); biases, norms, embeddings, positions, tokens and scales do not. Decided by the owner's type:
-    names lie."""
+def groups(module: nn.Module, weight_decay: float, parts: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+    """Trainable parameters, those that decay and those that do not; two groups for each `factor` of the rate.
+
+    Matrices of linear, convolutional and recurrent layers decay (and whatever a module names in its own `decayed`); biases, norms,
+    embeddings, positions, tokens and scales do not. Decided by the owner's type: names lie.
+    """
+    factors = _factors(module, parts or {})
+    found: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
     seen: set[int] = set()
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
     for owner in module.modules():
+        factor = factors.get(id(owner), 1.0)
         for name, parameter in owner.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
             named = name in getattr(owner, "decayed", ())
+            decayed, plain = found.setdefault(factor, ([], []))
             (decayed if named or (isinstance(owner, DECAYED) and parameter.dim() >= 2) else plain).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [
+        {"params": parameters, "weight_decay": decay, "factor": factor}
+        for factor, (decayed, plain) in found.items()
+        for parameters, decay in ((decayed, weight_decay), (plain, 0.0))
+    ]
+
+
+def _factors(module: nn.Module, parts: Mapping[str, float]) -> dict[int, float]:
+    """Factor of the rate by module; outer parts first, so that inner ones have the last word."""
+    factors: dict[int, float] = {}
+    for name in sorted(parts, key=lambda name: name.count(".")):
+        try:
+            part = module.get_submodule(name)
+        except AttributeError:
+            known = [n for n, _ in module.named_modules() if n and n.count(".") <= 1]
+            raise UsageError(f"optim.parts: no part {name!r}{did_you_mean(name, known)}; for example image, text, image_head") from None
+        factors |= {id(inner): parts[name] for inner in part.modules()}
+    return factors
 
 
 def optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Fused AdamW: one pass over memory per parameter instead of eight."""
-    found = [group for group in groups(module, config.weight_decay) if group["params"]]
+    found = [group for group in groups(module, config.weight_decay, config.parts) if group["params"]]
     if not found:
         raise ValueError("nothing to train: every parameter is frozen")
     return torch.optim.AdamW(found, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
@@ -72,17 +97,18 @@ def rate(progress: float, update: int, config: OptimConfig) -> float:
 
 
 class Average:
-    """Exponential moving average of a module's weights; buffers are taken as they are."""
+    """Exponential moving average of the weights that a module trains; frozen ones and buffers are taken as they are."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self._module, self._decay = module, decay
-        self.weights = [p.detach().clone() for p in module.parameters()]
+        self._live = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._decay = decay
+        self.weights = [p.detach().clone() for p in self._live.values()]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """After update number `step` (from 1). Young averages follow faster, so that they forget the random start."""
         decay = min(self._decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.weights, [p.detach() for p in self._module.parameters()], 1 - decay)
+        torch._foreach_lerp_(self.weights, [p.detach() for p in self._live.values()], 1 - decay)
 
     def __enter__(self) -> None:
         """Put the average in the module's place."""
@@ -93,11 +119,11 @@ class Average:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for mine, theirs in zip(self.weights, self._module.parameters(), strict=True):
+        for mine, theirs in zip(self.weights, self._live.values(), strict=True):
             kept = mine.clone()
             mine.copy_(theirs)
             theirs.copy_(kept)
 
     def state(self) -> Iterator[tuple[str, Tensor]]:
         """Names and tensors."""
-        return zip((name for name, _ in self._module.named_parameters()), self.weights, strict=True)
+        return zip(self._live, self.weights, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 from dataclasses import dataclass
@@ -12,12 +13,12 @@ from torch import nn
 
 from tonggan.tensors import Batch
 from tonggan.train import checkpoint
-from tonggan.train.gradcache import cached_backward
 from tonggan.train.trainer import Stream, Trainer
 from tonggan.types import TongganError
 
 ENOUGH = 0.9
 """Use at most this part of what is free."""
+STATUS, GROUP = Path("/proc/self/status"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,13 @@ class Plan:
 
 
 def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
-    """Forward and backward on `batch`, measured; parameters, buffers, gradients and generators are as before, bit for bit.
+    """Forward and backward on `batch`, measured; buffers, gradients, modes and generators are as before, bit for bit.
 
     Raises `TongganError` with a micro-batch that should fit when it does not fit into memory.
     """
     module, device = trainer.module, trainer.device
+    gradients = [parameter.grad for parameter in module.parameters()]
+    module.zero_grad(set_to_none=True)
     buffers = {name: buffer.detach().clone() for name, buffer in stream.step.named_buffers()}
     modes = {part: part.training for part in stream.step.modules()}
     tensors, plain = checkpoint.random_state()
@@ -48,15 +51,17 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
             raise
         raise TongganError(_too_large(len(batch), trainer.train.micro_batch, str(error).splitlines()[0])) from None
     finally:
-        for parameter in module.parameters():
-            parameter.grad = None
+        for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+            parameter.grad = gradient
         with torch.no_grad():
             for name, buffer in stream.step.named_buffers():
                 buffer.copy_(buffers[name])
         for part, mode in modes.items():
             part.training = mode
         checkpoint.restore_random(tensors, plain)
-    state = 2 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
+    # Fused AdamW keeps two numbers per weight, from its first update on.
+    kept = sum(value.numel() * value.element_size() for state in trainer.optimizer.state.values() for value in state.values())
+    state = max(0, 2 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad) - kept)
     if available is not None and needed + state > ENOUGH * available:
         told = f"an update needs {(needed + state) / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
         raise TongganError(_too_large(len(batch), trainer.train.micro_batch, told))
@@ -64,12 +69,7 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
 
 
 def _forward_backward(trainer: Trainer, stream: Stream, batch: Batch) -> None:
-    micro = trainer.train.micro_batch
-    trainer.prepare_step(stream)
-    if micro is not None and micro < len(batch):
-        cached_backward(stream.step, batch, micro)  # type: ignore[arg-type]
-    else:
-        stream.step(batch).loss.backward()
+    trainer.backward(stream, batch)
 
 
 def _too_large(rows: int, micro: int | None, why: str) -> str:
@@ -90,15 +90,25 @@ def _used(device: torch.device) -> int:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return torch.cuda.memory_allocated(device)
-    status = Path("/proc/self/statm")
-    return int(status.read_text().split()[1]) * resource.getpagesize() if status.exists() else _peak(device)
+    if not STATUS.exists():
+        return _peak(device)
+    with contextlib.suppress(OSError):
+        # Linux: start the high-water mark anew, or what the process once needed for something else would be taken for this.
+        Path("/proc/self/clear_refs").write_text("5")
+    return _status("VmRSS")
 
 
 def _peak(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if STATUS.exists():
+        return _status("VmHWM")
     # The process's high-water mark: bytes on macOS, kilobytes elsewhere.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status(field: str) -> int:
+    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
 
 
 def _free(device: torch.device) -> int | None:
@@ -108,4 +118,9 @@ def _free(device: torch.device) -> int | None:
     if not memory.exists():
         return None
     fields = dict(line.split(":", 1) for line in memory.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    free = int(fields["MemAvailable"].split()[0]) * 1024
+    # A container may be allowed less than the machine has.
+    limit, used = (GROUP / name for name in ("memory.max", "memory.current"))
+    if limit.exists() and used.exists() and (most := limit.read_text().strip()) != "max":
+        free = min(free, max(0, int(most) - int(used.read_text())))
+    return free

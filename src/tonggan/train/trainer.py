@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from tonggan.config import Config
 from tonggan.tensors import Batch, StepOutput
 from tonggan.train import checkpoint
+from tonggan.train.clock import Clock
 from tonggan.train.gradcache import cached_backward
 from tonggan.train.logs import Bar, Logger, sinks
 from tonggan.train.optim import Average, OptimConfig, optimizer, rate
@@ -26,23 +28,24 @@ from tonggan.types import TongganError, UsageError
 class TrainConfig(Config):
     """How long, how exactly, how often."""
 
-    steps: int | None = None
+    steps: int | None = Field(default=None, ge=0)
     """Updates. One of `steps`, `epochs` and `minutes` is given; with `minutes` the schedule follows the clock."""
-    epochs: float | None = None
-    minutes: float | None = None
-    micro_batch: int | None = None
-    """Rows encoded at a time (GradCache); None: the whole batch."""
+    epochs: float | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Rows encoded at a time (GradCache); None: the whole batch. This is how gradients are accumulated here: the loss couples all rows of
+    `batch_size`, and the gradient is that of the whole batch, whatever the micro-batch."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 on a GPU that computes in it, fp32 elsewhere (on a CPU without it bf16 is several times slower)."""
     device: str = "auto"
-    eval_every: int | None = None
+    eval_every: int | None = Field(default=None, ge=1)
     """Updates between evaluations; None: five times in all."""
-    patience: int | None = None
+    patience: int | None = Field(default=None, ge=1)
     """Evaluations without a better score after which training stops; None: never."""
-    checkpoint_seconds: float = 120.0
-    checkpoint_every: int | None = None
+    checkpoint_seconds: float = Field(default=120.0, ge=0)
+    checkpoint_every: int | None = Field(default=None, ge=1)
     """Updates between checkpoints, besides `checkpoint_seconds`."""
-    log_every: int = 10
+    log_every: int = Field(default=10, ge=1)
     loggers: tuple[Logger, ...] = ()
 
 
@@ -113,13 +116,17 @@ class Trainer:
         self.optimizer = optimizer(module, optim)
         self.average = Average(module, optim.ema) if optim.ema is not None else None
         self.step, self.seconds, self.best, self.waited, self.fifths = 0, 0.0, -math.inf, 0, 0
+        self.clock = Clock(self.device)
         self._title, self._quiet = title, quiet
         self._interrupted = threading.Event()
+        self._written = -1
+        """Updates that `last/` holds."""
 
     # ------------------------------------------------------------------------------------------- running
 
     def fit(self, *, resume: bool = False) -> Finished:
         """Train to the end, or until Ctrl-C (a checkpoint is written), or until patience runs out."""
+        checkpoint.settle(self.run / "best")
         if resume:
             self.load(self.run / "last")
         logs = sinks(self.run, self.train.loggers, keep_until=self.step)
@@ -150,7 +157,8 @@ class Trainer:
                         saved = time.monotonic()
                     if stopped != "done":
                         break
-            self.write()
+            if self._written != self.step or self.step == 0:
+                self.write()
         finally:
             bar.close()
             for sink in logs:
@@ -163,50 +171,70 @@ class Trainer:
         """One update from one batch of every stream that is due; its numbers, and how many rows it used."""
         factor = rate(self.progress(), self.step, self.optim)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.optim.lr * factor
+            group["lr"] = self.optim.lr * factor * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         record: dict[str, float] = {"loss": 0.0}
         rows = 0
+        ids: dict[str, tuple[str, ...]] = {}
         due = [stream for stream in self.streams if self.step % stream.every == 0]
         for stream in due:
-            batch = next(stream.batches)
+            with self.clock("data"):
+                batch = next(stream.batches).to(self.device)
             rows += len(batch)
-            output = self._backward(stream, batch.to(self.device))
+            output = self.backward(stream, batch)
             loss = float(output.loss.detach())
             if not math.isfinite(loss):
-                ids = ", ".join(batch.ids[:5])
-                raise TongganError(
-                    f"the loss became {loss} at update {self.step + 1} (stream {stream.name}, rows {ids}, …); "
-                    f"the last checkpoint in {self.run / 'last'} is intact. A lower optim.lr or a longer warm-up usually helps"
-                )
+                raise self._diverged(f"loss became {loss}", {stream.name: batch.ids})
+            ids[stream.name] = batch.ids
             record["loss"] += stream.weight * loss
             prefix = f"{stream.name}/" if len(self.streams) > 1 else ""
             record |= {prefix + k: v for k, v in output.report.items() if k != "loss" or prefix}
-        if self.optim.clip_norm is not None:
-            parameters = [p for p in self.module.parameters() if p.grad is not None]
-            record["grad_norm"] = float(nn.utils.clip_grad_norm_(parameters, self.optim.clip_norm))
-        self.optimizer.step()
-        for stream in due:
-            after = getattr(stream.step, "after_update", None)
-            if after is not None:
-                after()
-        self.step += 1
-        if self.average is not None:
-            self.average.update(self.step)
+        with self.clock("optimizer"):
+            record["grad_norm"] = self._clip(ids)
+            self.optimizer.step()
+            for stream in due:
+                after = getattr(stream.step, "after_update", None)
+                if after is not None:
+                    after()
+            self.step += 1
+            if self.average is not None:
+                self.average.update(self.step)
         record["lr"] = self.optim.lr * factor
         return record, rows
 
-    def _backward(self, stream: Stream, batch: Batch) -> StepOutput:
+    def backward(self, stream: Stream, batch: Batch) -> StepOutput:
+        """Add the gradients of one batch, in parts of `micro_batch` rows where that is smaller; nothing is updated."""
         micro = self.train.micro_batch
         self.prepare_step(stream)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             if micro is not None and micro < len(batch):
-                if stream.weight != 1.0:
-                    return cached_backward(_Weighted(stream.step, stream.weight), batch, micro)
-                return cached_backward(stream.step, batch, micro)  # type: ignore[arg-type]
-            output: StepOutput = stream.step(batch)
-        (output.loss * stream.weight).backward()  # type: ignore[no-untyped-call]
+                with self.clock("forward, backward, forward again"):
+                    if stream.weight != 1.0:
+                        return cached_backward(_Weighted(stream.step, stream.weight), batch, micro)
+                    return cached_backward(stream.step, batch, micro)  # type: ignore[arg-type]
+            with self.clock("forward"):
+                output: StepOutput = stream.step(batch)
+        with self.clock("backward"):
+            (output.loss * stream.weight).backward()  # type: ignore[no-untyped-call]
         return output
+
+    def _clip(self, ids: dict[str, tuple[str, ...]]) -> float:
+        """The gradient's norm before clipping. One that is no number would spoil every weight at once, and the next checkpoint."""
+        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = float(total)
+        if not math.isfinite(norm):
+            raise self._diverged(f"gradient's norm became {norm}", ids)
+        if self.optim.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(parameters, self.optim.clip_norm, total)
+        return norm
+
+    def _diverged(self, what: str, ids: dict[str, tuple[str, ...]]) -> TongganError:
+        told = "; ".join(f"stream {name}, rows {', '.join(rows[:5])}, …" for name, rows in ids.items())
+        return TongganError(
+            f"the {what} at update {self.step + 1} ({told}); "
+            f"the last checkpoint in {self.run / 'last'} is intact. A lower optim.lr or a longer warm-up usually helps"
+        )
 
     def prepare_step(self, stream: Stream) -> None:
         """Training mode for what learns; a frozen part neither drops nor moves its normalisation statistics."""
@@ -279,6 +307,7 @@ class Trainer:
             "environment": checkpoint.environment(),
         }
         checkpoint.write(self.run / "last", self._save_averaged, tensors, state)
+        self._written = self.step
 
     def _save_averaged(self, directory: Path) -> None:
         # Swapped in only now: the tensors above are the live ones, and must be written as they are.
