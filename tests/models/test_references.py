@@ -34,7 +34,13 @@ def renamed(state: dict[str, Tensor], rules: list[tuple[str, str]]) -> dict[str,
 
 
 def unsettle(net: nn.Module) -> None:
-    """Norms and running statistics away from 0 and 1, so that a swapped or forgotten one shows."""
+    """Norms and running statistics away from 0 and 1, so that a swapped or forgotten one shows; convolutions large enough to matter.
+
+    As transformers starts EfficientNet, two pictures' outputs differ by 2e-8 of the largest value: anything would agree with it.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
     for name, value in net.state_dict().items():
         if value.dim() == 1 and value.is_floating_point():
             value.copy_(torch.rand_like(value) + 0.5 if "weight" in name or "var" in name else torch.randn_like(value) * 0.2)
@@ -123,6 +129,8 @@ def test_efficientnet_b0_is_that_of_transformers() -> None:
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = theirs(pixels)
+        first, second = expected.pooler_output
+        assert float((first - second).abs().max()) > 0.01 * float(first.abs().max()), "the reference must see its input"
         close(ours(pixels), expected.pooler_output)
         close(ours.tokens(pixels).states, expected.last_hidden_state.flatten(2).transpose(1, 2))
 
