@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
+from pydantic import Field
 from torch import Tensor
 
 from tonggan.config import Config
@@ -22,20 +23,20 @@ from tonggan.config import Config
 class Augment(Config):
     """Ranges of the changes; 0 (or 1 for `min_scale`) switches one off."""
 
-    min_scale: float = 0.6
+    min_scale: float = Field(default=0.6, gt=0, le=1)
     """Smallest part of the picture's area that a random crop keeps."""
-    flip: float = 0.5
+    flip: float = Field(default=0.5, ge=0, le=1)
     """Probability of mirroring left to right. Words and arrows do not survive it."""
-    rotate: float = 10.0
+    rotate: float = Field(default=10.0, ge=0, le=180)
     """Degrees, either way."""
-    stretch: float = 0.15
+    stretch: float = Field(default=0.15, ge=0)
     """Change of the aspect ratio, as a factor either way."""
-    brightness: float = 0.3
-    contrast: float = 0.3
-    saturation: float = 0.3
-    grey: float = 0.0
+    brightness: float = Field(default=0.3, ge=0, le=1)
+    contrast: float = Field(default=0.3, ge=0, le=1)
+    saturation: float = Field(default=0.3, ge=0, le=1)
+    grey: float = Field(default=0.0, ge=0, le=1)
     """Probability of losing all colour. Captions that name colours do not survive it."""
-    erase: float = 0.0
+    erase: float = Field(default=0.0, ge=0, le=1)
     """Probability of covering a random rectangle with the mean colour."""
 
     def draw(self, seeds: Sequence[Sequence[int]]) -> Float[Tensor, "B 12"]:

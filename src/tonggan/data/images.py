@@ -5,10 +5,12 @@ The pixels stay bytes; (x/255 - mean)/std happens on the device (`nn.patches.Nor
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+import math
+from typing import Annotated, Literal, TypeAlias
 
 import numpy as np
 import PIL.Image
+from pydantic import Field
 
 from tonggan.config import Config
 from tonggan.data.media import Decode, load_image
@@ -16,6 +18,10 @@ from tonggan.types import Image
 
 Filter: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 FILTERS: dict[str, PIL.Image.Resampling] = {name: PIL.Image.Resampling[name.upper()] for name in Filter.__args__}  # type: ignore[attr-defined]
+THIN = 32
+"""Pictures more than so many times longer than wide would become gigabytes on their way to a crop; of them only the crop is scaled."""
+
+Spread: TypeAlias = Annotated[float, Field(gt=0)]
 
 
 class ImageProcessing(Config):
@@ -26,8 +32,8 @@ class ImageProcessing(Config):
     """
 
     mode: Literal["crop", "squash", "pad"] = "crop"
-    size: int = 224
-    crop: int | None = None
+    size: int = Field(default=224, ge=1)
+    crop: int | None = Field(default=None, ge=1)
     """Side of the centre crop; None: `size`."""
     interpolation: Filter = "bicubic"
     rounding: Literal["openai", "transformers"] = "transformers"
@@ -36,7 +42,7 @@ class ImageProcessing(Config):
     transparency: Literal["white", "ignore"] = "white"
     """What shows through: white, or the colour that happens to be stored there (what `convert("RGB")` does in others' code)."""
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
-    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    std: tuple[Spread, Spread, Spread] = (0.26862954, 0.26130258, 0.27577711)
     decode: Decode = "exact"
 
     @property
@@ -73,14 +79,38 @@ class ImageProcessor:
             return square
         # The long side is cut down to a whole number of pixels, as both libraries do.
         scaled = (config.size, int(config.size * height / width)) if width <= height else (int(config.size * width / height), config.size)
-        resized = picture if scaled == picture.size else picture.resize(scaled, resample)
         side = config.side
         left, top = (self._offset(length - side) for length in scaled)
+        if max(scaled) > THIN * min(scaled):
+            return _scaled_crop(picture, scaled, (left, top, left + side, top + side), resample)
+        resized = picture if scaled == picture.size else picture.resize(scaled, resample)
         # Pillow fills what lies outside with black, as both libraries do where a picture is smaller than its crop.
         return resized.crop((left, top, left + side, top + side))
 
     def _offset(self, rest: int) -> int:
-        return round(rest / 2) if self.config.rounding == "openai" else rest // 2
+        """Pixels cut off before the crop, of `rest` in all. Negative: black is added, the odd one behind (torchvision) or before
+        (transformers)."""
+        if self.config.rounding == "transformers":
+            return rest // 2
+        return round(rest / 2) if rest >= 0 else -(-rest // 2)
+
+
+def _scaled_crop(
+    picture: PIL.Image.Image, scaled: tuple[int, int], crop: tuple[int, int, int, int], resample: PIL.Image.Resampling
+) -> PIL.Image.Image:
+    """`picture.resize(scaled).crop(crop)` (within 1 of 255), but the rest of the resized picture never exists."""
+    left, top = max(crop[0], 0), max(crop[1], 0)
+    right, bottom = min(crop[2], scaled[0]), min(crop[3], scaled[1])
+    wide, high = picture.width / scaled[0], picture.height / scaled[1]
+    # First whole pixels, with room for the widest filter: inside Pillow the exact box is in single precision, too coarse for long pictures.
+    room_x, room_y = 4 * max(1.0, wide) + 1, 4 * max(1.0, high) + 1
+    x, y = max(0, int(left * wide - room_x)), max(0, int(top * high - room_y))
+    end = min(picture.width, math.ceil(right * wide + room_x)), min(picture.height, math.ceil(bottom * high + room_y))
+    near = picture.crop((x, y, *end))
+    box = left * wide - x, top * high - y, right * wide - x, bottom * high - y
+    square = PIL.Image.new("RGB", (crop[2] - crop[0], crop[3] - crop[1]))
+    square.paste(near.resize((right - left, bottom - top), resample, box=box), (left - crop[0], top - crop[1]))
+    return square
 
 
 def canonical_picture() -> PIL.Image.Image:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from pydantic import Field
+
 from tonggan.config import Config
 from tonggan.data.order import Stream
 from tonggan.data.rows import Dataset
@@ -17,13 +19,13 @@ from tonggan.types import Row, TongganError, UsageError
 class LoaderConfig(Config):
     """How rows are ordered and fetched; none of it but `streams`, `window` and the seed changes which rows a batch has."""
 
-    batch_size: int = 256
-    streams: int = 1
+    batch_size: int = Field(default=256, ge=1)
+    streams: int = Field(default=1, ge=1)
     """Logical streams: a multiple of every number of ranks that the run may have."""
-    window: int | None = None
+    window: int | None = Field(default=None, ge=1)
     """Rows to shuffle among in shard mode; None: a full permutation per epoch."""
-    threads: int = 2
-    prefetch: int = 4
+    threads: int = Field(default=2, ge=0)
+    prefetch: int = Field(default=4, ge=0)
 
 
 Collate = Callable[[Sequence[Row], Sequence[int]], Batch]
@@ -103,16 +105,26 @@ class Loader:
         return self._taken
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Forget what was prefetched and go on from `state`."""
-        if len(state["streams"]) != len(self._streams):
-            raise UsageError(f"the checkpoint has {len(state['streams'])} streams, this run {len(self._streams)}: keep loader.streams")
+        """Forget what was prefetched and go on from `state`: of one loader, or the `joined` ones of all ranks.
+
+        Raises `UsageError` when the data, the seed or the streams are not those with which the state was taken.
+        """
+        found = {one["order"]["stream"]: one for one in state["streams"]}
+        missing = [stream.number for stream in self._streams if stream.number not in found]
+        if missing:
+            raise UsageError(f"the checkpoint has no stream {missing[0]}, only {sorted(found)}: keep loader.streams={len(found)}")
         for future, _ in self._waiting:
             future.cancel()
         self._waiting.clear()
-        for stream, one in zip(self._streams, state["streams"], strict=True):
-            stream.restore(one)
-        self._taken = state
+        for stream in self._streams:
+            stream.restore(found[stream.number])
+        self._taken = self._state()
 
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The states of all ranks' loaders as one, which any other number of ranks with the same streams can load."""
+    return {"streams": sorted((one for state in states for one in state["streams"]), key=lambda one: one["order"]["stream"])}

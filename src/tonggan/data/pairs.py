@@ -50,6 +50,7 @@ class PairCollate:
         self.teacher_features = teacher_features
         self.dropped: dict[str, Dropped] = {}
         self._pixels: dict[str, np.ndarray] = {}
+        self._picture_keys: dict[str, int] = {}
         self._room = CACHE_BYTES
         self._lock = threading.Lock()
 
@@ -83,7 +84,7 @@ class PairCollate:
             tokens=self.processor.tokens([t.text for t in chosen]) if self.text_features is None else None,
             image_features=self._stack(self.image_features, kept) if self.pictures else None,
             text_features=self._stack(self.text_features if self.text_features is not None else self.teacher_features, kept),
-            keys=torch.tensor([keys_of(row, text.text) for (row, _), text in zip(kept, chosen, strict=True)]),
+            keys=torch.tensor([self._keys(row, text.text) for (row, _), text in zip(kept, chosen, strict=True)]),
             langs=tuple(t.lang or "und" for t in chosen),
         )
 
@@ -123,17 +124,31 @@ class PairCollate:
             found = [f[_number(self._seeds(row, epoch, "view")) % len(f)] for f, (row, epoch) in zip(found, kept, strict=True)]
         return torch.stack(found)
 
+    def _keys(self, row: Row, caption: str) -> list[int]:
+        picture = self._picture_keys.get(row.id)
+        if picture is None:  # once per run: embedded bytes are read whole for it
+            picture = self._picture_keys[row.id] = picture_key(row)
+        return keys_of(row, caption, picture)
+
     def _seeds(self, row: Row, epoch: int, what: str) -> tuple[int, int]:
         return stable_hash(f"{self.seed}\0{what}\0{row.id}"), epoch
 
 
-def keys_of(row: Row, caption: str) -> list[int]:
-    """Keys of a row: its group, its picture, the caption that was picked. 0 means none."""
-    picture = 0
-    if row.images:
-        image = row.images[0]
-        picture = stable_hash(f"picture\0{image.path}") if image.path is not None else stable_hash(b"picture\0" + read_bytes(image)[:65536])
-    return [stable_hash(f"group\0{row.group}") if row.group else 0, picture, stable_hash(f"caption\0{caption.strip().lower()}")]
+def keys_of(row: Row, caption: str, picture: int | None = None) -> list[int]:
+    """Keys of a row: its group, its picture (`picture_key`, unless known), the caption that was picked. 0 means none."""
+    return [
+        stable_hash(f"group\0{row.group}") if row.group else 0,
+        picture_key(row) if picture is None else picture,
+        stable_hash(f"caption\0{caption.strip().lower()}"),
+    ]
+
+
+def picture_key(row: Row) -> int:
+    """Equal for rows of one file, or of the same embedded bytes. All the bytes count: drawings on white begin alike."""
+    if not row.images:
+        return 0
+    image = row.images[0]
+    return stable_hash(f"picture\0{image.path}") if image.path is not None else stable_hash(b"picture\0" + read_bytes(image))
 
 
 def stable_hash(value: str | bytes) -> int:

@@ -12,9 +12,10 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import ftfy
+from pydantic import Field, field_validator, model_validator
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Backend
 
@@ -31,18 +32,33 @@ class TextProcessing(Config):
 
     cleaning: Literal["none", "openai"] = "none"
     """`openai`: ftfy, HTML entities twice, white space to one blank, lower case, as OpenAI's and open_clip's code does before
-    its BPE. `none`: the tokenizer file's own normaliser is all (what `transformers` does)."""
-    max_length: int = 77
+    its BPE. `none`: the tokenizer file's own normaliser is all. That is what `transformers` does, which is understood as another
+    name of it."""
+    max_length: int = Field(default=77, ge=1)
     """Longer texts are cut, keeping the closing special token, and are reported."""
-    pad_to: int | None = None
+    pad_to: int | None = Field(default=None, ge=1)
     """Pad every batch to this length, for models that attend to their padding (SigLIP); None: to the batch's longest."""
-    pad_id: int = 0
+    pad_id: int = Field(default=0, ge=0)
+
+    @field_validator("cleaning", mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        return "none" if value == "transformers" else value
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.pad_to is not None and self.pad_to < self.max_length:
+            raise ValueError(f"pad_to={self.pad_to} is less than max_length={self.max_length}: longer texts would not be cut")
+        return self
 
 
 class Tokenizer:
     """A tokenizer file and its settings."""
 
     def __init__(self, backend: Backend, config: TextProcessing) -> None:
+        taken = backend.num_special_tokens_to_add(False)
+        if config.max_length < taken:
+            raise UsageError(f"max_length={config.max_length}: this tokenizer's special tokens alone take {taken}")
         self.config = config
         self._backend = backend
         # Whatever the file says of padding and cutting is replaced by what the settings say.
@@ -149,7 +165,7 @@ class Tokenizer:
 
     def with_settings(self, **changes: Any) -> Tokenizer:
         """The same tokenizer under other settings."""
-        return Tokenizer(Backend.from_str(self._backend.to_str()), self.config.model_copy(update=changes))
+        return Tokenizer(Backend.from_str(self._backend.to_str()), TextProcessing.parse({**self.config.model_dump(), **changes}))
 
 
 def clean(text: str) -> str:
