@@ -4,7 +4,8 @@ All take unit vectors and compare by the dot product. Each returns, beside the l
 positives or smoothed labels have entropy, below which no model can go) and `chance`, what embeddings that tell nothing
 apart would give. A loss without these two numbers cannot be read.
 
-`tile=` computes the same values and gradients without the matrix: see `objectives.tiled`.
+`tile=` computes the same values and gradients without the matrix: see `objectives.tiled`. `group=` takes the rows of several
+processes for one batch: see `objectives.gather`. All are computed in single precision at least, also under autocast.
 
 Shape letters: N M rows, D width, K kinds of key.
 """
@@ -15,11 +16,14 @@ import math
 from typing import Literal, NamedTuple
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tonggan.objectives.positives import positives, target_entropy, targets
+from tonggan.objectives.gather import Ranks
+from tonggan.objectives.positives import positive_pairs, positives, target_entropy, targets
+from tonggan.objectives.precision import full_precision
 from tonggan.objectives.tiled import TiledInfoNCE, TiledSigmoid
 
 
@@ -34,12 +38,14 @@ class Objective(NamedTuple):
 def scale(log_scale: Float[Tensor, "1"], max_scale: float = 100.0) -> Float[Tensor, "1"]:
     """exp(log_scale), at most `max_scale` (Radford et al. 2021, section 2.5).
 
-    At the ceiling the gradient is that of the clamp: zero, so that the scale comes down only through weight decay or an
-    optimiser's momentum. CLIP clamps the parameter after each update instead; the trainer does so too.
+    Beyond the ceiling the gradient is that of the clamp: zero, so that the scale would come down only through weight decay or an
+    optimiser's momentum. CLIP clamps the parameter itself after each update; `ContrastiveStep.after_update` does so too, a hair
+    below the ceiling, where the gradient is whole.
     """
     return log_scale.exp().clamp(max=max_scale)
 
 
+@full_precision
 def info_nce(
     a: Float[Tensor, "N D"],
     b: Float[Tensor, "N D"],
@@ -49,27 +55,31 @@ def info_nce(
     label_smoothing: float = 0.0,
     max_scale: float = 100.0,
     tile: int | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> Objective:
     """CLIP's symmetric InfoNCE (Radford et al. 2021, figure 3): the mean of both directions' cross-entropy over s·a·bᵀ.
 
     Row i of `a` belongs to row i of `b`; rows that share a key are positives too, and the target is uniform over a row's
     positives (as ALBEF has it for retrieval, Li et al. 2021, section 3.2).
     """
-    n = len(a)
-    mine = _keys(keys, n, a.device)
-    if tile is not None:
-        loss, counts = TiledInfoNCE.apply(a, b, scale(log_scale, max_scale), mine, label_smoothing, tile)  # type: ignore[no-untyped-call]
+    ranks = Ranks.of(a, group)
+    n, keys = ranks.total, _on(keys, a.device)
+    if tile is not None or group is not None:
+        s, rows = scale(log_scale, max_scale), tile or len(a)
+        loss, counts = TiledInfoNCE.apply(a, b, s, keys, label_smoothing, rows, ranks)  # type: ignore[no-untyped-call]
     else:
+        mine = _keys(keys, n, a.device)
         positive = positives(mine, mine)
         aims = targets(positive, label_smoothing, a.dtype)
         logits = scale(log_scale, max_scale) * a @ b.T
         # Keys are the same on both sides, so the positives are symmetric and one matrix of targets serves both directions.
         loss = (F.cross_entropy(logits, aims) + F.cross_entropy(logits.T, aims)) / 2
         counts = positive.sum(dim=1)
-    floor = float(target_entropy(counts.float(), n, label_smoothing).mean())
+    floor = float(ranks.sum(target_entropy(counts.float(), n, label_smoothing).sum())) / n
     return Objective(loss, floor, math.log(n))
 
 
+@full_precision
 def sigmoid(
     a: Float[Tensor, "N D"],
     b: Float[Tensor, "N D"],
@@ -79,16 +89,19 @@ def sigmoid(
     keys: Int[Tensor, "N K"] | None = None,
     max_scale: float = 100.0,
     tile: int | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> Objective:
     """SigLIP's pairwise sigmoid (Zhai et al. 2023, equation 1): every pair is its own yes-or-no question; summed, over N.
 
     Rows that share a key are labelled +1. Its floor is 0; chance is the best that a constant answer reaches.
     """
-    n = len(a)
-    mine = _keys(keys, n, a.device)
-    if tile is not None:
-        loss, count = TiledSigmoid.apply(a, b, scale(log_scale, max_scale), bias, mine, tile)  # type: ignore[no-untyped-call]
+    ranks = Ranks.of(a, group)
+    n, keys = ranks.total, _on(keys, a.device)
+    if tile is not None or group is not None:
+        s, rows = scale(log_scale, max_scale), tile or len(a)
+        loss, count = TiledSigmoid.apply(a, b, s, bias, keys, rows, ranks)  # type: ignore[no-untyped-call]
     else:
+        mine = _keys(keys, n, a.device)
         positive = positives(mine, mine)
         sign = positive.to(a.dtype) * 2 - 1
         loss = -F.logsigmoid(sign * (scale(log_scale, max_scale) * a @ b.T + bias)).sum() / n
@@ -98,6 +111,7 @@ def sigmoid(
     return Objective(loss, 0.0, chance)
 
 
+@full_precision
 def one_way(
     anchors: Float[Tensor, "N D"],
     candidates: Float[Tensor, "N D"],
@@ -123,11 +137,12 @@ def one_way(
         raise ValueError("an anchor has no negative in this batch: every candidate shares a key with it")
     bottom = negatives if denominator == "negatives" else torch.logaddexp(logits, negatives)
     loss = ((bottom - logits) * positive).sum(dim=1) / counts
-    others = (n - counts).double()
+    others = (n - counts).float()
     chance = float((others if denominator == "negatives" else others + 1).log().mean())
     return Objective(loss.mean(), -math.inf if denominator == "negatives" else 0.0, chance)
 
 
+@full_precision
 def nt_xent(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"], temperature: float = 0.5) -> Objective:
     """NT-Xent (Chen et al. 2020, SimCLR, equation 1): two views of N items, each view's candidates are the 2N - 1 others."""
     n = len(z1)
@@ -138,12 +153,41 @@ def nt_xent(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"], temperature: flo
     return Objective(F.cross_entropy(logits, partner), 0.0, math.log(2 * n - 1))
 
 
+@full_precision
 def alignment(a: Float[Tensor, "N D"], b: Float[Tensor, "N D"], alpha: float = 2.0) -> Objective:
     """Mean distance of positive pairs to the power `alpha` (Wang and Isola 2020, section 4.1): the optional alignment term.
 
     Alone it collapses; it goes with a contrastive loss. Chance is for independent directions, where the squared distance is 2.
     """
     return Objective((a - b).norm(dim=1).pow(alpha).mean(), 0.0, 2.0 ** (alpha / 2))
+
+
+@torch.no_grad()
+@full_precision
+def top1(
+    a: Float[Tensor, "N D"], b: Float[Tensor, "N D"], *, keys: Int[Tensor, "N K"] | None = None, tile: int = 1024
+) -> tuple[float, float]:
+    """Share of rows of `a` whose nearest row of `b` is a positive, and of `b` whose nearest row of `a` is one.
+
+    A tie with a negative is a miss: collapsed embeddings score 0, not 1.
+    """
+    n, keys = len(a), _on(keys, a.device)
+    hits = torch.empty(n, dtype=torch.bool, device=a.device)
+    positive_of_column, negative_of_column = a.new_full((2, n), -math.inf)
+    for start in range(0, n, tile):
+        part = slice(start, min(start + tile, n))
+        cosines = a[part] @ b.T
+        i, j = positive_pairs(keys, keys, part, 0, a.device)
+        positive = a.new_full((len(cosines),), -math.inf).scatter_reduce(0, i, cosines[i, j], "amax")
+        positive_of_column = positive_of_column.scatter_reduce(0, j, cosines[i, j], "amax")
+        cosines[i, j] = -math.inf
+        hits[part] = positive > cosines.amax(dim=1)
+        negative_of_column = negative_of_column.maximum(cosines.amax(dim=0))
+    return float(hits.float().mean()), float((positive_of_column > negative_of_column).float().mean())
+
+
+def _on(keys: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if keys is None else keys.to(device)
 
 
 def _keys(keys: Tensor | None, n: int, device: torch.device) -> Int[Tensor, "N K"]:

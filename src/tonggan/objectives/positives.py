@@ -19,6 +19,22 @@ def positives(a: Int[Tensor, "N K"], b: Int[Tensor, "M K"]) -> Bool[Tensor, "N M
     return found
 
 
+def positive_pairs(
+    keys: Int[Tensor, "N K"] | None, others: Int[Tensor, "M K"] | None, part: slice, start: int, device: torch.device
+) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
+    """Indices (i, j) of the positive pairs of the rows `part`, i counted from the first of them.
+
+    Row i's own candidate is `start + i`, a positive with or without keys; without keys it is the only one, and nothing is compared.
+    """
+    own = torch.arange(part.stop - part.start, device=device)
+    if keys is None or others is None:
+        return own, own + (start + part.start)
+    found = positives(keys[part], others)
+    found[own, own + (start + part.start)] = True
+    i, j = found.nonzero(as_tuple=True)
+    return i, j
+
+
 def targets(positive: Bool[Tensor, "N M"], smoothing: float = 0.0, dtype: torch.dtype = torch.float32) -> Float[Tensor, "N M"]:
     """Each row's probabilities: uniform over its positives, of which the part `smoothing` is spread over all candidates."""
     mass = positive.to(dtype)

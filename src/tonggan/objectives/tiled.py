@@ -10,7 +10,10 @@ For InfoNCE with L = s·A·Bᵀ, positives P (symmetric), c_i positives in row i
 Only both vectors of log-sum-exps are kept from the forward pass; backward computes each tile of L again. That is four matrix
 products where the plain form needs six, and memory grows with N, not N². ∂loss/∂s = ⟨A, ∂loss/∂A⟩ / s comes for free.
 
-Shape letters: N rows, D width, K kinds of key, t rows of a tile.
+With several processes (`objectives.gather`) each has its own rows of A and all of B: a strip of L. Its row sums are complete; the
+column sums, one number per column, are joined over processes, and so are the gradients of B, each sent to its owner only.
+
+Shape letters: n rows of this process, N rows of all (N = n on one), D width, K kinds of key, t rows of a tile.
 """
 
 from __future__ import annotations
@@ -21,89 +24,101 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tonggan.objectives.positives import positives
+from tonggan.objectives.gather import Ranks
+from tonggan.objectives.positives import positive_pairs
+from tonggan.objectives.precision import full_precision
 
 
 class TiledInfoNCE(torch.autograd.Function):
-    """(a [N, D], b [N, D], scale [1], keys [N, K], smoothing, tile) -> (loss, number of positives of each row [N])."""
+    """(a [n, D], b [n, D], scale [1], keys [n, K] or None, smoothing, tile, ranks) -> (loss of all rows, positives of each own row [n])."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, keys: Tensor, smoothing: float, tile: int) -> tuple[Tensor, Tensor]:
-        n = len(a)
-        rows = torch.empty(n, dtype=a.dtype, device=a.device)
-        columns = torch.full((n,), -torch.inf, dtype=a.dtype, device=a.device)
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, scale: Tensor, keys: Tensor | None, smoothing: float, tile: int, ranks: Ranks
+    ) -> tuple[Tensor, Tensor]:
+        n, candidates = len(a), ranks.total
+        others, their_keys = ranks.gather(b), None if keys is None else ranks.gather(keys)
+        rows, columns = a.new_empty(n), a.new_full((candidates,), -torch.inf)
         counts = torch.empty(n, dtype=torch.long, device=a.device)
-        by_row, by_column = a.new_zeros(n), a.new_zeros(n)
+        by_row, by_column = a.new_zeros(n), a.new_zeros(candidates)  # sums of the positives' logits
         total = a.new_zeros(())
         for start in range(0, n, tile):
-            part = slice(start, start + tile)
-            logits = scale * a[part] @ b.T
+            part = slice(start, min(start + tile, n))
+            logits = scale * a[part] @ others.T
             rows[part] = logits.logsumexp(dim=1)
             # Each tile's column sums are taken around that column's own maximum: a fixed shift underflows where s = 100.
             columns = torch.logaddexp(columns, logits.logsumexp(dim=0))
-            positive = positives(keys[part], keys)
-            counts[part] = positive.sum(dim=1)
-            logits_of_positives = logits * positive
-            by_row[part] = logits_of_positives.sum(dim=1)
-            by_column += logits_of_positives.sum(dim=0)
+            i, j = positive_pairs(keys, their_keys, part, ranks.start, a.device)
+            counts[part] = i.bincount(minlength=len(logits))
+            by_row[part] = a.new_zeros(len(logits)).index_add_(0, i, logits[i, j])
+            by_column.index_add_(0, j, logits[i, j])
             if smoothing:
                 total = total + logits.sum()
-        aimed = (1 - smoothing) * ((by_row + by_column) / counts).sum() / 2 + smoothing / n * total
-        ctx.save_for_backward(a, b, scale, keys, rows, columns, counts)
-        ctx.smoothing, ctx.tile = smoothing, tile
+        columns, their_counts = ranks.logsumexp(columns), ranks.gather(counts)
+        aimed = (1 - smoothing) * ((by_row / counts).sum() + (by_column / their_counts).sum()) / 2 + smoothing / candidates * total
+        ctx.save_for_backward(a, others, scale, keys, their_keys, rows, columns, counts, their_counts)
+        ctx.smoothing, ctx.tile, ctx.ranks = smoothing, tile, ranks
         ctx.mark_non_differentiable(counts)
-        return ((rows + columns).sum() / 2 - aimed) / n, counts
+        return ranks.sum((rows + columns[ranks.own]).sum() / 2 - aimed) / candidates, counts
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, scale, keys, rows, columns, counts = ctx.saved_tensors
-        n, smoothing = len(a), ctx.smoothing
-        da, db = torch.empty_like(a), torch.zeros_like(b)
-        factor = gradient / (2 * n)
+        a, others, scale, keys, their_keys, rows, columns, counts, their_counts = ctx.saved_tensors
+        n, smoothing, ranks = len(a), ctx.smoothing, ctx.ranks
+        da, db = torch.empty_like(a), torch.zeros_like(others)
         for start in range(0, n, ctx.tile):
-            part = slice(start, start + ctx.tile)
-            logits = scale * a[part] @ b.T
+            part = slice(start, min(start + ctx.tile, n))
+            logits = scale * a[part] @ others.T
             weights = (logits - rows[part, None]).exp_()
             weights += logits.sub_(columns).exp_()
-            positive = positives(keys[part], keys)
-            weights -= positive * ((1 - smoothing) * (1 / counts[part, None] + 1 / counts))
+            i, j = positive_pairs(keys, their_keys, part, ranks.start, a.device)
+            weights[i, j] -= (1 - smoothing) * (1 / counts[part][i] + 1 / their_counts[j]).to(a.dtype)
             if smoothing:
-                weights -= 2 * smoothing / n
-            da[part] = weights @ b
-            db += weights.T @ a[part]
+                weights -= 2 * smoothing / ranks.total
+            da[part] = weights @ others
+            db.addmm_(weights.T, a[part])
+        factor = gradient * ranks.world / (2 * ranks.total)
         ds = (a * da).sum() * factor
-        return da.mul_(scale * factor), db.mul_(scale * factor), ds.reshape(1), None, None, None
+        return da.mul_(scale * factor), ranks.sum_of_own(db).mul_(scale * factor), ds.reshape(1), None, None, None, None
 
 
 class TiledSigmoid(torch.autograd.Function):
-    """(a [N, D], b [N, D], scale [1], bias [1], keys [N, K], tile) -> (loss, number of positive pairs).
+    """(a [n, D], b [n, D], scale [1], bias [1], keys [n, K] or None, tile, ranks) -> (loss of all rows, number of positive pairs of all).
 
     The loss is a sum over pairs, so the gradient is known in the forward pass already: nothing is computed twice.
     """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, keys: Tensor, tile: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, keys: Tensor | None, tile: int, ranks: Ranks
+    ) -> tuple[Tensor, Tensor]:
         n = len(a)
-        da, db = torch.empty_like(a), torch.zeros_like(b)
+        others, their_keys = ranks.gather(b), None if keys is None else ranks.gather(keys)
+        da, db = torch.empty_like(a), torch.zeros_like(others)
         dbias, loss = a.new_zeros(()), a.new_zeros(())
         count = torch.zeros((), dtype=torch.long, device=a.device)
         for start in range(0, n, tile):
-            part = slice(start, start + tile)
-            logits = scale * a[part] @ b.T + bias
-            positive = positives(keys[part], keys)
-            loss = loss - F.logsigmoid(-logits).sum() - (logits * positive).sum()
-            weights = logits.sigmoid_().sub_(positive.to(a.dtype))
-            da[part] = weights @ b
-            db += weights.T @ a[part]
+            part = slice(start, min(start + tile, n))
+            logits = scale * a[part] @ others.T + bias
+            i, j = positive_pairs(keys, their_keys, part, ranks.start, a.device)
+            loss = loss - F.logsigmoid(-logits).sum() - logits[i, j].sum()
+            weights = logits.sigmoid_()
+            weights[i, j] -= 1
+            da[part] = weights @ others
+            db.addmm_(weights.T, a[part])
             dbias = dbias + weights.sum()
-            count = count + positive.sum()
-        ctx.save_for_backward(a, da, db, dbias, scale)
+            count = count + len(i)
+        ctx.save_for_backward(a, da, ranks.sum_of_own(db), dbias, scale)
+        ctx.ranks = ranks
+        count = ranks.sum(count)
         ctx.mark_non_differentiable(count)
-        return loss / n, count
+        return ranks.sum(loss) / ranks.total, count
 
     @staticmethod
+    @full_precision
     def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         a, da, db, dbias, scale = ctx.saved_tensors
-        factor = gradient / len(a)
+        factor = gradient * ctx.ranks.world / ctx.ranks.total
         ds = (a * da).sum() * factor
-        return da * (scale * factor), db * (scale * factor), ds.reshape(1), (dbias * factor).reshape(1), None, None
+        return da * (scale * factor), db * (scale * factor), ds.reshape(1), (dbias * factor).reshape(1), None, None, None
