@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tonggan.data.sources import scenes
 from tonggan.recipes import cache
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.run import Run
+from tonggan.train.trainer import Trainer
 from tonggan.types import UsageError
 
 
@@ -110,6 +114,41 @@ def test_changed_weights_are_encoded_again(tmp_path: Path) -> None:
     assert not any(torch.equal(first[name], second[name]) for name in first)
 
 
+def test_another_shape_with_the_same_weights_is_another_tower(tmp_path: Path) -> None:
+    """Twice as many heads: the tensors are the same, what they compute is not."""
+    rows = list(scenes.generate(4, seed=1, size=64))
+    found = []
+    weights = None
+    for heads in (2, 4):
+        shape = TINY | {"image": TINY["image"] | {"heads": heads}}  # type: ignore[operator]
+        run = Run(RunConfig.parse(json.loads(config().model_dump_json()) | {"model": {"config": shape, "vocab_size": 400}}), tmp_path)
+        weights = weights or run.model.state_dict()
+        run.model.load_state_dict(weights)
+        found.append(cache.image_features(run.local(), rows)[0])
+    assert not any(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("damage", [b"", b"half a file"])
+def test_damaged_features_are_made_again_and_a_full_disk_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, damage: bytes
+) -> None:
+    run = Run(config(), tmp_path, quiet=True)
+    rows = list(scenes.generate(4, seed=1, size=64))
+    first, _ = cache.image_features(run.local(), rows)
+    (kept,) = (tmp_path / "home").rglob("image-*.npz")
+    kept.write_bytes(damage)
+
+    def full(path: Path, **_: Any) -> None:
+        path.write_bytes(b"some")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    second, _ = cache.image_features(run.local(), rows)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert "could not be kept (No space left on device)" in caplog.text
+    assert [p.name for p in kept.parent.iterdir()] == [kept.name], "no leftovers"
+
+
 def test_a_wrong_recipe_names_the_field(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text("name: x\nmodel: {preset: mini}\nstages:\n- streams: []\n  train: {steps: 1}\n  optimm: {}\n")
@@ -121,6 +160,35 @@ def test_a_wrong_recipe_names_the_field(tmp_path: Path) -> None:
         Run(config(freeze=["imgae"]), tmp_path / "out", quiet=True).train()
 
 
+STREAM = {"data": {"source": "scenes"}}
+
+
+@pytest.mark.parametrize(
+    ("stage", "says"),
+    [
+        ({"streams": []}, r"stages\.0\.streams.*at least 1"),
+        ({"streams": [STREAM, STREAM]}, "two streams are named 'pairs'"),
+        ({"streams": [STREAM | {"every": 2}]}, "at least one stream needs every: 1"),
+        ({"streams": [STREAM | {"every": 0}]}, r"stages\.0\.streams\.0\.every"),
+        ({"name": "../up"}, r"stages\.0\.name"),
+        ({"freeze": ["image"], "streams": [STREAM | {"augment": {}}]}, "use views"),
+        ({"views": 2}, "add image to freeze"),
+        ({"train": {"steps": 5, "log_every": 0}}, r"stages\.0\.train\.log_every"),
+        ({"optim": {"warmup": -1}}, r"stages\.0\.optim\.warmup"),
+    ],
+    ids=str,
+)
+def test_a_stage_that_cannot_be_meant_is_refused_before_anything_is_loaded(stage: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        config(**stage)
+
+
+def test_two_stages_need_two_names() -> None:
+    one = json.loads(config().model_dump_json())
+    with pytest.raises(ConfigError, match="two stages are named 'train'"):
+        RunConfig.parse(one | {"stages": [one["stages"][0]] * 2})
+
+
 def test_resume_refuses_other_settings(tmp_path: Path) -> None:
     Run(config(), tmp_path, quiet=True).train()
     with pytest.raises(UsageError, match="has a run already"):
@@ -129,11 +197,56 @@ def test_resume_refuses_other_settings(tmp_path: Path) -> None:
         Run(config(train={"steps": 9}), tmp_path, quiet=True).train(resume=True)
 
 
-def test_two_stages_go_on_from_each_other(tmp_path: Path) -> None:
+def two_stages() -> RunConfig:
     one = json.loads(config().model_dump_json())
     second = json.loads(json.dumps(one["stages"][0])) | {"name": "second", "freeze": ["image", "text"]}
-    both = RunConfig.parse(one | {"stages": [one["stages"][0] | {"name": "first"}, second]})
-    Run(both, tmp_path, quiet=True).train()
+    return RunConfig.parse(one | {"stages": [one["stages"][0] | {"name": "first"}, second]})
+
+
+def test_a_kill_between_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second stage is the same, random numbers too, when it begins in another process than the first ended in."""
+    draws: list[list[float]] = []
+    prepare = Run.prepare
+
+    def noted(run: Run, stage: Any) -> None:
+        draws.append([float(torch.rand(1)), float(np.random.rand()), random.random()])
+        prepare(run, stage)
+
+    fit = Trainer.fit
+
+    def drawing(trainer: Trainer, *, resume: bool = False) -> Any:
+        torch.rand(1), np.random.rand(), random.random()  # as dropout would
+        return fit(trainer, resume=resume)
+
+    monkeypatch.setattr(Trainer, "fit", drawing)
+
+    monkeypatch.setattr(Run, "prepare", noted)
+    Run(two_stages(), tmp_path, quiet=True).train()
+    whole, whole_draws = losses(tmp_path), draws[-1]
+    assert whole_draws != draws[0]
+    shutil.rmtree(tmp_path / "last")
+    with pytest.raises(UsageError, match="has a run already"):  # the first stage would be lost
+        Run(two_stages(), tmp_path, quiet=True).train()
+    (tmp_path / "stages.json").write_text('["first"]')
+    Run(two_stages(), tmp_path, quiet=True).train(resume=True)
+    assert draws[-1] == whole_draws
+    assert losses(tmp_path) == whole
+
+
+def test_a_kill_between_the_renames_is_not_the_end_of_a_run(tmp_path: Path) -> None:
+    Run(config(), tmp_path, quiet=True).train()
+    (tmp_path / "last").rename(tmp_path / ".last.previous")
+    with pytest.raises(UsageError, match="has a run already"):
+        Run(config(), tmp_path, quiet=True).train()
+    (tmp_path / "last").rename(tmp_path / ".last.previous")
+    (tmp_path / "stages.json").unlink()  # the stage was not done yet
+    finished = Run(config(), tmp_path, quiet=True).train(resume=True)
+    assert finished.steps == 5
+    assert len(losses(tmp_path)) == 5
+
+
+def test_two_stages_go_on_from_each_other(tmp_path: Path) -> None:
+    Run(two_stages(), tmp_path, quiet=True).train()
     first = load(tmp_path / "stages" / "first")
     last = load(tmp_path)
     mine, theirs = last.checkpoint.module.state_dict(), first.checkpoint.module.state_dict()  # type: ignore[attr-defined]

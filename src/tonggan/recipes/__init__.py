@@ -24,6 +24,11 @@ def path(name: str) -> Path:
     return _HERE / f"{one_of(name, names(), 'recipe')}.yaml"
 
 
+def show(name: str) -> str:
+    """The text of a recipe."""
+    return path(name).read_text("utf-8")
+
+
 def about(name: str) -> str:
     """The first line of a recipe: what it does."""
     return path(name).read_text("utf-8").splitlines()[0].removeprefix("#").strip()

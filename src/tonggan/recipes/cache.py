@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import os
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +27,7 @@ from tonggan.data.sources import cache_home
 from tonggan.models import DualEncoder
 from tonggan.types import Dropped, MediaError, Row, Text
 
+log = logging.getLogger("tonggan")
 BATCH = 64
 
 
@@ -38,7 +42,8 @@ def image_features(model: LocalModel, rows: Sequence[Row], views: int = 1) -> tu
             pixels_of[row.id] = row.images[0]
         except MediaError as error:
             dropped.append(Dropped(row.id, error.reason))
-    store = _Store("image", {**model.processor.record()["image"], "views": views}, module.image)
+    shape = module.config.image.model_dump(mode="json") if module.config.image is not None else None
+    store = _Store("image", {**model.processor.record()["image"], "views": views, "tower": shape}, module.image)
 
     def read(key: tuple[str, str]) -> np.ndarray | MediaError:
         try:
@@ -98,7 +103,7 @@ def view(picture: PIL.Image.Image, number: int) -> PIL.Image.Image:
 
 
 class _Store:
-    """Features by content on disk, in one file per tower and way of looking."""
+    """Features by content on disk, in one file per tower (its shape and its weights) and way of looking."""
 
     def __init__(self, kind: str, looking: dict[str, object], tower: torch.nn.Module) -> None:
         digest = hashlib.sha256(json.dumps(looking, sort_keys=True, default=str).encode())
@@ -111,8 +116,8 @@ class _Store:
             try:
                 with np.load(self._path) as stored:
                     self._known = dict(zip(stored["keys"].tolist(), torch.from_numpy(stored["values"]), strict=True))
-            except (OSError, ValueError, KeyError):
-                self._known = {}  # a cache that a kill cut off is made again
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                self._known = {}  # a damaged cache is made again
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -128,7 +133,11 @@ class _Store:
         """Keep what is new."""
         if not self._changed:
             return
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".part.npz")
-        np.savez(temporary, keys=np.array(list(self._known)), values=torch.stack(list(self._known.values())).numpy())
-        temporary.replace(self._path)
+        temporary = self._path.with_suffix(f".{os.getpid()}.part.npz")  # another run may be writing the same features
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(temporary, keys=np.array(list(self._known)), values=torch.stack(list(self._known.values())).numpy())
+            temporary.replace(self._path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            log.warning("%s: features could not be kept (%s); they will be computed again next time", self._path, error.strerror)

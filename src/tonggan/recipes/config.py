@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, model_validator
@@ -62,8 +64,8 @@ class StreamConfig(Config):
     name: str = "pairs"
     data: DataConfig
     step: StepConfig = ContrastiveConfig()
-    weight: float = 1.0
-    every: int = 1
+    weight: float = Field(default=1.0, gt=0)
+    every: int = Field(default=1, ge=1)
     exclude_heldout: bool = False
     """Leave out rows of other data that give away what is evaluated: a caption that equals a held-out one, or an English one
     with all its words."""
@@ -74,8 +76,9 @@ class StreamConfig(Config):
 class Stage(Config):
     """One stretch of training: streams, what stays frozen, for how long."""
 
-    name: str = "train"
-    streams: tuple[StreamConfig, ...]
+    name: str = Field(default="train", pattern=r"^\w[\w .-]*$")
+    """Also that of its directory, below the run's; unique in the run."""
+    streams: tuple[StreamConfig, ...] = Field(min_length=1)
     freeze: tuple[str, ...] = ()
     """Parts that stay as they are: image, text, image_head, text_head, or deeper (text.bert)."""
     langs: tuple[str, ...] | None = None
@@ -88,6 +91,18 @@ class Stage(Config):
     """Give the text tower an n-gram part for Chinese before this stage (see models/ngram.py)."""
     train: TrainConfig
     optim: OptimConfig = OptimConfig()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Stage:
+        if twice := _twice(stream.name for stream in self.streams):
+            raise ValueError(f"two streams are named {twice!r}; give each its own name")
+        if min(stream.every for stream in self.streams) > 1:
+            raise ValueError("some updates would have nothing to learn from: at least one stream needs every: 1")
+        if "image" in self.freeze and any(stream.augment for stream in self.streams):
+            raise ValueError("augment changes nothing where the picture tower is frozen and has encoded each picture once; use views")
+        if self.views > 1 and "image" not in self.freeze:
+            raise ValueError("views are encoded by a frozen picture tower: add image to freeze, or use augment")
+        return self
 
 
 class EvaluationConfig(Config):
@@ -104,5 +119,15 @@ class RunConfig(Config):
     about: str = ""
     seed: int = 0
     model: ModelSource
-    stages: tuple[Stage, ...]
+    stages: tuple[Stage, ...] = Field(min_length=1)
     evaluation: EvaluationConfig | None = None
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> RunConfig:
+        if twice := _twice(stage.name for stage in self.stages):
+            raise ValueError(f"two stages are named {twice!r}; give each its own name")
+        return self
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)

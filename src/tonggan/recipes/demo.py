@@ -39,10 +39,10 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, again: boo
     sources.get(name).require()
     config = adaptation(name)
     done = (where / "best" / "config.json").is_file() and (where / "mini" / "best" / "config.json").is_file()
-    if (where / "last").exists() and not done:
-        say(f"An earlier demo in {where} was cut short; going on with it.")
     held = DataConfig(**{**config.evaluation.data.model_dump(), "split": "test"}) if config.evaluation else None
     run = Run(config, where, quiet=False)
+    if run.begun() and not done:
+        say(f"An earlier demo in {where} was cut short; going on with it.")
     assert held is not None
     rows = list(run.rows(held))
     told = Demo(name, rows, attribution=sources.get(name).attribution, onwards=next_steps(where))
@@ -62,7 +62,7 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, again: boo
         told.results["unadapted"] = measure(load(PARTS), rows, ["en"], name)
         say(_line(told.results["unadapted"], "en"))
     with timed("Adapting them: English heads on frozen towers, then Chinese"):
-        finished = run.train(resume=(where / "last").exists()) if not done or again else None
+        finished = run.train(resume=run.begun()) if not done or again else None
         if finished is not None and finished.stopped == "interrupted":
             raise UsageError("stopped; the same command goes on where it was")
     adapted = load(where)
@@ -75,7 +75,7 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, again: boo
     with timed(f"A small model from scratch, given the same time ({budget:.0f} s)"):
         scratch = Run(from_scratch(name, budget / 60), where / "mini", quiet=False)
         if not (where / "mini" / "best" / "config.json").is_file():
-            scratch.train(resume=(where / "mini" / "last").exists())
+            scratch.train(resume=scratch.begun())
         told.results["from scratch"] = measure(load(where / "mini"), rows, ["en"], name)
         say(_line(told.results["from scratch"], "en"))
     for other in ("unadapted", "from scratch"):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import random
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -38,8 +40,9 @@ from tonggan.recipes.cache import image_features, text_features
 from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
 from tonggan.steps.transfer import TextTransferStep, TransferConfig
+from tonggan.train import checkpoint
 from tonggan.train.planner import preflight
-from tonggan.train.trainer import Finished, Stream, Trainer
+from tonggan.train.trainer import Finished, Stream, Trainer, pick_device
 from tonggan.types import Dropped, Identity, Row, Text, TongganError, UsageError
 
 log = logging.getLogger("tonggan")
@@ -94,8 +97,8 @@ class Run:
 
     def local(self) -> LocalModel:
         """The model as it is now, with its verbs."""
-        checkpoint = Checkpoint(self.model, self.model_config, self.processor, UNKNOWN, self.config.name)
-        return LocalModel(checkpoint, next(self.model.parameters()).device)
+        made = Checkpoint(self.model, self.model_config, self.processor, UNKNOWN, self.config.name)
+        return LocalModel(made, next(self.model.parameters()).device)
 
     def save(self, directory: Path) -> None:
         """Write the model with all that `load` needs."""
@@ -132,12 +135,15 @@ class Run:
         file = self.out / "run.yaml"
         if resume:
             self._check_same(file)
-        elif (self.out / "last").exists():
+        elif self.begun():
             raise UsageError(f"{self.out}: has a run already; go on with --resume, or name another --out")
         file.write_text(self.config.to_yaml(), encoding="utf-8")
         done = self._stages_done() if resume else []
         finished: Finished | None = None
         for number, stage in enumerate(self.config.stages):
+            if number:
+                # Else what is drawn here would depend on whether the stage before ran in this process or in one that was killed.
+                _seed(self.config.seed, number)
             self.prepare(stage)
             if stage.name in done:
                 self._take(self._stage_directory(number))
@@ -150,17 +156,33 @@ class Run:
             (self.out / "stages.json").write_text(json.dumps(done), encoding="utf-8")
         return finished or Finished(0, 0.0, None, "done")
 
+    def begun(self) -> bool:
+        """Whether the directory holds a checkpoint of any stage, so that there is something to resume or to lose."""
+        lasts = [self._stage_directory(number) / "last" for number in range(len(self.config.stages))]
+        for last in lasts:
+            checkpoint.settle(last)
+        return any(last.exists() for last in lasts)
+
     def _stage(self, number: int, stage: Stage, *, resume: bool) -> Finished:
         trainer = self.trainer(number, stage)
-        directory = self._stage_directory(number)
-        for stream in trainer.streams:
-            assert isinstance(stream.batches, Loader)
-            for warning in preflight(trainer, stream, stream.batches.largest()).warnings:
-                log.warning("stage %s: %s", stage.name, warning)
-        return trainer.fit(resume=resume and (directory / "last" / "trainer.json").is_file())
+        last = self._stage_directory(number) / "last"
+        checkpoint.settle(last)
+        loaders = [stream.batches for stream in trainer.streams if isinstance(stream.batches, Loader)]
+        try:
+            for stream, loader in zip(trainer.streams, loaders, strict=True):
+                for warning in preflight(trainer, stream, loader.largest()).warnings:
+                    log.warning("stage %s: %s", stage.name, warning)
+            return trainer.fit(resume=resume and (last / checkpoint.STATE).is_file())
+        finally:
+            for loader in loaders:
+                loader.close()
 
     def trainer(self, number: int, stage: Stage) -> Trainer:
         """The trainer of a stage that has been prepared."""
+        device = pick_device(stage.train.device)
+        for model in (self.model, self._teacher):  # before a frozen tower encodes all pictures
+            if model is not None:
+                model.to(device)
         frozen = [self._part(name) for name in stage.freeze]
         for part in frozen:
             part.requires_grad_(False)
@@ -191,6 +213,7 @@ class Run:
 
     def prepare(self, stage: Stage) -> None:
         """What a stage changes before its first update: the text tower's second language, the centring of heads."""
+        self.model.cpu()
         if stage.bilingual and not isinstance(self.model.text, BilingualText):
             self._make_bilingual(stage)
         if any(isinstance(stream.step, TransferConfig) for stream in stage.streams):
@@ -313,6 +336,14 @@ class Run:
             raise UsageError(
                 f"{file}: this run was begun with other settings ({', '.join(names)}); resume with those, or name another --out"
             )
+
+
+def _seed(*words: int) -> None:
+    """Set every global generator."""
+    seed = int(np.random.SeedSequence(words).generate_state(1)[0])
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 @cache
