@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image as Pil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from tonggan.config import ConfigError
 from tonggan.data.augment import Augment, augment
-from tonggan.data.images import ImageProcessing, ImageProcessor, canonical_picture
+from tonggan.data.images import FILTERS, THIN, Filter, ImageProcessing, ImageProcessor, canonical_picture
 from tonggan.data.loader import Loader, LoaderConfig
 from tonggan.data.order import Stream
 from tonggan.data.pairs import PairCollate, keys_of
@@ -52,6 +53,44 @@ def test_as_open_clip(size: tuple[int, int]) -> None:
     left, top = round((scaled[0] - s) / 2.0), round((scaled[1] - s) / 2.0)
     expected = np.asarray(resized.crop((left, top, left + s, top + s))).transpose(2, 0, 1)
     assert np.array_equal(ImageProcessor(ImageProcessing(size=s, rounding="openai"))(picture), expected)
+
+
+@pytest.mark.parametrize("short", [61, 60, 59])
+def test_a_crop_larger_than_the_picture_adds_black(short: int) -> None:
+    """torchvision puts the odd line of black behind, transformers before."""
+    picture, more = Pil.new("RGB", (short, short), "white"), 64 - short
+    columns = {
+        r: ImageProcessor(ImageProcessing(size=short, crop=64, rounding=r))(picture)[0, 32]  # type: ignore[arg-type]
+        for r in ("openai", "transformers")
+    }
+    assert (columns["openai"] == 0).nonzero()[0].tolist() == [*range(more // 2), *range(64 - (more + 1) // 2, 64)]
+    assert (columns["transformers"] == 0).nonzero()[0].tolist() == [*range((more + 1) // 2), *range(64 - more // 2, 64)]
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "hamming", "bicubic", "lanczos"])
+@pytest.mark.parametrize("size", [(2, 90), (90, 2), (3, 700), (1100, 33)])
+@pytest.mark.parametrize(("short", "crop"), [(16, 16), (20, 16), (12, 16)])
+def test_only_the_crop_of_a_thin_picture_is_scaled(size: tuple[int, int], short: int, crop: int, interpolation: Filter) -> None:
+    picture = random_picture(*size)
+    scaled = (short, int(short * size[1] / size[0])) if size[0] <= size[1] else (int(short * size[0] / size[1]), short)
+    assert max(scaled) > THIN * min(scaled)
+    left, top = ((length - crop) // 2 for length in scaled)
+    whole = picture.resize(scaled, FILTERS[interpolation]).crop((left, top, left + crop, top + crop))
+    mine = ImageProcessor(ImageProcessing(size=short, crop=crop, interpolation=interpolation))(picture)
+    assert np.abs(mine.astype(int) - np.asarray(whole).transpose(2, 0, 1).astype(int)).max() <= 1
+
+
+def test_a_thread_of_millions_of_pixels_takes_no_gigabytes() -> None:
+    """Resized whole as CLIP's transform does, this one would take 20 GB."""
+    thread = np.zeros((2_000_000, 1, 3), np.uint8)
+    thread[999_000:1_001_000] = 200
+    assert (ImageProcessor(ImageProcessing(size=32))(Pil.fromarray(thread)) == 200).all()
+
+
+@pytest.mark.parametrize("wrong", [{"size": 0}, {"crop": 0}, {"std": [0, 1, 1]}, {"interpolation": "cubic"}], ids=lambda c: next(iter(c)))
+def test_settings_without_sense_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        ImageProcessing.parse(wrong)
 
 
 def test_the_roundings_differ() -> None:

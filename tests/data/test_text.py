@@ -18,6 +18,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers, trainers
 from transformers import BertTokenizer, CLIPTokenizer
 
+from tonggan.config import ConfigError
 from tonggan.data.text import CLIP_PATTERN, END, START, TextProcessing, Tokenizer, train_bpe
 from tonggan.types import TongganError, UsageError
 
@@ -53,7 +54,10 @@ def vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def simple_tokenizer(text: str, vocab: dict[str, int], merges: list[tuple[str, str]]) -> list[int]:
-    """OpenAI's SimpleTokenizer (as open_clip 3 runs it), step by step: clean, split, bytes as letters, merge by rank."""
+    """OpenAI's SimpleTokenizer step by step: clean, split, bytes as letters, merge by rank.
+
+    open_clip's is the same but for how the special tokens are spelt inside a caption; its own ids are in `test_open_clip.py`.
+    """
     text = html.unescape(html.unescape(ftfy.fix_text(text))).strip()
     text = regex.sub(r"\s+", " ", text).strip().lower()
     letter_of = _letters()
@@ -113,6 +117,17 @@ def test_the_two_cleanings_differ(vocabulary: tuple[dict[str, int], list[tuple[s
     texts = ["schÃ¶n &amp; gut"]
     one, two = (Tokenizer.clip(vocab, merges, TextProcessing(cleaning=c)).encode(texts)[0] for c in ("openai", "none"))  # type: ignore[arg-type]
     assert one != two
+
+
+def test_transformers_names_the_plain_cleaning() -> None:
+    assert TextProcessing.parse({"cleaning": "transformers"}) == TextProcessing(cleaning="none")
+
+
+def test_settings_without_sense_are_refused() -> None:
+    with pytest.raises(ConfigError, match="pad_to=10 is less than max_length=77"):
+        TextProcessing.parse({"pad_to": 10})
+    with pytest.raises(UsageError, match="special tokens alone take 2"):
+        train_bpe(CAPTIONS, 320, max_length=1)
 
 
 def test_wordpiece_is_transformers_bert(tmp_path: Path) -> None:

@@ -98,7 +98,10 @@ class ImageProcessor:
 def _scaled_crop(
     picture: PIL.Image.Image, scaled: tuple[int, int], crop: tuple[int, int, int, int], resample: PIL.Image.Resampling
 ) -> PIL.Image.Image:
-    """`picture.resize(scaled).crop(crop)` (within 1 of 255), but the rest of the resized picture never exists."""
+    """`picture.resize(scaled).crop(crop)`, but the rest of the resized picture never exists.
+
+    Equal within 1 of 255 for the smooth filters; `nearest` and `box` may take the other of two pixels where they fall just between.
+    """
     left, top = max(crop[0], 0), max(crop[1], 0)
     right, bottom = min(crop[2], scaled[0]), min(crop[3], scaled[1])
     wide, high = picture.width / scaled[0], picture.height / scaled[1]
