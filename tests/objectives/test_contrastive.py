@@ -8,14 +8,14 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
 from tonggan.objectives import contrastive
-from tonggan.objectives.contrastive import alignment, info_nce, nt_xent, one_way, sigmoid
+from tonggan.objectives.contrastive import Objective, alignment, info_nce, nt_xent, one_way, sigmoid, top1
 from tonggan.objectives.positives import positives, target_entropy, targets
 
 
@@ -184,6 +184,135 @@ def test_floor_is_reached_in_the_limit() -> None:
     corners = torch.eye(4)[ids]
     found = info_nce(corners, corners, log(1000), keys=ids[:, None], max_scale=1e9)
     assert float(found.loss) == pytest.approx(found.floor, abs=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.05, 0.3])
+def test_smoothed_floor_is_reached_where_softmax_is_the_target(smoothing: float) -> None:
+    n = 6
+    on, off = 1 - smoothing + smoothing / n, smoothing / n
+    found = info_nce(torch.eye(n), torch.eye(n), log(math.log(on / off)), label_smoothing=smoothing)
+    assert float(found.loss) == pytest.approx(found.floor, abs=1e-12)
+
+
+def random_keys(n: int, seed: int) -> Tensor:
+    return torch.randint(0, n, (n, 2), generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 1000), n=st.integers(3, 12))
+def test_invariants_of_the_others(seed: int, n: int) -> None:
+    torch.set_default_dtype(torch.float64)
+    a, b, keys = unit(n, seed=seed), unit(n, seed=seed + 1), random_keys(n, seed)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    bias = torch.tensor([-4.0])
+
+    def every(a: Tensor, b: Tensor, keys: Tensor) -> list[Objective]:
+        plain = [sigmoid(a, b, log(10), bias, keys=keys), nt_xent(a, b, 0.2), alignment(a, b)]
+        return [*plain, *(one_way(a, b, log(10), denominator=d) for d in ("all", "negatives"))]  # type: ignore[arg-type]
+
+    found, shuffled, swapped = every(a, b, keys), every(a[order], b[order], keys[order]), every(b, a, keys)
+    for mine, theirs in zip(found, shuffled, strict=True):
+        assert float(theirs.loss) == pytest.approx(float(mine.loss))
+        assert float(mine.loss) >= mine.floor
+    for mine, theirs in zip(found[:3], swapped[:3], strict=True):  # one direction is not the other
+        assert float(theirs.loss) == pytest.approx(float(mine.loss))
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 1000), n=st.integers(3, 12))
+def test_collapsed_embeddings_are_at_chance(seed: int, n: int) -> None:
+    torch.set_default_dtype(torch.float64)
+    same, keys = torch.ones(n, 4) / 2, random_keys(n, seed)
+    assert float(info_nce(same, same, log(50)).loss) == pytest.approx(math.log(n))
+    assert float(nt_xent(same, same).loss) == pytest.approx(math.log(2 * n - 1))
+    for denominator, candidates in (("all", n), ("negatives", n - 1)):
+        found = one_way(same, same, log(50), denominator=denominator)  # type: ignore[arg-type]
+        assert float(found.loss) == pytest.approx(found.chance) == pytest.approx(math.log(candidates))
+    # The best constant answer to SigLIP's questions is the share of pairs that are positive; other biases are worse.
+    share = float((positives(keys, keys) | torch.eye(n, dtype=torch.bool)).double().mean())
+    if share < 1:
+        best = math.log(share / (1 - share)) - 10
+        for bias in (best - 0.5, best, best + 0.5):
+            found = sigmoid(same, same, log(10), torch.tensor([bias]), keys=keys)
+            assert float(found.loss) >= found.chance - 1e-9
+            assert (float(found.loss) == pytest.approx(found.chance)) == (bias == best)
+
+
+def test_one_way_averages_over_an_anchors_positives() -> None:
+    """With keys: each positive against the negatives, other positives in no denominator; written out with loops."""
+    ids, a, b = [1, 2, 1, 3], unit(4), unit(4, seed=1)
+    total = 0.0
+    for i in range(4):
+        below = sum(math.exp(float(a[i] @ b[j]) * 10) for j in range(4) if ids[j] != ids[i])
+        terms = [math.exp(float(a[i] @ b[j]) * 10) for j in range(4) if ids[j] == ids[i]]
+        total -= sum(math.log(t / (t + below)) for t in terms) / len(terms)
+    assert float(one_way(a, b, log(10), keys=torch.tensor(ids)[:, None]).loss) == pytest.approx(total / 4)
+
+
+def test_beyond_the_ceiling_the_scale_has_no_gradient() -> None:
+    a, b = unit(4), unit(4, seed=1)
+    for value, moves in ((99.0, True), (101.0, False)):
+        for tile in (None, 2):
+            t = log(value).requires_grad_()
+            found = info_nce(a, b, t, tile=tile).loss
+            found.backward()
+            assert t.grad is not None
+            assert bool(t.grad.abs() > 0) == moves
+            at_most = info_nce(a, b, log(min(value, 100.0)), tile=tile).loss
+            assert float(found.detach()) == pytest.approx(float(at_most))
+
+
+@pytest.mark.parametrize("tile", [1, 4, 100])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_top1_against_a_loop(keyed: bool, tile: int) -> None:
+    a, b = unit(23), unit(23, seed=1)
+    keys = random_keys(23, 0) if keyed else torch.zeros(23, 1, dtype=torch.long)
+    positive = positives(keys, keys) | torch.eye(23, dtype=torch.bool)
+    cosines = a @ b.T
+    by_row = [bool(positive[i, cosines[i].argmax()]) for i in range(23)]
+    by_column = [bool(positive[cosines[:, j].argmax(), j]) for j in range(23)]
+    found = top1(a, b, keys=keys if keyed else None, tile=tile)
+    assert found == pytest.approx((sum(by_row) / 23, sum(by_column) / 23))
+
+
+def test_top1_is_pessimistic_about_ties() -> None:
+    same = torch.ones(5, 4) / 2
+    assert top1(same, same) == (0.0, 0.0)
+    assert top1(torch.eye(5), torch.eye(5)) == (1.0, 1.0)
+    twice = torch.eye(4)[[0, 0, 1, 2]]
+    assert top1(twice, twice) == (0.5, 0.5)
+    assert top1(twice, twice, keys=torch.tensor([[1], [1], [2], [3]])) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("tile", [None, 5])
+@pytest.mark.parametrize("kind", ["infonce", "sigmoid"])
+def test_autocast_changes_nothing(kind: str, tile: int | None) -> None:
+    """Where the towers compute in bf16 the loss and its gradients are still single precision, backward inside autocast too."""
+    torch.set_default_dtype(torch.float32)
+    results = []
+    for enabled in (False, True):
+        a, b = unit(12).requires_grad_(), unit(12, seed=1).requires_grad_()
+        t, bias = log(80).requires_grad_(), torch.tensor([-5.0]).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found = info_nce(a, b, t, tile=tile) if kind == "infonce" else sigmoid(a, b, t, bias, tile=tile)
+            if tile:
+                found.loss.backward()
+        if not tile:
+            found.loss.backward()
+        results.append([found.loss.detach(), a.grad, b.grad, t.grad])
+    for off, on in zip(*results, strict=True):
+        assert off is not None and on is not None
+        assert torch.equal(off, on)
+
+
+def test_half_precision_embeddings_give_a_single_precision_loss() -> None:
+    torch.set_default_dtype(torch.float32)
+    a, b = unit(12).bfloat16().requires_grad_(), unit(12, seed=1).bfloat16()
+    found = info_nce(a, b, log(80), tile=4)
+    found.loss.backward()
+    assert found.loss.dtype == torch.float32
+    assert a.grad is not None and a.grad.dtype == torch.bfloat16
+    assert float(found.loss.detach()) == pytest.approx(float(info_nce(a.detach().float(), b.float(), log(80)).loss), rel=1e-6)
 
 
 def test_target_rows_sum_to_one() -> None:

@@ -8,11 +8,13 @@ import math
 import pytest
 import torch
 
+from tonggan.config import ConfigError
 from tonggan.models import DualEncoder, presets
 from tonggan.steps.base import CoupledStep
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
 from tonggan.steps.transfer import TextTransferStep, TransferConfig
 from tonggan.tensors import Batch, pad
+from tonggan.train.gradcache import cached_backward
 
 
 @pytest.fixture
@@ -47,6 +49,55 @@ def test_report_has_what_is_needed_to_read_the_loss(model: DualEncoder) -> None:
     assert report["floor"] == pytest.approx(2 * math.log(2) / 6)
     assert report["scale"] == pytest.approx(1 / 0.07, rel=1e-4)
     assert {"loss", "alignment"} <= set(report)
+    assert 0 <= report["i2t_top1"] <= 1
+    assert 0 <= report["t2i_top1"] <= 1
+
+
+def test_one_batch_is_learnt_by_heart(model: DualEncoder) -> None:
+    """On towers' outputs, so that only the heads learn; to the floor that two rows of one group leave."""
+    assert model.image is not None and model.text is not None
+    keys = batch().keys
+    data = Batch(
+        ids=tuple("abcdef"), image_features=torch.randn(6, model.image.width), text_features=torch.randn(6, model.text.width), keys=keys
+    )
+    step = ContrastiveStep(model, ContrastiveConfig())
+    adam = torch.optim.Adam([*model.image_head.parameters(), *model.text_head.parameters(), model.log_scale], lr=1e-2)
+    for _ in range(25):
+        adam.zero_grad()
+        step(data).loss.backward()
+        adam.step()
+    report = step(data).report
+    assert report["floor"] <= report["loss"] < report["floor"] + 0.05
+    assert report["i2t_top1"] == report["t2i_top1"] == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"objective": "sigmoid", "label_smoothing": 0.1},
+        {"denominator": "negatives"},
+        {"objective": "one_way", "tile": 64},
+        {"label_smoothing": 1.0},
+        {"tile": 0},
+        {"alignment": -1.0},
+    ],
+)
+def test_a_setting_without_effect_or_sense_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=list(wrong)[-1]):
+        ContrastiveConfig.parse(wrong)
+
+
+@pytest.mark.parametrize("config", [{"tile": 4}, {"objective": "one_way", "denominator": "negatives", "alignment": 1.0}])
+def test_gradcache_gives_the_plain_gradient_of_a_real_model(model: DualEncoder, config: dict[str, object]) -> None:
+    step, data = ContrastiveStep(model, ContrastiveConfig.parse(config)), batch()
+    step(data).loss.backward()
+    plain = {name: p.grad.clone() for name, p in step.named_parameters() if p.grad is not None}
+    step.zero_grad()
+    cached_backward(step, data, 4)
+    for name, p in step.named_parameters():
+        if name in plain:
+            assert p.grad is not None, name
+            torch.testing.assert_close(p.grad, plain[name], atol=1e-5, rtol=1e-4)
 
 
 def test_without_multi_positives_keys_are_ignored(model: DualEncoder) -> None:
@@ -90,3 +141,28 @@ def test_transfer_draws_the_student_to_the_teacher(model: DualEncoder) -> None:
         adam.step()
     assert step(data).report["cosine"] > max(0.9, first)
     assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_transfer_with_contrast_to_teacher_and_pictures(model: DualEncoder) -> None:
+    student, data = DualEncoder(presets()["mini"]), batch()
+    assert data.tokens is not None and data.pixels is not None
+    with torch.no_grad():
+        seen, read = model.image_features(data.pixels), model.text_features(data.tokens)
+    whole = Batch(ids=data.ids, tokens=data.tokens, text_features=read, image_features=seen, keys=data.keys)
+    step = TextTransferStep(student, model, TransferConfig(contrast_teacher=0.5, contrast_pictures=2.0))
+    report = step(whole).report
+    distance = (2 - 2 * report["cosine"]) / student.dim
+    assert report["loss"] == pytest.approx(distance + 0.5 * report["contrast_teacher"] + 2 * report["contrast_image"], rel=1e-5)
+    cached_backward(step, whole, 4)
+    assert student.log_scale.grad is not None and float(student.log_scale.grad.abs()) > 0
+    with pytest.raises(ValueError, match="pictures"):
+        step(Batch(ids=data.ids, tokens=data.tokens, text_features=read))
+
+
+@pytest.mark.parametrize("distance", ["mse", "cosine"])
+def test_distance_to_the_teacher(model: DualEncoder, distance: str) -> None:
+    """AltCLIP's mean squared error over the vector's elements, and 1 - cos."""
+    text, aim = torch.nn.functional.normalize(torch.randn(2, 5, model.dim), dim=-1)
+    step = TextTransferStep(DualEncoder(presets()["mini"]), model, TransferConfig.parse({"distance": distance}))
+    expected = torch.nn.functional.mse_loss(text, aim) if distance == "mse" else 1 - torch.nn.functional.cosine_similarity(text, aim).mean()
+    assert float(step.couple({"text": text, "teacher": aim}, None).loss) == pytest.approx(float(expected), rel=1e-5)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +89,98 @@ def test_never_encodes_more_than_a_part() -> None:
     cached_backward(step, batch(), 6)
     assert max(step.seen) == 6
     assert sum(step.seen) == 2 * 23
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_precision(dtype: torch.dtype) -> None:
+    step, data = Toy(dropout=0.0).to(dtype), batch(64)
+    assert data.image_features is not None and data.text_features is not None
+    data = replace(data, image_features=data.image_features.to(dtype), text_features=data.text_features.to(dtype))
+    step.couple(step.encode(data), data.keys).loss.backward()
+    expected = [p.grad.clone() for p in step.parameters() if p.grad is not None]
+    step.zero_grad()
+    cached_backward(step, data, 7)
+    for p, plain in zip(step.parameters(), expected, strict=True):
+        assert p.grad is not None and p.grad.dtype == dtype
+        assert float((p.grad - plain).abs().max() / plain.abs().max()) < (1e-5 if dtype == torch.float32 else 1e-10)
+
+
+def test_the_scale_gets_its_gradient_once() -> None:
+    """The usual accumulation, one loss per part against the others' fixed representations, gives it as many times as there are parts."""
+    step, data = Toy(dropout=0.0), batch(24)
+    step.couple(step.encode(data), data.keys).loss.backward()
+    whole = float(step.log_scale.grad)  # type: ignore[arg-type]
+    feature = step.a[0].weight.grad.clone()  # type: ignore[union-attr, operator]
+    step.zero_grad()
+    with torch.no_grad():
+        fixed = step.encode(data)
+    for start in range(0, 24, 6):
+        mine = step.encode(data.slice(start, start + 6))
+        joined = {name: torch.cat([fixed[name][:start], mine[name], fixed[name][start + 6 :]]) for name in mine}
+        step.couple(joined, data.keys).loss.backward()
+    assert torch.allclose(step.a[0].weight.grad, feature)  # type: ignore[union-attr, arg-type]
+    assert float(step.log_scale.grad) / whole == pytest.approx(4)  # type: ignore[arg-type]
+    step.zero_grad()
+    cached_backward(step, data, 6)
+    assert float(step.log_scale.grad) / whole == pytest.approx(1)  # type: ignore[arg-type]
+
+
+def test_memory_is_that_of_a_part() -> None:
+    """Bytes that autograd holds at one time, counted as tensors are saved and freed."""
+
+    class Held:
+        now = most = 0
+
+        def __init__(self, tensor: Tensor) -> None:
+            self.tensor = tensor
+            self.bytes = tensor.numel() * tensor.element_size()
+            Held.now += self.bytes
+            Held.most = max(Held.most, Held.now)
+
+        def __del__(self) -> None:
+            Held.now -= self.bytes
+
+    def most(run: Callable[[], object]) -> int:
+        Held.now = Held.most = 0
+        with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+            run()
+        return Held.most
+
+    def widen(step: Toy) -> Toy:
+        step.a = nn.Sequential(*[nn.Sequential(nn.Linear(6, 256), nn.GELU(), nn.Linear(256, 6)) for _ in range(4)], nn.Linear(6, 5))
+        return step
+
+    step, data = widen(Toy()), batch(128)
+    plain = most(lambda: step.couple(step.encode(data), data.keys).loss.backward())
+    cached = most(lambda: cached_backward(step, data, 8))
+    assert cached < plain / 4
+    assert most(lambda: cached_backward(step, data, 128)) > plain / 2  # the count itself sees activations
+
+
+def test_all_parts_but_the_last_are_quiet() -> None:
+    step, data, entered = Toy(), batch(), []
+
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        entered.append(len(step.seen))
+        yield
+        entered.append(len(step.seen))
+
+    cached_backward(step, data, 6, quiet=quiet)
+    assert entered == [4, 5, 5, 6, 6, 7]  # after four encodings without a graph; the eighth, the last part's, is outside
+
+
+def test_a_frozen_tower_gets_no_gradient() -> None:
+    step, data = Toy(dropout=0.0), batch()
+    step.b.requires_grad_(False)
+    cached_backward(step, data, 6)
+    assert all(p.grad is None for p in step.b.parameters())
+    assert all(p.grad is not None for p in step.a.parameters())
+
+
+def test_a_part_has_at_least_one_row() -> None:
+    with pytest.raises(ValueError, match="micro"):
+        cached_backward(Toy(), batch(), 0)
 
 
 def test_gradients_add_up() -> None:

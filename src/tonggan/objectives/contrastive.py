@@ -75,7 +75,7 @@ def info_nce(
         # Keys are the same on both sides, so the positives are symmetric and one matrix of targets serves both directions.
         loss = (F.cross_entropy(logits, aims) + F.cross_entropy(logits.T, aims)) / 2
         counts = positive.sum(dim=1)
-    floor = float(ranks.sum(target_entropy(counts.float(), n, label_smoothing).sum())) / n
+    floor = float(ranks.sum(target_entropy(counts.to(a.dtype), n, label_smoothing).sum())) / n
     return Objective(loss, floor, math.log(n))
 
 
@@ -137,7 +137,7 @@ def one_way(
         raise ValueError("an anchor has no negative in this batch: every candidate shares a key with it")
     bottom = negatives if denominator == "negatives" else torch.logaddexp(logits, negatives)
     loss = ((bottom - logits) * positive).sum(dim=1) / counts
-    others = (n - counts).float()
+    others = (n - counts).to(logits.dtype)
     chance = float((others if denominator == "negatives" else others + 1).log().mean())
     return Objective(loss.mean(), -math.inf if denominator == "negatives" else 0.0, chance)
 

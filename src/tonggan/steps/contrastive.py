@@ -6,19 +6,21 @@ Shape letters: B rows, D dim of the common space, K kinds of key.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal, Self, TypeAlias
 
 import torch
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.models.dual_encoder import DualEncoder
-from tonggan.objectives.contrastive import Objective, alignment, info_nce, one_way, scale, sigmoid
+from tonggan.objectives.contrastive import Objective, alignment, info_nce, one_way, scale, sigmoid, top1
 from tonggan.tensors import Batch, StepOutput
 
 TILE_FROM = 2048
 """From this batch on the tiled form is used by itself: below, a matrix of 16 MB costs less than computing it twice."""
 TILE = 512
+Weight: TypeAlias = Annotated[float, Field(ge=0)]
 
 
 class ContrastiveConfig(Config):
@@ -27,15 +29,28 @@ class ContrastiveConfig(Config):
     kind: Literal["contrastive"] = "contrastive"
     objective: Literal["infonce", "sigmoid", "one_way"] = "infonce"
     denominator: Literal["all", "negatives"] = "all"
-    """For `one_way` only."""
-    label_smoothing: float = 0.0
+    """For `one_way` only: whether the positive itself is in the denominator."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    """For `infonce` only."""
     multi_positives: bool = True
     """Rows that share a group, a picture or a caption are positives of each other; off, they are taken for negatives."""
-    alignment: float = 0.0
+    alignment: Weight = 0.0
     """Weight of the alignment term (Wang and Isola 2020)."""
-    anchor: float = 0.0
+    anchor: Weight = 0.0
     """Weight of the squared distance of heads' `anchored` weights from their start (Li et al. 2018, L2-SP)."""
-    tile: int | Literal["auto"] | None = "auto"
+    tile: PositiveInt | Literal["auto"] | None = "auto"
+    """Rows of the similarity matrix at a time, for `infonce` and `sigmoid`; None: the whole matrix; auto: tiles for large batches."""
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        idle = {
+            "label_smoothing": self.label_smoothing != 0 and self.objective != "infonce",
+            "denominator": self.denominator != "all" and self.objective != "one_way",
+            "tile": isinstance(self.tile, int) and self.objective == "one_way",
+        }
+        if found := [name for name, useless in idle.items() if useless]:
+            raise ValueError(f"objective {self.objective} has no {' and no '.join(found)}")
+        return self
 
 
 class ContrastiveStep(nn.Module):
@@ -63,11 +78,13 @@ class ContrastiveStep(nn.Module):
         }
 
     def couple(self, reps: dict[str, Tensor], keys: Tensor | None) -> StepOutput:
-        """The objective over all pairs of the batch."""
+        """The objective over all pairs of the batch. `i2t_top1` and `t2i_top1` are the shares of pictures and of texts whose nearest
+        row in the batch is a positive by its keys, whether or not the objective uses them."""
         image, text = reps["image"], reps["text"]
         found = self._objective(image, text, keys if self.config.multi_positives else None)
         loss = found.loss
         report = {"loss": float(found.loss.detach()), "floor": found.floor, "chance": found.chance}
+        report["i2t_top1"], report["t2i_top1"] = top1(image, text, keys=keys)
         if self.config.alignment:
             term = alignment(image, text)
             loss = loss + self.config.alignment * term.loss

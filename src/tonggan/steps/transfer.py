@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.models.dual_encoder import DualEncoder
-from tonggan.objectives.contrastive import info_nce
+from tonggan.objectives.contrastive import alignment, info_nce
+from tonggan.steps.contrastive import Weight
 from tonggan.tensors import Batch, StepOutput
 
 
@@ -24,9 +25,9 @@ class TransferConfig(Config):
 
     kind: Literal["transfer"] = "transfer"
     distance: Literal["mse", "cosine"] = "mse"
-    contrast_pictures: float = 0.0
+    contrast_pictures: Weight = 0.0
     """Weight of a contrastive term between the student's texts and the (frozen) pictures, where the batch has them."""
-    contrast_teacher: float = 0.0
+    contrast_teacher: Weight = 0.0
     """Weight of a contrastive term between the student's texts and the teacher's."""
 
 
@@ -61,7 +62,7 @@ class TextTransferStep(nn.Module):
     def couple(self, reps: dict[str, Tensor], keys: Tensor | None) -> StepOutput:
         """Distance to the teacher, and the contrastive terms that are asked for."""
         text, aim = reps["text"], reps["teacher"]
-        squared = (text - aim).square().sum(dim=1).mean()
+        squared = alignment(text, aim).loss
         # For unit vectors the squared distance is 2 - 2 cos: both are reported as the paper has them.
         distance = squared / text.shape[1] if self.config.distance == "mse" else squared / 2
         loss = distance
