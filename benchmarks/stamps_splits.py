@@ -34,7 +34,7 @@ def main(seeds: range = range(5)) -> None:
     table: dict[str, list[list[float]]] = {"unadapted en": [], "adapted en": [], "en, pictures with both": [], "zh, pictures with both": []}
     significant, seconds = [], []
     for seed in seeds:
-        changes = [f"evaluation.data.protocol_seed={seed}", "stages.0.train.eval_every=150", "stages.1.train.eval_every=50"]
+        changes = [f"evaluation.data.protocol_seed={seed}", "stages.0.train.eval_every=150"]
         changes += [f"stages.0.streams.0.data.protocol_seed={seed}", f"stages.1.streams.0.data.protocol_seed={seed}", *sys.argv[1:]]
         config = RunConfig.read(recipes.path("adapt-stamps"), changes)
         where = OUT / str(seed)

@@ -12,7 +12,7 @@ extras = ["transformers", "lancedb", "fastapi", "gradio", "matplotlib", "openpyx
 found = [name for name in extras if importlib.util.find_spec(name)]
 assert not found, f"not the core alone: {found}"
 PY
-"$tonggan" train quickstart --out "$where/run" --limit 200 stages.0.steps=12
+"$tonggan" train quickstart --out "$where/run" --limit 200 stages.0.train.steps=12
 "$tonggan" eval "$where/run" --data scenes --limit 60
 "$tonggan" embed "$where/run" "一个红色的圆形" "a red circle" --json >"$where/vectors.json"
 "$where/venv/bin/python" -c "import json,sys; v=json.load(open(sys.argv[1])); assert len(v['items']) == 2 and v['dim'] > 0" "$where/vectors.json"

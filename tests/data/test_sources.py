@@ -82,6 +82,17 @@ def test_load_of_one_split_gives_that_split():
     assert {row.split for row in sources.load("scenes", split="test", n=200)} == {"test"}
 
 
+def test_a_stamp_with_letters_is_the_same_on_every_machine(tmp_path: Path):
+    """A drawing is preferred to its PNG, but not one whose letters depend on the fonts that are installed."""
+    pytest.importorskip("resvg_py", reason="drawing needs the extra 'files'")
+    for name, inside in (("square", ""), ("euro", "<text>€</text>")):
+        (tmp_path / f"{name}.txt").write_text(name)
+        (tmp_path / f"{name}.svg").write_text(SVG.format(inside))
+        PIL.Image.new("RGB", (4, 4), "blue").save(tmp_path / f"{name}.png")
+    rows = {row.texts[0].text: row.meta["original"] for row in Stamps(tmp_path).rows(size=16)}
+    assert {name: Path(original).suffix for name, original in rows.items()} == {"square": ".svg", "euro": ".png"}
+
+
 # ------------------------------------------------------------------------------------- the package clients
 
 

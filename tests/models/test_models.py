@@ -145,8 +145,40 @@ def test_ngrams_sum_singles_and_pairs_without_the_special_tokens() -> None:
     assert found[0, 0] == found[1, 0]
     longer = pad([[1, 10, 11, 2], [1, 10, 2], [1, 3, 4, 5, 6, 7, 2]])
     assert torch.allclose(tower(longer)[:2], tower(pad([[1, 10, 11, 2], [1, 10, 2]])))
+    assert torch.allclose(tower(longer).norm(dim=1), torch.ones(3), atol=1e-5)
     tower.fit_rarity(pad([[1, 10, 11, 2], [1, 10, 12, 2]]))
     assert tower.weight_of[found[0, 0]] < tower.weight_of[found[0, 1]], "what occurs everywhere counts less"
+
+
+def test_ngrams_in_closed_form_are_ridge_regression() -> None:
+    """Against the primal normal equations of scikit-learn's Ridge, weights included."""
+    from sklearn.linear_model import Ridge
+
+    torch.manual_seed(0)
+    tower, tokens = NgramText(64, 3).double(), pad([[1, *torch.randint(5, 20, (1 + i % 3,)).tolist(), 2] for i in range(12)])
+    aims, weights = torch.randn(12, 3, dtype=torch.float64), torch.rand(12, dtype=torch.float64) + 0.5
+    found, real = tower.grams(tokens)
+    x = torch.zeros(12, 64, dtype=torch.float64)
+    values = (real / real.sum(1, keepdim=True).sqrt()).double()
+    x.scatter_add_(1, found, values)
+    tower.solve(tokens, aims, 0.3, weights)
+    expected = Ridge(alpha=0.3, fit_intercept=False).fit(x.numpy(), aims.numpy(), sample_weight=weights.numpy()).coef_.T
+    assert torch.allclose(tower.table.detach(), torch.from_numpy(expected), atol=1e-8)
+
+
+def test_a_centred_head_sees_exactly_the_direction_of_the_ngrams() -> None:
+    torch.manual_seed(0)
+    tower, head = NgramText(100, 6), CentredHead(6, 6, dropout=0.0).eval()
+    head.fit(torch.randn(40, 6) + 1)
+    tower.origin.copy_(head.centre.mean)
+    with torch.no_grad():
+        tower.table.normal_()
+        tokens = pad([[1, 10, 11, 2], [1, 12, 2]])
+        origin = tower.origin.clone()
+        seen = F.normalize(head(tower(tokens)), dim=1)
+        tower.origin.zero_()
+        assert torch.allclose(seen, tower(tokens), atol=1e-5)
+        tower.origin.copy_(origin)
 
 
 def test_bilingual_sends_each_text_to_its_tower() -> None:

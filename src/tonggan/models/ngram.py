@@ -23,10 +23,13 @@ from tonggan.tensors import Hidden, Tokens
 class NgramText(nn.Module):
     """A table with a row per token and per (hashed) pair of neighbours; a text is the sum of its rows, rare ones counting more.
 
-    The first and the last token (the special ones) do not count.
+    The first and the last token (the special ones) do not count. The sum gives a direction; the text is the point of the unit
+    sphere that lies in it, seen from `origin`. With the centre of a teacher's sentence vectors as origin, a centred head sees
+    that direction exactly.
     """
 
     weight_of: Tensor
+    origin: Tensor
     decayed = ("table",)
 
     def __init__(self, rows: int, width: int) -> None:
@@ -35,6 +38,7 @@ class NgramText(nn.Module):
         # Near zero, not zero: the direction of a zero vector has no gradient that an optimiser could use.
         self.table = nn.Parameter(torch.randn(rows, width) * 1e-4)
         self.register_buffer("weight_of", torch.ones(rows))
+        self.register_buffer("origin", torch.zeros(width))
 
     def grams(self, tokens: Tokens) -> tuple[Int[Tensor, "B G"], Bool[Tensor, "B G"]]:
         """Table rows of every n-gram, and which of them are real (not padding, not special)."""
@@ -58,7 +62,26 @@ class NgramText(nn.Module):
         found, real = self.grams(tokens)
         weights = self.weight_of[found] * real
         weights = weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        return F.embedding_bag(found, self.table, per_sample_weights=weights, mode="sum")
+        way = F.normalize(F.embedding_bag(found, self.table, per_sample_weights=weights, mode="sum"), dim=1)
+        along = way @ self.origin
+        reach = (along.square() + 1 - self.origin.square().sum()).clamp(min=0).sqrt() - along
+        return self.origin + reach[:, None] * way
+
+    @torch.no_grad()
+    def solve(self, tokens: Tokens, aims: Float[Tensor, "N D"], ridge: float, weights: Float[Tensor, "N"]) -> None:
+        """Set the table by ridge regression from n-grams to the directions `aims`; pairs count by their `weights`.
+
+        In closed form over pairs, not n-grams (there are more of those): table = Xᵀ (X Xᵀ + ridge / weights)⁻¹ aims. Unlike an adaptive
+        optimiser, which moves a row seen once as far as one seen a hundred times, this shares what is explained among n-grams.
+        """
+        found, real = self.grams(tokens)
+        values = self.weight_of[found] * real
+        values = values / values.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        used, column = found.unique(return_inverse=True)
+        x = values.new_zeros(len(found), len(used)).scatter_add_(1, column, values)
+        kernel = x @ x.T
+        kernel.diagonal().add_(ridge / weights)
+        self.table.zero_().index_copy_(0, used, x.T @ torch.linalg.solve(kernel, aims))
 
 
 class BilingualTextConfig(Config):

@@ -89,6 +89,8 @@ class Stage(Config):
     """Fit centred heads to the training set before the first update."""
     bilingual: bool = False
     """Give the text tower an n-gram part for Chinese before this stage (see models/ngram.py)."""
+    ridge: float | None = None
+    """With `bilingual`: set the n-gram part in closed form from the transfer streams' pairs before training."""
     train: TrainConfig
     optim: OptimConfig = OptimConfig()
 

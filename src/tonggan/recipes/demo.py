@@ -103,7 +103,7 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, again: boo
 
 def adaptation(source: str) -> RunConfig:
     """The recipe adapt-stamps, on whichever source is here, with two views and one look at the validation set per stage."""
-    changes = ["name=demo", "stages.0.views=2", "stages.0.train.eval_every=150", "stages.1.train.eval_every=100"]
+    changes = ["name=demo", "stages.0.views=2", "stages.0.train.eval_every=150"]
     data = json.loads(json.dumps(RunConfig.read(recipes.path("adapt-stamps")).model_dump(mode="json")))
     data = override(data, changes)
     if source != "stamps":

@@ -34,6 +34,7 @@ from tonggan.data.text import train_bpe
 from tonggan.evaluate import retrieval
 from tonggan.hub.read import Checkpoint
 from tonggan.models import DualEncoder, DualEncoderConfig, build, presets
+from tonggan.models.conse import Centre
 from tonggan.models.ngram import BilingualText, BilingualTextConfig
 from tonggan.models.towers import Bert
 from tonggan.recipes.cache import image_features, text_features
@@ -218,6 +219,8 @@ class Run:
             self._make_bilingual(stage)
         if any(isinstance(stream.step, TransferConfig) for stream in stage.streams):
             self._teacher = copy.deepcopy(self.model)
+        if stage.ridge is not None:
+            self._solve(stage, stage.ridge)
         if stage.centre:
             rows = [row for stream in stage.streams for row in self.rows(stream.data)]
             pictures, _ = image_features(self.local(), rows, stage.views)
@@ -239,10 +242,29 @@ class Run:
         tower.bert = bert
         tower.is_han[torch.tensor(wider.han_ids())] = True
         tower.ngrams.fit_rarity(Processor(None, wider).tokens(chinese))
+        centre = getattr(self.model.text_head, "centre", None)
+        if centre is not None:
+            tower.ngrams.origin.copy_(centre.mean)
         self.model.text = tower
         self.model_config = self.model_config.model_copy(update={"text": config})
         self.model.config = self.model_config
         self.processor = Processor(self.processor.image, wider)
+
+    def _solve(self, stage: Stage, ridge: float) -> None:
+        """The n-gram tower in closed form: from the Chinese captions to where the teacher's English ones lie, seen from its centre."""
+        tower, centre = self.model.text, getattr(self.model.text_head, "centre", None)
+        if not isinstance(tower, BilingualText) or not isinstance(centre, Centre):
+            raise UsageError(f"stage {stage.name}: ridge needs bilingual, and a centred text head")
+        pairs: list[tuple[str, str, float]] = []
+        for stream in stage.streams:
+            rows = self.rows(stream.data)
+            for i in self._telling_nothing(rows) if stream.exclude_heldout else range(len(rows)):
+                english = [t.text for t in rows[i].texts if t.lang == "en"]
+                pairs += [(t.text, english[0], stream.weight) for t in rows[i].texts if t.lang == "zh" and english]
+        taught = text_features(self.local(), {str(i): Text(en) for i, (_, en, _) in enumerate(pairs)})
+        aims = nn.functional.normalize(centre(torch.stack([taught[str(i)] for i in range(len(pairs))])), dim=1)
+        weights = torch.tensor([weight for _, _, weight in pairs])
+        tower.ngrams.solve(self.processor.tokens([zh for zh, _, _ in pairs]), aims, ridge, weights)
 
     def _stream(self, stage: Stage, stream: StreamConfig) -> Stream:
         rows = self.rows(stream.data)

@@ -157,6 +157,8 @@ class Trainer:
                         saved = time.monotonic()
                     if stopped != "done":
                         break
+            if self.step == 0 and self._evaluate is not None:  # what was prepared without a single update
+                self._measure(logs, bar)
             if self._written != self.step or self.step == 0:
                 self.write()
         finally:
@@ -176,7 +178,7 @@ class Trainer:
         record: dict[str, float] = {"loss": 0.0}
         rows = 0
         ids: dict[str, tuple[str, ...]] = {}
-        due = [stream for stream in self.streams if self.step % stream.every == 0]
+        due = self.due(self.step)
         for stream in due:
             with self.clock("data"):
                 batch = next(stream.batches).to(self.device)
@@ -201,6 +203,10 @@ class Trainer:
                 self.average.update(self.step)
         record["lr"] = self.optim.lr * factor
         return record, rows
+
+    def due(self, step: int) -> list[Stream]:
+        """Streams that update number `step` (from 0) takes a batch of."""
+        return [stream for stream in self.streams if step % stream.every == 0]
 
     def backward(self, stream: Stream, batch: Batch) -> StepOutput:
         """Add the gradients of one batch, in parts of `micro_batch` rows where that is smaller; nothing is updated."""
@@ -245,7 +251,7 @@ class Trainer:
     def progress(self) -> float:
         """Fraction of training that is done, by whichever of steps, epochs and minutes was given."""
         if self.train.steps is not None:
-            return self.step / self.train.steps
+            return self.step / self.train.steps if self.train.steps else 1.0
         if self.train.minutes is not None:
             return self.seconds / (60 * self.train.minutes)
         assert self.train.epochs is not None

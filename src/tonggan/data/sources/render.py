@@ -68,7 +68,7 @@ def draw_svg(path: Path, size: int) -> PIL.Image.Image:
         raise MissingExtra("drawing SVG files", "files") from None
     try:
         # Finding the system's fonts takes longer than drawing; few drawings hold text.
-        fontless = path.suffix == ".svg" and b"<text" not in path.read_bytes()
+        fontless = path.suffix == ".svg" and not holds_text(path)
         # Without dpi, a drawing measured in points or millimetres would have no size at all.
         png = resvg_py.svg_to_bytes(svg_path=str(path), width=size, height=size, dpi=96, background="white", skip_system_fonts=fontless)
     except OSError as error:
@@ -76,6 +76,11 @@ def draw_svg(path: Path, size: int) -> PIL.Image.Image:
     except (ValueError, RuntimeError) as error:
         raise MediaError(str(path), f"corrupt drawing ({str(error)[:60]})") from None
     return PIL.Image.open(io.BytesIO(bytes(png))).convert("RGB")
+
+
+def holds_text(path: Path) -> bool:
+    """Whether an uncompressed drawing has letters to be set in some font."""
+    return b"<text" in path.read_bytes()
 
 
 def picture_hash(path: Path) -> str:
@@ -92,7 +97,7 @@ def _shrink(path: Path, size: int) -> PIL.Image.Image:
 
 def _check_visible(picture: PIL.Image.Image, path: Path) -> None:
     """A white drawing without a ground is nothing but white here."""
-    if picture.getcolors(maxcolors=1) is not None:
+    if picture.getcolors(maxcolors=1) == [(picture.width * picture.height, (255, 255, 255))]:
         raise MediaError(str(path), "nothing to be seen on white")
 
 

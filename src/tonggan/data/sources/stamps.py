@@ -9,7 +9,7 @@ from pathlib import Path
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import clients
 from tonggan.data.sources.base import Source
-from tonggan.data.sources.render import picture_hash, render
+from tonggan.data.sources.render import holds_text, picture_hash, render
 from tonggan.data.sources.splits import by_concept, caption_key
 from tonggan.types import Audio, Dropped, Image, Row, Text
 
@@ -98,8 +98,12 @@ def _tag(locale: str) -> str:
 
 
 def _picture_of(description: Path) -> Path | None:
-    """The stamp's picture; where it comes both as PNG and as a drawing, the drawing is the newer one."""
-    return next((p for suffix in (".svg", ".png") if (p := description.with_suffix(suffix)).is_file()), None)
+    """The stamp's picture; where it comes both as PNG and as a drawing, the drawing is the newer one. A drawing that holds text
+    is taken only where there is no PNG: what it shows depends on the fonts of the machine."""
+    drawing, photograph = description.with_suffix(".svg"), description.with_suffix(".png")
+    if drawing.is_file() and not (photograph.is_file() and holds_text(drawing)):
+        return drawing
+    return photograph if photograph.is_file() else None
 
 
 def _sounds_of(description: Path, languages: Sequence[str]) -> Iterator[tuple[Path, str]]:
