@@ -4,7 +4,7 @@ export PYTHON
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup demo test test-all test-core lint format bench clean
+.PHONY: help setup demo test test-all test-core lint format bench splits emoji clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ bench: setup  ## benchmarks side by side with peers (slow; needs a quiet machine
 
 splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
 	$(BIN)/python benchmarks/stamps_splits.py
+
+emoji: setup  ## CLIP from scratch on emoji, an artist left out, beside its plain version (an hour, quiet machine)
+	$(BIN)/python benchmarks/unseen_artist.py
 
 clean:  ## remove the environment and build leftovers (runs/ is kept)
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

@@ -118,13 +118,18 @@ def one_of(word: str, known: Iterable[str], what: str) -> str:
 
 def _explain(error: pydantic.ValidationError, cls: type[pydantic.BaseModel], where: str) -> str:
     lines = []
-    for problem in error.errors(include_url=False):
+    problems = error.errors(include_url=False)
+    for problem in problems:
+        if problem["type"] == "too_short" and any(_inside(other["loc"], problem["loc"]) for other in problems):
+            continue  # pydantic does not count items that are wrong themselves
         path = _written_path(cls, problem["loc"])
         field = ".".join(str(part) for part in path) or "(whole)"
         value = problem.get("input")
         if problem["type"] == "extra_forbidden":
             known = _fields_at(cls, problem["loc"][:-1])
-            lines.append(f"{field}: no such field{did_you_mean(str(path[-1]), known)}; allowed: {', '.join(known)}")
+            deeper = _deeper(cls, problem["loc"])
+            hint = f" (did you mean {deeper!r}?)" if deeper else did_you_mean(str(path[-1]), known)
+            lines.append(f"{field}: no such field{hint}; allowed: {', '.join(known)}")
         elif problem["type"] == "missing":
             lines.append(f"{field}: missing")
         else:
@@ -148,6 +153,15 @@ def _written_path(cls: type[pydantic.BaseModel], loc: Sequence[int | str]) -> li
         if is_field or i == len(loc) - 1:
             path.append(part)
     return path
+
+
+def _inside(inner: Sequence[int | str], outer: Sequence[int | str]) -> bool:
+    return len(inner) > len(outer) and tuple(inner[: len(outer)]) == tuple(outer)
+
+
+def _deeper(cls: type[pydantic.BaseModel], path: Sequence[int | str]) -> str | None:
+    """Where the last word of a path is a field one level further down: `train.steps` for a stage's `steps`."""
+    return next((f"{name}.{path[-1]}" for name in _fields_at(cls, path[:-1]) if path[-1] in _fields_at(cls, [*path[:-1], name])), None)
 
 
 def _fields_at(cls: type[pydantic.BaseModel], path: Sequence[int | str]) -> list[str]:

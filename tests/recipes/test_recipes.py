@@ -156,6 +156,8 @@ def test_a_wrong_recipe_names_the_field(tmp_path: Path) -> None:
         RunConfig.read(file)
     with pytest.raises(ConfigError, match="exactly one of preset, config and start"):
         RunConfig.parse({"name": "x", "model": {}, "stages": []})
+    with pytest.raises(ConfigError, match=r"1 wrong field\n  stages\.0\.steps: no such field \(did you mean 'train\.steps'\?\)"):
+        RunConfig.read(recipes.path("quickstart"), ["stages.0.steps=12"])
     with pytest.raises(UsageError, match=r"no part 'imgae' \(did you mean 'image'\?\)"):
         Run(config(freeze=["imgae"]), tmp_path / "out", quiet=True).train()
 

@@ -63,7 +63,7 @@ class Regress(nn.Module):
         return StepOutput(loss, {"loss": float(loss.detach())})
 
 
-def make(run: Path, step: nn.Module | None = None, **train: Any) -> Trainer:
+def make(run: Path, step: nn.Module | None = None, choose: bool = True, **train: Any) -> Trainer:
     torch.manual_seed(3)
     module = step or Regress()
 
@@ -81,6 +81,7 @@ def make(run: Path, step: nn.Module | None = None, **train: Any) -> Trainer:
         save=save,
         evaluate=lambda: {"score": float(module.net[0].weight.sum())},  # type: ignore[union-attr,operator,index]
         score="score",
+        choose=choose,
         quiet=True,
     )
 
@@ -102,6 +103,20 @@ def test_resume_is_bit_for_bit(tmp_path: Path, stop: int) -> None:
     assert records(tmp_path / "whole") == records(tmp_path / "parts")
     whole, parts = (load_file(tmp_path / name / "last" / "model.safetensors") for name in ("whole", "parts"))
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("choose", [True, False])
+def test_an_evaluation_that_is_only_looked_at_chooses_nothing(tmp_path: Path, choose: bool) -> None:
+    trainer = make(tmp_path, choose=choose, eval_every=5)
+    scores = iter([3.0, 4.0, 2.0, 1.0])
+    trainer._evaluate = lambda: {"score": next(scores)}
+    trainer.fit()
+    kept = json.loads((tmp_path / "best" / checkpoint.STATE).read_text())
+    assert (kept["step"], kept["score"]) == ((10, 4.0) if choose else (20, 1.0))
+    best, last = (load_file(tmp_path / name / "model.safetensors") for name in ("best", "last"))
+    assert all(torch.equal(best[n], last[n]) for n in best) is not choose
+    with pytest.raises(UsageError, match=r"train\.patience"):
+        make(tmp_path / "other", choose=False, patience=2)
 
 
 def test_interrupt_writes_a_checkpoint_and_resume_goes_on(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class NgramText(nn.Module):
         found, real = self.grams(tokens)
         values = self.weight_of[found] * real
         values = values / values.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        used, column = found.unique(return_inverse=True)
+        used, column = torch.unique(found, return_inverse=True)
         x = values.new_zeros(len(found), len(used)).scatter_add_(1, column, values)
         kernel = x @ x.T
         kernel.diagonal().add_(ridge / weights)

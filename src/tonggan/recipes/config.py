@@ -112,6 +112,8 @@ class EvaluationConfig(Config):
 
     data: DataConfig
     langs: tuple[str, ...] | None = None
+    choose: bool = True
+    """Off: the numbers are only looked at, and `best/` is the end of training. For rows on which results are reported."""
 
 
 class RunConfig(Config):

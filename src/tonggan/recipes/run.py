@@ -198,6 +198,7 @@ class Run:
             save=self.save,
             evaluate=(lambda: self._evaluate(stage)) if self.config.evaluation else None,
             score="mean recall",
+            choose=self.config.evaluation is None or self.config.evaluation.choose,
             frozen=frozen,
             title=f"{self.config.name}: {stage.name}" if len(self.config.stages) > 1 else self.config.name,
             quiet=self._quiet,

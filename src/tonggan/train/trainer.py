@@ -83,8 +83,8 @@ class Finished:
 class Trainer:
     """Trains the parameters of `module` that are not frozen, by the streams' steps.
 
-    `save(directory)` writes the model; `evaluate()` gives metrics of which `score` (larger is better) chooses `best/`. `frozen` modules
-    stay in evaluation mode.
+    `save(directory)` writes the model; `evaluate()` gives metrics of which `score` (larger is better) chooses `best/`; without
+    `choose` they are only looked at, and `best/` is the latest model. `frozen` modules stay in evaluation mode.
     The run's directory gets `metrics.jsonl`, `last/` (with the trainer's state) and `best/`.
     """
 
@@ -99,6 +99,7 @@ class Trainer:
         save: Callable[[Path], None],
         evaluate: Callable[[], dict[str, float]] | None = None,
         score: str | None = None,
+        choose: bool = True,
         frozen: Sequence[nn.Module] = (),
         title: str = "train",
         quiet: bool = False,
@@ -108,7 +109,9 @@ class Trainer:
             raise UsageError(f"train: give exactly one of steps, epochs and minutes; got {', '.join(given) or 'none'}")
         self.module, self.streams, self.train, self.optim = module, list(streams), train, optim
         self._frozen = tuple(frozen)
-        self.run, self._save, self._evaluate, self._score = run, save, evaluate, score
+        if not choose and train.patience is not None:
+            raise UsageError("train.patience: stops by the evaluation's score, but this evaluation is only to be looked at")
+        self.run, self._save, self._evaluate, self._score, self._choose = run, save, evaluate, score, choose
         self.device = pick_device(train.device)
         self._autocast = pick_precision(train.precision, self.device)
         for stream in self.streams:
@@ -279,7 +282,7 @@ class Trainer:
         with self._averaged():
             found = self._evaluate()
             score = found[self._score] if self._score else next(iter(found.values()))
-            if score > self.best:
+            if score > self.best or not self._choose:
                 self.best, self.waited = score, 0
                 checkpoint.write(self.run / "best", self._save, {}, {"step": self.step, "score": score})
             else:
