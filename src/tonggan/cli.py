@@ -33,6 +33,9 @@ class _Verbs(TyperGroup):
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except OSError as error:  # a full disk, no rights, a folder where a file should be
+            typer.secho(f"error: {error.filename or 'writing'}: {error.strerror or error}", err=True, fg="red")
+            raise typer.Exit(1) from None
 
 
 app = typer.Typer(
@@ -129,7 +132,7 @@ def train(
     data: Annotated[str | None, typer.Option(help="With --from: a source, or a file or folder of yours.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/NAME.")] = None,
     freeze: Annotated[list[str] | None, typer.Option(help="With --from: image, text; such a tower is encoded once and cached.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="With --from: how long to train.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="With --from: how long to train.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, also after a crash.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Measure the training step instead of training.")] = False,
     image_col: ImageCol = None,
@@ -149,7 +152,8 @@ def train(
     if (recipe is None) == (start is None):
         raise UsageError("name a recipe, or a model with --from: exactly one of them")
     if recipe is not None:
-        for name, given in (("--data", data), ("--freeze", freeze), ("--minutes", minutes), ("--image-col", image_col)):
+        columns = (("--image-col", image_col), ("--text-col", text_col))
+        for name, given in (("--data", data), ("--freeze", freeze), ("--minutes", minutes), *columns):
             if given:
                 raise UsageError(f"{name} goes with --from; change a recipe by field=value")
         config = RunConfig.read(recipes.path(recipe), overrides or [])
@@ -168,13 +172,14 @@ def train(
         found = profile_run(run)
         _print_json(found.to_dict()) if json else typer.echo(found.text())
         return
-    _print_dropped(run.dropped_rows())
+    known = list(run.dropped_rows())
+    _print_dropped(known)
     finished = run.train(resume=resume)
     if json:
-        _print_json(
-            {"run": str(where), "steps": finished.steps, "seconds": finished.seconds, "best": finished.best, "stopped": finished.stopped}
-        )
+        told = {"run": str(where), "steps": finished.steps, "seconds": finished.seconds, "best": finished.best, "stopped": finished.stopped}
+        _print_json(told | {"dropped": [{"where": d.where, "reason": d.reason} for d in run.dropped]})
     else:
+        _print_dropped([one for one in run.dropped if one not in known])
         best = "" if finished.best is None else f", best mean recall {100 * finished.best:.1f} %"
         typer.echo(f"{where}: {finished.steps} updates in {finished.seconds:.0f} s{best}")
         typer.echo(f"next: tonggan eval {where} --data DATA    tonggan index {where} DATA --to {where}/index    tonggan serve {where}")
@@ -253,6 +258,8 @@ def data_convert(
     """Convert between formats. Example: `tonggan data convert my.xlsx shards --format webdataset`"""
     from tonggan.data import formats
 
+    if to.is_file() or (to.is_dir() and any(to.iterdir())):
+        raise UsageError(f"{to}: is there already; nothing is overwritten: name another, or take it away first")
     dataset = _open(data, image_col, text_col, split, limit)
     lost = formats.write(dataset, to, format)
     typer.echo(f"{to}: {len(dataset)} rows")
@@ -352,11 +359,15 @@ def eval_(
 
     Example: `tonggan eval runs/demo --data stamps --split test --baseline runs/mini`
     """
+    from dataclasses import replace
+
     from tonggan.backends import load
     from tonggan.config import one_of
     from tonggan.evaluate import Result, classification, paired, retrieval
 
     one_of(task, ("retrieval", "classification"), "task")
+    if task == "classification" and lang and len(lang) > 1:
+        raise UsageError("classification asks in one language at a time: give --lang once")
     dataset = _open(data, image_col, text_col, split, limit)
     rows = list(dataset)
 
@@ -366,6 +377,7 @@ def eval_(
         return retrieval(load(name), rows, langs=lang, data=data)
 
     result = measure(model)
+    result = replace(result, dropped=[*dataset.dropped, *result.dropped])
     if out is not None:
         result.write(out, task)
     other = None
@@ -406,11 +418,12 @@ def index(
     if data is None and not delete:
         raise UsageError("nothing to do: name data to add, or ids with --delete")
     loaded = load(model)
-    found = Index.create(to, loaded) if data is not None else Index.open(to)
+    dataset = _open(data, image_col, text_col, split, limit) if data is not None else None
+    found = Index.create(to, loaded) if dataset is not None else Index.open(to)
+    found.check(loaded)
     removed = found.delete(delete) if delete else 0
     changes = Changes()
-    if data is not None:
-        dataset = _open(data, image_col, text_col, split, limit)
+    if dataset is not None:
         changes = found.add(loaded, dataset)
         changes.dropped.extend(dataset.dropped)
     built = found.approximate() if approximate else False
@@ -452,7 +465,7 @@ def search(
     from tonggan.search import Index
     from tonggan.types import Image
 
-    if (query is None) == (image is None):
+    if (query is None) == (image is None) or (query is not None and not query.strip()):
         raise UsageError("give words, or a picture with --image: exactly one of them")
     found = Index.open(directory)
     hits = found.search(load(model or found.model_path), Image.open(image) if image is not None else str(query), limit)
@@ -480,14 +493,15 @@ def serve(
     from tonggan.search import Index
     from tonggan.serve.engine import Engine
     from tonggan.serve.guards import check_exposure, is_loopback
-    from tonggan.serve.http import create_app, run
+    from tonggan.serve.http import create_app, listen, run
 
     key = os.environ.get("TONGGAN_API_KEY")
     check_exposure(host, key)
     beside = Path(model) / "index"
     where = index or (beside if (beside / "index.json").is_file() else None)
     with Engine(load(model), Index.open(where) if where else None) as engine:
-        http = create_app(engine, loopback=is_loopback(host), api_key=key)
+        http = create_app(engine, name=model, loopback=is_loopback(host), api_key=key)
+        bound = listen(host, port)
         if page:
             from tonggan.studio.page import mount
 
@@ -497,8 +511,9 @@ def serve(
             if engine.index
             else ", no index (make one: tonggan index MODEL DATA --to MODEL/index)"
         )
-        typer.echo(f"{engine.model.name}{found}\nhttp://{host}:{port}  (API: http://{host}:{port}/v1; stop with Ctrl-C)")
-        run(http, host, port)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}"
+        typer.echo(f"{engine.model.name}{found}\n{address}  (API: {address}/v1; stop with Ctrl-C)")
+        run(http, bound)
 
 
 @app.command()

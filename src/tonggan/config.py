@@ -77,7 +77,10 @@ def override(data: dict[str, Any], assignments: Iterable[str]) -> dict[str, Any]
         *path, last = name.split(".")
         for key in path:
             here = _descend(here, key, name)
-        parsed = yaml.load(value, Loader=_Loader)
+        try:
+            parsed = yaml.load(value, Loader=_Loader)
+        except yaml.YAMLError:
+            raise ConfigError(f"override {text!r}: {value!r} is not a YAML value") from None
         if isinstance(here, list):
             here[_index(here, last, name)] = parsed
         else:

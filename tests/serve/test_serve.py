@@ -82,7 +82,7 @@ def test_openai_client_lists_models(client: openai.OpenAI) -> None:
 
 
 def test_openai_client_gets_its_error(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="'gpt' is not served here"):
+    with pytest.raises(openai.NotFoundError, match="'gpt' is not served here"):
         client.embeddings.create(model="gpt", input="x")
     with pytest.raises(openai.BadRequestError, match="dimensions 2: this model has 3"):
         client.embeddings.create(model="colours", input="x", dimensions=2)

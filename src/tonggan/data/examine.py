@@ -198,7 +198,7 @@ def captions(visit: Visit) -> list[Finding]:
     """Words that say nothing: none at all, or the same for rows that are not said to mean the same."""
     found = []
     silent = [n for n, row in enumerate(visit.rows) if row.images and not row.texts]
-    if 0 < (n := len(silent)) < len(visit.rows):
+    if n := len(silent):
         en, zh = f"{plural(n, 'row')} without a caption", f"有 {n} 行没有文字说明"
         found.append(Finding("no-caption", "warning", n, en, zh, visit.examples(silent)))
     by_words: dict[str, list[int]] = defaultdict(list)

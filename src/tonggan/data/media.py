@@ -14,7 +14,6 @@ import functools
 import gzip
 import io
 import ipaddress
-import re
 import socket
 import struct
 import urllib.error
@@ -26,6 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias, TypeVar
+from xml.parsers import expat
 
 import numpy as np
 import PIL.Image
@@ -49,8 +49,8 @@ PICTURE_SUFFIXES = frozenset({
 })  # fmt: skip
 
 _EXIF_ORIENTATION = 0x0112
-# A drawing may name pictures to load; from a stranger's drawing that would read our files.
-_SVG_FILE = re.compile(rb"<image[^>]*href\s*=\s*[\"'](?!data:|#)", re.IGNORECASE)
+SVG_DEPTH = 128
+"""Groups in groups beyond this overflow the renderer's stack, and the process with it; people's drawings stay far below."""
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What Pillow's parsers raise on damaged files, found by fuzzing them: they trust lengths and offsets.
 _BROKEN = (
@@ -256,14 +256,42 @@ def _render_svg(data: bytes, where: str, max_pixels: int) -> PIL.Image.Image:
         import resvg_py
     except ImportError:
         raise MediaError(where, str(MissingExtra("SVG", "files"))) from None
-    if _SVG_FILE.search(data):
-        raise MediaError(where, "a drawing that refers to other files")
+    _check_drawing(data, where)
     try:
         text = data.decode("utf-8-sig")
         png = bytes(resvg_py.svg_to_bytes(svg_string=text, width=SVG_SIZE, height=SVG_SIZE))
     except (ValueError, RuntimeError) as error:
         raise MediaError(where, f"corrupt drawing ({str(error)[:60]})") from None
     return PIL.Image.open(io.BytesIO(png))
+
+
+def _check_drawing(data: bytes, where: str) -> None:
+    """Refuse what a stranger's drawing could do to us: read our files, end the process, or keep it busy for minutes."""
+    depth = 0
+
+    def begin(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        kind = name.rpartition(":")[2].lower()
+        if depth > SVG_DEPTH:
+            raise MediaError(where, f"a drawing nested more than {SVG_DEPTH} deep")
+        if kind == "feturbulence":
+            raise MediaError(where, "a drawing with computed noise (feTurbulence), which may take minutes")
+        if kind in ("image", "feimage"):
+            for key, value in attributes.items():
+                if key.rpartition(":")[2].lower() == "href" and not value.strip().lower().startswith(("data:", "#")):
+                    raise MediaError(where, "a drawing that refers to other files")
+
+    def end(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = begin, end
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        raise MediaError(where, f"corrupt drawing ({str(error)[:60]})") from None
 
 
 def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:

@@ -24,8 +24,8 @@ def open_data(
     """The rows of a source (`stamps`) or of a path; `options` go to the source. Rows that could not be used are in `dropped`."""
     if name in sources.SOURCES:
         found = sources.load(name, **(options or {}))
-    elif Path(name).expanduser().exists() or any(c in name for c in "{:"):
-        found = formats.read(Path(name).expanduser(), image_col=image_col, text_col=text_col)
+    elif (path := _path(name)).exists() or any(c in name for c in "{:"):
+        found = formats.read(path, image_col=image_col, text_col=text_col)
     else:
         raise UsageError(
             f"{name!r} is neither a file nor a source{did_you_mean(name, sources.SOURCES)}; sources: {', '.join(sources.SOURCES)}"
@@ -37,3 +37,10 @@ def open_data(
         found = found[:limit]
     found.dropped = dropped
     return found
+
+
+def _path(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~nobody
+        return Path(name)

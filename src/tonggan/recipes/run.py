@@ -11,8 +11,10 @@ import copy
 import json
 import logging
 import random
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +44,9 @@ from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
 from tonggan.steps.transfer import TextTransferStep, TransferConfig
 from tonggan.train import checkpoint
+from tonggan.train.logs import check_loggers
 from tonggan.train.planner import preflight
-from tonggan.train.trainer import Finished, Stream, Trainer, pick_device
+from tonggan.train.trainer import Finished, Stream, Trainer, check_length, pick_device, pick_precision
 from tonggan.types import Dropped, Identity, Row, Text, TongganError, UsageError
 
 log = logging.getLogger("tonggan")
@@ -111,7 +114,7 @@ class Run:
     def rows(self, data: DataConfig) -> Dataset:
         """The rows of a configuration, those that lack what training needs left out and listed."""
         found = _open(data.model_dump_json())
-        self.dropped += [one for one in found.dropped if one not in self.dropped]
+        self._drop(found.dropped)
         usable = [i for i, row in enumerate(found) if row.images and any(_wanted(t, data) for t in row.texts)]
         if not usable:
             langs = f" in {', '.join(data.langs)}" if data.langs else ""
@@ -136,9 +139,11 @@ class Run:
         file = self.out / "run.yaml"
         if resume:
             self._check_same(file)
+            self._check_tokenizer()
         elif self.begun():
             raise UsageError(f"{self.out}: has a run already; go on with --resume, or name another --out")
         file.write_text(self.config.to_yaml(), encoding="utf-8")
+        self._check_stages()
         done = self._stages_done() if resume else []
         finished: Finished | None = None
         for number, stage in enumerate(self.config.stages):
@@ -156,6 +161,33 @@ class Run:
             done.append(stage.name)
             (self.out / "stages.json").write_text(json.dumps(done), encoding="utf-8")
         return finished or Finished(0, 0.0, None, "done")
+
+    def _check_stages(self) -> None:
+        """What a later stage would fail by, found before the first is trained."""
+        wider = False
+        for stage in self.config.stages:
+            check_length(stage.train)
+            pick_precision(stage.train.precision, pick_device(stage.train.device))
+            check_loggers(stage.train.loggers)
+            if stage.train.patience is not None and self.config.evaluation is None:
+                raise UsageError(f"stage {stage.name}: train.patience waits for a better evaluation, and evaluation is not set")
+            wider |= stage.bilingual  # it moves the BERT to text.bert
+            for name in stage.freeze:
+                if not (wider and name.startswith("text.")):
+                    self._part(name)
+
+    def _check_tokenizer(self) -> None:
+        """A tokenizer that is trained on the captions is another one when they have changed; the checkpoint's vectors are not its own."""
+        places = [self._stage_directory(number) / "last" for number in range(len(self.config.stages))]
+        saved = next((last for last in places if (last / checkpoint.STATE).is_file()), None)
+        if self.config.model.start is not None or saved is None or self.processor.text is None:
+            return
+        before = hub.read(saved).processor.text
+        if before is None or before.spec != self.processor.text.spec:
+            raise UsageError(
+                f"{self.out}: the captions are not those that this run was begun with (rows changed, or --limit?), so its tokenizer "
+                "is another one; resume with the same data, or name another --out"
+            )
 
     def begun(self) -> bool:
         """Whether the directory holds a checkpoint of any stage, so that there is something to resume or to lose."""
@@ -177,6 +209,11 @@ class Run:
         finally:
             for loader in loaders:
                 loader.close()
+                if isinstance(loader.collate, PairCollate):
+                    self._drop(loader.collate.dropped.values())
+
+    def _drop(self, several: Iterable[Dropped]) -> None:
+        self.dropped += [one for one in several if one not in self.dropped]
 
     def trainer(self, number: int, stage: Stage) -> Trainer:
         """The trainer of a stage that has been prepared."""
@@ -282,7 +319,7 @@ class Run:
             uses_pictures = True
         if uses_pictures and "image" in stage.freeze:
             pictures, dropped = image_features(self.local(), list(rows), stage.views)
-            self.dropped += dropped
+            self._drop(dropped)
             rows = rows.where([i for i, row in enumerate(rows) if row.id in pictures])
         if "text" in stage.freeze and teacher is None:
             # With one caption per row and a frozen tower, the text is encoded once too.
@@ -330,6 +367,7 @@ class Run:
         evaluation = self.config.evaluation
         assert evaluation is not None
         result = retrieval(self.local(), self._heldout(), langs=stage.langs or evaluation.langs, intervals=False)
+        self._drop(result.dropped)
         return {name: m.value for name, m in result.metrics.items() if "rank" not in name}
 
     # --------------------------------------------------------------------------------------------- stages
@@ -352,13 +390,21 @@ class Run:
     def _check_same(self, file: Path) -> None:
         if not file.is_file():
             raise UsageError(f"{self.out}: no run to resume here (run.yaml is missing)")
-        before = RunConfig.read(file)
-        if before != self.config:
-            mine, theirs = self.config.model_dump(mode="json"), before.model_dump(mode="json")
+        mine, theirs = _what_counts(self.config), _what_counts(RunConfig.read(file))
+        if mine != theirs:
             names = [name for name in mine if mine[name] != theirs.get(name)]
             raise UsageError(
                 f"{file}: this run was begun with other settings ({', '.join(names)}); resume with those, or name another --out"
             )
+
+
+def _what_counts(config: RunConfig) -> dict[str, Any]:
+    """A configuration without what may change when a run goes on: where it runs, and what is written down how often."""
+    plain = config.model_dump(mode="json")
+    for stage in plain["stages"]:
+        for name in ("device", "loggers", "log_every", "checkpoint_seconds", "checkpoint_every"):
+            del stage["train"][name]
+    return plain
 
 
 def _seed(*words: int) -> None:

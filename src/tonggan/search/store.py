@@ -104,7 +104,10 @@ class LanceStore:
     def search(self, vector: np.ndarray, limit: int) -> list[Hit]:
         """The nearest by cosine, best first, equal scores in the order of their ids."""
         query = self._table.search(vector.astype(np.float32), vector_column_name="vector").distance_type("cosine").limit(limit)
-        found = query.select(["id", "title", "where", "thumbnail", "meta", "_distance"]).to_arrow().to_pylist()
+        try:
+            found = query.select(["id", "title", "where", "thumbnail", "meta", "_distance"]).to_arrow().to_pylist()
+        except (OSError, RuntimeError, ValueError) as error:
+            raise TongganError(f"the index is damaged: {str(error).splitlines()[0][:200]}; make it again") from None
         hits = [Hit(r["id"], 1.0 - r["_distance"], r["title"], r["where"], r["thumbnail"], r["meta"]) for r in found]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 

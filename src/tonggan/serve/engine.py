@@ -20,7 +20,7 @@ import numpy as np
 from tonggan.data.media import read_bytes
 from tonggan.data.prompts import TEMPLATES
 from tonggan.search import Hit, Index
-from tonggan.types import CannotError, Embeddings, Item, MediaError, Model, Text, TongganError, UsageError, as_part
+from tonggan.types import CannotError, Embeddings, Item, MediaError, Model, Text, UsageError, as_part
 
 CLASSIFY_SCALE = 100.0
 """Cosines are multiplied by this before the softmax, as CLIP's zero-shot classifier does."""
@@ -97,15 +97,19 @@ class Engine:
         """Probability of each label for each picture: softmax over 100 times the cosine to the mean of the label's prompts."""
         if len(set(labels)) < 2:
             raise UsageError(f"classification needs at least two different labels; got {list(labels)}")
+        if len(set(labels)) < len(labels) or not all(label.strip() for label in labels):
+            raise UsageError("labels: one is empty or occurs twice")
+        if wrong := next((template for template in templates if "{}" not in template), None):
+            raise UsageError(f"templates: {wrong!r} has no {{}} where the label goes")
         used = tuple(templates) or TEMPLATES.get(lang, TEMPLATES["en"])
         prompts = [template.replace("{}", label) for label in labels for template in used]
         vectors = np.stack([e.vector for e in self.embed(prompts) if e.vector is not None])
         heads = vectors.reshape(len(labels), len(used), -1).mean(axis=1)
         heads /= np.linalg.norm(heads, axis=1, keepdims=True)
         answers = []
-        for embedded in self.embed(items):
+        for number, embedded in enumerate(self.embed(items)):
             if embedded.vector is None:
-                raise MediaError("picture", embedded.error or "unreadable")
+                raise MediaError(f"input {number}", embedded.error or "unreadable")
             logits = CLASSIFY_SCALE * heads @ embedded.vector
             weights = np.exp(logits - logits.max())
             answers.append(dict(zip(labels, (weights / weights.sum()).tolist(), strict=True)))
@@ -147,8 +151,7 @@ class Engine:
             found = self.model.embed([job.item for job in batch])
             self.batches += 1
             results = _split(found, len(batch))
-        except (TongganError, RuntimeError, ValueError, MemoryError) as error:
-            # The worker must outlive any one request; whoever asked is told.
+        except BaseException as error:  # the worker must outlive any one request; whoever asked is told
             self._finish(batch, error)
             return
         with self._lock:
@@ -161,7 +164,7 @@ class Engine:
         for job, result in zip(batch, results, strict=True):
             job.future.set_result(result)
 
-    def _finish(self, batch: list[_Job], error: Exception) -> None:
+    def _finish(self, batch: list[_Job], error: BaseException) -> None:
         with self._lock:
             for job in batch:
                 self._flying.pop(job.key, None)

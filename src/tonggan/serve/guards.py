@@ -21,6 +21,8 @@ class Limits:
     body_bytes: int = 32 * 1024 * 1024
     items: int = 256
     labels: int = 1000
+    prompts: int = 5000
+    """Labels times templates."""
     results: int = 100
 
 
@@ -84,8 +86,8 @@ def refusal(headers: Mapping[str, str], *, loopback: bool, api_key: str | None) 
     rebind its name to 127.0.0.1 and read the index through the visitor's browser.
     """
     if api_key:
-        given = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not hmac.compare_digest(given.encode(), api_key.encode()):
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), api_key.encode()):
             return 401, "missing or wrong API key: send 'Authorization: Bearer KEY'"
         return None
     if loopback:
@@ -93,6 +95,6 @@ def refusal(headers: Mapping[str, str], *, loopback: bool, api_key: str | None) 
             value = headers.get(name, "")
             bare = value.split("://", 1)[-1]
             bare = bare if bare.startswith("[") and bare.endswith("]") else bare.rsplit(":", 1)[0] if ":" in bare else bare
-            if value and bare not in LOOPBACK_NAMES:
+            if value and bare.lower() not in LOOPBACK_NAMES:
                 return 403, f"{name} {value!r} is not this machine"
     return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import time
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Literal
@@ -23,7 +24,7 @@ from tonggan.types import CannotError, Image, Item, MediaError, MissingExtra, Te
 
 try:
     import uvicorn
-    from fastapi import Body, FastAPI, Request
+    from fastapi import Body, FastAPI, HTTPException, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, Response
 except ImportError:
@@ -34,6 +35,16 @@ class Strict(pydantic.BaseModel):
     """A misspelt field is an error, not a default in silence."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
+
+
+def _whole(word: str) -> str:
+    """JSON can hold half a character (a lone surrogate), which no tokenizer reads."""
+    if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+        raise ValueError("not valid Unicode (a lone surrogate)")
+    return word
+
+
+Words = Annotated[str, pydantic.AfterValidator(_whole)]
 
 
 class Url(Strict):
@@ -47,7 +58,7 @@ class ContentPart(Strict):
     """One content part as in the chat API."""
 
     type: Literal["text", "image_url"]
-    text: str | None = None
+    text: Words | None = None
     image_url: Url | None = None
 
 
@@ -55,13 +66,13 @@ class ChatMessage(Strict):
     """vLLM's form of a multimodal embedding request wraps one item in a message."""
 
     role: str = "user"
-    content: str | list[ContentPart]
+    content: Words | list[ContentPart]
 
 
 class EmbeddingsRequest(Strict):
-    """`input` as OpenAI has it; pictures are data URIs (infinity's `modality: image`, or recognised by `data:image/`)."""
+    """`input` as OpenAI has it; pictures are data URIs (infinity's `modality: image`, or recognised by `data:`)."""
 
-    input: str | list[str | ContentPart] | None = None
+    input: Words | list[Words | ContentPart] | None = None
     messages: list[ChatMessage] | None = None
     model: str | None = None
     modality: Literal["text", "image"] | None = None
@@ -73,7 +84,7 @@ class EmbeddingsRequest(Strict):
 class SearchRequest(Strict):
     """Exactly one of `query` (words) and `image` (a data URI)."""
 
-    query: str | None = None
+    query: Words | None = None
     image: str | None = None
     limit: int = 10
 
@@ -82,16 +93,23 @@ class ClassifyRequest(Strict):
     """Pictures as data URIs, and the labels to choose from."""
 
     input: str | list[str]
-    labels: list[str]
-    lang: str = "en"
-    templates: list[str] = []
+    labels: list[Words]
+    lang: Literal["en", "zh"] = "en"
+    templates: list[Words] = []
 
 
-def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = None, limits: Limits | None = None) -> FastAPI:
-    """The application around an engine."""
+class UnknownModel(CannotError):
+    """A request named a model that is not served here."""
+
+
+def create_app(
+    engine: Engine, *, name: str | None = None, loopback: bool = True, api_key: str | None = None, limits: Limits | None = None
+) -> FastAPI:
+    """The application around an engine. `name` is what clients call the model; its own name will do too."""
     bounds = limits or Limits()
-    app = FastAPI(title="Tonggan", docs_url="/docs", openapi_url="/openapi.json")
-    name, started = engine.model.name, int(time.time())
+    app = FastAPI(title="Tonggan", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    names = {name or engine.model.name, engine.model.name}
+    name, started = name or engine.model.name, int(time.time())
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -104,7 +122,13 @@ def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = N
 
     @app.exception_handler(TongganError)
     def told(_: Request, error: TongganError) -> JSONResponse:
+        if isinstance(error, UnknownModel):
+            return _error(404, str(error), "invalid_request_error", "model", "model_not_found")
         return _error(400, str(error), "invalid_request_error")
+
+    @app.exception_handler(HTTPException)
+    def refused(_: Request, error: HTTPException) -> JSONResponse:
+        return _error(error.status_code, str(error.detail), "invalid_request_error")
 
     @app.exception_handler(RequestValidationError)
     def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
@@ -116,17 +140,21 @@ def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = N
     def health() -> dict[str, Any]:
         return {"status": "ok", "model": name, "weights": engine.model.identity.short, "indexed": len(engine.index) if engine.index else 0}
 
+    card = {"id": name, "object": "model", "created": started, "owned_by": "tonggan", "capabilities": sorted(engine.model.can)}
+    card |= {"modalities": sorted(engine.model.modalities), "weights": engine.model.identity.weights}
+
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        card = {"id": name, "object": "model", "created": started, "owned_by": "tonggan", "capabilities": sorted(engine.model.can)}
-        return {
-            "object": "list",
-            "data": [card | {"modalities": sorted(engine.model.modalities), "weights": engine.model.identity.weights}],
-        }
+        return {"object": "list", "data": [card]}
+
+    @app.get("/v1/models/{asked:path}")
+    def model(asked: str) -> dict[str, Any]:
+        _check_model(asked, names)
+        return card
 
     @app.post("/v1/embeddings")
     def embeddings(request: Annotated[EmbeddingsRequest, Body()]) -> dict[str, Any]:
-        _check_model(request.model, name)
+        _check_model(request.model, names)
         items = _items(request)
         _bound("input", len(items), bounds.items)
         found = engine.embed(items)
@@ -152,7 +180,7 @@ def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = N
         if (request.query is None) == (request.image is None):
             raise UsageError("give exactly one of query and image")
         _bound("limit", request.limit, bounds.results)
-        query: Item = Text(request.query) if request.query is not None else _picture(request.image or "")
+        query: Item = _text(request.query) if request.query is not None else _picture(request.image or "")
         return {"object": "list", "model": name, "data": [_hit(hit) for hit in engine.search(query, request.limit)]}
 
     @app.post("/v1/classify")
@@ -160,6 +188,7 @@ def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = N
         given = [request.input] if isinstance(request.input, str) else request.input
         _bound("input", len(given), bounds.items)
         _bound("labels", len(request.labels), bounds.labels)
+        _bound("labels times templates", len(request.labels) * max(1, len(request.templates)), bounds.prompts)
         answers = engine.classify([_picture(uri) for uri in given], request.labels, lang=request.lang, templates=request.templates)
         data = []
         for number, scores in enumerate(answers):
@@ -170,9 +199,22 @@ def create_app(engine: Engine, *, loopback: bool = True, api_key: str | None = N
     return app
 
 
-def run(app: FastAPI, host: str, port: int) -> None:
-    """Listen until stopped."""
-    uvicorn.run(app, host=host, port=port, log_level="warning")
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound already, so that a busy port is an error before anything is announced; port 0 takes a free one."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        raise TongganError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another with --port") from None
+    return bound
+
+
+def run(app: FastAPI, bound: socket.socket) -> None:
+    """Serve until stopped."""
+    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[bound])
 
 
 def _items(request: EmbeddingsRequest) -> list[Item]:
@@ -196,11 +238,17 @@ def _item(one: str | ContentPart, modality: str | None) -> Item:
         if one.type == "image_url" and one.image_url is not None:
             return _picture(one.image_url.url)
         if one.type == "text" and one.text is not None:
-            return Text(one.text)
+            return _text(one.text)
         raise UsageError(f"a content part of type {one.type} needs its field {one.type!r}")
-    if modality == "image" or (modality is None and one.startswith("data:image/")):
+    if modality == "image" or (modality is None and one[:5].lower() == "data:" and ";base64," in one[:200]):
         return _picture(one)
-    return Text(one)
+    return _text(one)
+
+
+def _text(words: str) -> Text:
+    if not words.strip():
+        raise UsageError("an empty text has no meaning to embed")
+    return Text(words)
 
 
 def _picture(uri: str) -> Image:
@@ -219,9 +267,9 @@ def _hit(hit: Hit) -> dict[str, Any]:
     return {"id": hit.id, "score": hit.score, "title": hit.title, "thumbnail": thumbnail, **json.loads(hit.meta)}
 
 
-def _check_model(asked: str | None, name: str) -> None:
-    if asked not in (None, "", name, "default", "tonggan"):
-        raise CannotError(f"model {asked!r} is not served here; this server has {name!r}")
+def _check_model(asked: str | None, names: set[str]) -> None:
+    if asked not in (None, "", "default", "tonggan", *names):
+        raise UnknownModel(f"model {asked!r} is not served here; this server has {' or '.join(map(repr, sorted(names)))}")
 
 
 def _bound(what: str, value: int, most: int) -> None:
@@ -229,5 +277,5 @@ def _bound(what: str, value: int, most: int) -> None:
         raise UsageError(f"{what}: {value}, expected 1 to {most}")
 
 
-def _error(status: int, message: str, kind: str, param: str | None = None) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": None}}, status_code=status)
+def _error(status: int, message: str, kind: str, param: str | None = None, code: str | None = None) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status_code=status)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tonggan.types import MissingExtra, TongganError
+from tonggan.types import MissingExtra, TongganError, UsageError
 
 Logger: TypeAlias = Literal["tensorboard", "wandb", "trackio"]
 
@@ -82,13 +84,11 @@ class Tracker:
     """W&B, or trackio, which has the same interface."""
 
     def __init__(self, kind: Literal["wandb", "trackio"], name: str) -> None:
-        try:
-            if kind == "wandb":
-                import wandb as library
-            else:
-                import trackio as library
-        except ImportError:
-            raise MissingExtra(f"logging to {kind} (pip install {kind})", "log") from None
+        check_loggers((kind,))
+        if kind == "wandb":
+            import wandb as library
+        else:
+            import trackio as library
         self._library: Any = library
         library.init(project="tonggan", name=name)
 
@@ -97,6 +97,17 @@ class Tracker:
 
     def close(self) -> None:
         self._library.finish()
+
+
+def check_loggers(wanted: Iterable[Logger]) -> None:
+    """Raise, with the line that installs it, when a logger is not on this machine."""
+    for name in wanted:
+        if importlib.util.find_spec(name) is None:
+            raise (
+                MissingExtra("logging to TensorBoard", "log")
+                if name == "tensorboard"
+                else UsageError(f"train.loggers: {name} is not installed; pip install {name}")
+            )
 
 
 def sinks(run: Path, wanted: tuple[Logger, ...], *, keep_until: int = 0) -> list[Sink]:

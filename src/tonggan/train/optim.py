@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 from pydantic import Field
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from tonggan.config import Config, did_you_mean
 from tonggan.types import UsageError
 
+Beta: TypeAlias = Annotated[float, Field(ge=0, lt=1)]
+
 
 class OptimConfig(Config):
     """AdamW with warm-up and a cosine (Loshchilov and Hutter 2019); the defaults are CLIP's, for training from scratch."""
@@ -20,7 +22,7 @@ class OptimConfig(Config):
     lr: float = Field(default=5e-4, ge=0)
     parts: dict[str, float] = Field(default_factory=dict)
     """Rates of parts as multiples of `lr`, e.g. {image: 0.1, image_head: 1}; of nested parts the inner one counts."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)
     weight_decay: float = Field(default=0.2, ge=0)
     warmup: int = Field(default=100, ge=0)

@@ -104,9 +104,7 @@ class Trainer:
         title: str = "train",
         quiet: bool = False,
     ) -> None:
-        given = [name for name in ("steps", "epochs", "minutes") if getattr(train, name) is not None]
-        if len(given) != 1:
-            raise UsageError(f"train: give exactly one of steps, epochs and minutes; got {', '.join(given) or 'none'}")
+        check_length(train)
         self.module, self.streams, self.train, self.optim = module, list(streams), train, optim
         self._frozen = tuple(frozen)
         if not choose and train.patience is not None:
@@ -387,6 +385,13 @@ class _Interrupts:
             signal.signal(name, handler)
 
 
+def check_length(train: TrainConfig) -> None:
+    """How long to train is said in one way."""
+    given = [name for name in ("steps", "epochs", "minutes") if getattr(train, name) is not None]
+    if len(given) != 1:
+        raise UsageError(f"train: give exactly one of steps, epochs and minutes; got {', '.join(given) or 'none'}")
+
+
 def pick_device(name: str) -> torch.device:
     """The device of a recipe; a GPU recipe without a GPU is an error that names the field, never a slow surprise."""
     if name == "auto":
@@ -396,7 +401,9 @@ def pick_device(name: str) -> torch.device:
     if name == "mps" and not torch.backends.mps.is_available():
         raise UsageError("train.device: 'mps', but this machine has none; set train.device=auto (or cpu)")
     try:
-        return torch.device(name)
+        if (device := torch.device(name)).type in ("cpu", "cuda", "mps"):
+            return device
+        raise RuntimeError
     except RuntimeError:
         raise UsageError(f"train.device: {name!r} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
 

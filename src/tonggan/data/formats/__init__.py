@@ -19,7 +19,7 @@ from typing import Literal
 
 from tonggan.config import one_of
 from tonggan.data.formats.arrow import read_hf, read_parquet, read_rows, write_hf, write_parquet, write_rows
-from tonggan.data.formats.base import EMPTY_CAPTION, Field, Format, Located, Reading, holding, lost, unique_ids, walk
+from tonggan.data.formats.base import EMPTY_CAPTION, Field, Format, Located, Reading, holding, lost, storable, unique_ids, walk
 from tonggan.data.formats.captions import (
     TOKEN_LINE,
     is_number,
@@ -113,7 +113,7 @@ def read(
         return Dataset.read(place)
     columns = (text_col,) if isinstance(text_col, str) else tuple(text_col or ())
     job = Reading(place.absolute(), image_col, columns, text_lang, encoding, restval, tuple(sources))
-    rows = _checked(unique_ids(FORMATS[name].read(job), job), job, check)
+    rows = _checked(unique_ids(storable(FORMATS[name].read(job), job), job), job, check)
     dataset = Dataset.from_rows(rows, base=job.base).with_dropped(job.dropped, job.notes)
     if not len(dataset):
         reasons = "; ".join(f"{one.where}: {one.reason}" for one in job.dropped[:5])
@@ -139,6 +139,8 @@ def detect(path: Path) -> str:
 
 def _detect_folder(path: Path) -> str:
     if (path / "dataset.json").is_file():
+        if _detect_json(path / "dataset.json") == "karpathy":  # his file has this name too
+            raise UsageError(f"{path}: name the file: {path / 'dataset.json'}")
         return "rows"
     if (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file()):
         return "hf"
@@ -174,11 +176,17 @@ def _detect_file(path: Path) -> str:
 def _detect_json(path: Path) -> str:
     try:
         data = json.loads(read_text(path)[0])
-    except ValueError:
+    except (ValueError, RecursionError):
         return "jsonl"
-    if not isinstance(data, dict) or not isinstance(data.get("images"), list):
+    if not _has_images(data):
         return "jsonl"
     return "karpathy" if data["images"] and "sentences" in data["images"][0] else "coco"
+
+
+def _has_images(data: object) -> bool:
+    """Whether this is COCO's or Karpathy's object, with a list of pictures that are objects."""
+    pictures = data.get("images") if isinstance(data, dict) else None
+    return isinstance(pictures, list) and all(isinstance(one, dict) for one in pictures)
 
 
 # --------------------------------------------------------------------------------------------- checking

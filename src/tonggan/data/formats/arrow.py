@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tonggan.data.formats.base import Located, Reading, normal_split
+from tonggan.data.formats.base import Located, Reading, normal_split, safe_name
 from tonggan.data.formats.columns import Record, rows_of
 from tonggan.data.formats.tables import meta_column, numbered
 from tonggan.data.media import read_bytes
@@ -74,7 +74,7 @@ def _groups(opened: list[tuple[Path, pq.ParquetFile]], job: Reading) -> Iterator
                     if split and "split" not in cells:
                         cells["split"] = split
                     yield f"{file.name}:{number}", cells
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             job.drop(f"{file.name}:{number + 1}", f"damaged from here on ({str(error)[:60]})")
 
 
@@ -140,7 +140,7 @@ def write_hf(dataset: Dataset, path: Path) -> None:
     features = datasets.Features({"image": datasets.Image()} | {name: datasets.Value("string") for name in strings})
     by_split: dict[str, list[dict[str, Any]]] = {}
     for row in dataset:
-        by_split.setdefault(row.split or "train", []).append(_hf_record(row, strings))
+        by_split.setdefault(safe_name(row.split or "train"), []).append(_hf_record(row, strings))
     made = {split: datasets.Dataset.from_list(records, features=features) for split, records in by_split.items()}
     datasets.DatasetDict(made).save_to_disk(str(path))
 

@@ -59,7 +59,7 @@ class Reading:
 
     def drop(self, where: str, reason: str) -> None:
         """Record a row that cannot be used."""
-        self.dropped.append(Dropped(where, reason))
+        self.dropped.append(Dropped(_printable(where), _printable(reason)))
 
     def note(self, text: str) -> None:
         """Record something that was decided or mended, once."""
@@ -112,10 +112,33 @@ def lost(rows: Iterable[Row], format: Format) -> list[str]:
 # --------------------------------------------------------------------------------------------- reading
 
 
-def normal_split(value: str | None) -> str | None:
+def normal_split(value: object) -> str | None:
     """`train`, `val` or `test` for the usual spellings of them, the value itself otherwise."""
-    word = (value or "").strip()
+    word = str(value if value is not None else "").strip()
     return next((name for name, words in SPLIT_NAMES.items() if word.lower() in words), word or None)
+
+
+def storable(rows: Iterable[Located], job: Reading) -> Iterator[Located]:
+    """The rows whose texts are text. JSON can hold half a character, or a number where words belong; file names of another
+    system are bytes in no encoding of ours."""
+    for where, row in rows:
+        words = [row.id, *(text.text for text in row.texts), *row.choices, *row.answers, *row.meta, *row.meta.values()]
+        words += [word for word in (row.group, row.split, row.question, *(text.lang for text in row.texts)) if word is not None]
+        files = [str(media.path) for media in (*row.images, *row.audios, *row.videos) if media.path is not None]
+        odd = next((word for word in words if not isinstance(word, str)), None)
+        if odd is not None:
+            job.drop(where, f"{str(odd)[:60]!r} is of type {type(odd).__name__}, where text belongs")
+        elif any(_printable(name) != name for name in files):
+            job.drop(where, "its file name is not in UTF-8 (a Chinese Windows archive?): rename it, for example with convmv -f gbk -t utf8")
+        elif any(_printable(word) != word for word in words):
+            job.drop(where, "its text is damaged (half a character)")
+        else:
+            yield where, row
+
+
+def _printable(word: str) -> str:
+    """The word with what no file can hold (lone surrogates) written as escapes."""
+    return word.encode("utf-8", errors="backslashreplace").decode()
 
 
 def unique_ids(rows: Iterable[Located], job: Reading) -> Iterator[Located]:

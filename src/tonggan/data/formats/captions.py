@@ -23,7 +23,7 @@ def read_json(job: Reading) -> Any:
     """The parsed file; raises `TongganError` when it is no JSON."""
     try:
         return json.loads(read_text(job.path, job.encoding)[0])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
 
 
@@ -61,10 +61,14 @@ def read_coco(job: Reading) -> Iterator[Located]:
                 captions[annotation["image_id"]].append(annotation["caption"])
             else:
                 job.drop(f"{job.path.name}: annotation {annotation.get('id')}", f"no picture has the id {annotation['image_id']}")
-        finder = Finder(job.base)
+        # COCO as it is unpacked: annotations/captions_val2017.json beside val2017/.
+        finder = Finder(job.base.parent if job.base.name == "annotations" else job.base)
         for image in data["images"]:
             where = f"{job.path.name}: image {image['id']}"
-            name = image["file_name"]
+            name = image.get("file_name")
+            if not isinstance(name, str):
+                job.drop(where, "no file_name")
+                continue
             yield from _located(where, name, finder.find(name), captions[image["id"]], job, id=str(image["id"]))
     except (KeyError, TypeError) as error:
         raise TongganError(f"{job.path}: not COCO captions: {error!r} is missing or of another kind") from None

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, normal_split
+from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, normal_split, safe_name
 from tonggan.data.language import language_of
 from tonggan.data.media import decode_base64, read_bytes
 from tonggan.data.rows import Dataset
@@ -94,7 +94,7 @@ def write_chinese_clip(dataset: Dataset, path: Path) -> None:
                 continue
             if "\t" in row.id or "\n" in row.id:
                 raise TongganError(f"the id {row.id!r} holds a tab or a line break; Chinese-CLIP's tables cannot")
-            split = {"val": "valid"}.get(row.split or "train", row.split or "train")
+            split = {"val": "valid"}.get(row.split or "train", safe_name(row.split or "train"))
             if split not in opened:
                 names = (split + _PICTURES, split + _TEXTS)
                 opened[split] = tuple(stack.enter_context((path / name).open("w", encoding="utf-8")) for name in names)  # type: ignore[assignment]

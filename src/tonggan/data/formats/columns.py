@@ -26,11 +26,11 @@ Record = tuple[str, Mapping[str, Any]]
 IMAGE_NAMES = (
     *("filepath", "file_path", "filename", "file_name", "image", "images", "image_path", "image_file", "img", "img_path", "path"),
     *("file", "picture", "photo", "image_url", "url"),
-    *("图片", "图像", "照片", "图片路径", "图像路径", "图片地址", "文件", "文件名", "文件路径", "路径"),
+    *("image_name", "图", "图片", "图像", "照片", "图片路径", "图像路径", "图片地址", "文件", "文件名", "文件路径", "路径"),
 )
 TEXT_NAMES = (
-    *("title", "caption", "captions", "text", "texts", "description", "sentence", "sentences", "alt", "alt_text", "prompt"),
-    *("标题", "描述", "文本", "文字", "说明", "图说", "图注", "题目", "内容", "图片描述"),
+    *("title", "caption", "captions", "text", "texts", "description", "sentence", "sentences", "alt", "alt_text", "prompt", "comment"),
+    *("标题", "描述", "文本", "文字", "说明", "图说", "图注", "题目", "内容", "图片描述", "商品名称", "商品标题"),
 )
 LABEL_NAMES = ("label", "class", "name", "keywords", "tags", "类别", "标签", "名称", "名字", "关键词")
 """Taken for captions only when no column of `TEXT_NAMES` is there."""
@@ -87,10 +87,10 @@ def rows_of(records: Iterable[Record], names: Sequence[str], job: Reading, base:
     stream = iter(records)
     first = list(islice(stream, 50))
     columns = detect(names, [cells for _, cells in first], job)
-    _tell(columns, job)
+    _tell(columns, names, job)
     finder = Finder(base or job.base)
     rows = (row for record in chain(first, stream) if (row := _row(record, columns, finder, job)) is not None)
-    return rows if "id" in columns.plain else _joined(rows, job)
+    return _joined(rows, job)
 
 
 def detect(names: Sequence[str], sample: Sequence[Mapping[str, Any]], job: Reading) -> Columns:
@@ -164,9 +164,12 @@ def _caption(name: str, names: Sequence[str], job: Reading) -> Caption:
     return Caption(name, None, _first(names, [f"{lang}_{number}" if number else lang for lang in LANG_NAMES]))
 
 
-def _tell(columns: Columns, job: Reading) -> None:
+def _tell(columns: Columns, names: Sequence[str], job: Reading) -> None:
     captions = ", ".join(caption.column for caption in columns.captions) or "none"
     job.note(f"columns: pictures from {columns.image or 'none'}, captions from {captions}")
+    others = [name for name in names if name not in columns.used]
+    if not columns.captions and others:
+        job.note(f"no column of captions was recognised; if it is one of {', '.join(others)}, name it with --text-col")
 
 
 # ------------------------------------------------------------------------------------------------ cells
@@ -305,4 +308,4 @@ def _joined(rows: Iterable[Located], job: Reading) -> Iterator[Located]:
 def _same_picture(a: Row, b: Row) -> bool:
     if not (a.images and b.images) or a.images[0].path is None or len(a.images) + len(b.images) > 2:
         return False
-    return a.images[0].path == b.images[0].path and (a.split, a.group, a.meta) == (b.split, b.group, b.meta)
+    return a.images[0].path == b.images[0].path and (a.id, a.split, a.group, a.meta) == (b.id, b.split, b.group, b.meta)

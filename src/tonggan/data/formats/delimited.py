@@ -15,7 +15,7 @@ from tonggan.types import TongganError
 
 SEPARATORS = ("\t", ",", ";", "|")
 _RUNAWAY = 20
-"""A quoted cell with more line breaks than this is taken for a quotation mark that was never closed."""
+"""A quoted cell with more line breaks than this may be a quotation mark that was never closed."""
 
 
 def read_text(path: Path, encoding: str | None = None) -> tuple[str, str]:
@@ -49,10 +49,7 @@ def _guess(data: bytes) -> tuple[str, str]:
     foreign = sum(character > "\x7f" for character in lenient)
     if lenient.count("\ufffd") * 4 < foreign:  # any other encoding read as UTF-8 is damaged almost everywhere
         return lenient, "utf-8"
-    try:
-        chinese = data.decode("gb18030")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace"), "cp1252"
+    chinese = data.decode("gb18030", errors="replace")  # a damaged byte costs its own line, not the file
     # Western text decodes as GB18030 by accident, into rare characters; Chinese text is mostly of the 6,763 common ones.
     letters = [character for character in chinese if character > "\x7f"]
     common = sum(_in_gb2312(character) for character in letters)
@@ -108,9 +105,19 @@ def records(text: str, by: str) -> Iterator[tuple[int, list[str]]]:
     Cells may hold line breaks in quotes. A quotation mark that swallows the lines after it is read as a plain character.
     """
     quoting = csv.QUOTE_MINIMAL
-    if any(cell.count("\n") > _RUNAWAY for _, cells in _parse(text, by, quoting) for cell in cells):
-        quoting = csv.QUOTE_NONE
+    width = 0
+    for _, cells in _parse(text, by, quoting):
+        width = width or len(cells)
+        if any(_swallows(cell, by, width) for cell in cells):
+            quoting = csv.QUOTE_NONE
+            break
     return _parse(text, by, quoting)
+
+
+def _swallows(cell: str, by: str, width: int) -> bool:
+    """Whether a long cell is made of further records: most of its lines have as many separators as the table has."""
+    inside = cell.split("\n")[1:]
+    return len(inside) > _RUNAWAY and 2 * sum(line.count(by) >= width - 1 for line in inside if line.strip()) > len(inside)
 
 
 def _parse(text: str, by: str, quoting: int) -> Iterator[tuple[int, list[str]]]:

@@ -39,7 +39,7 @@ def _objects(job: Reading) -> Iterator[Record]:
     if text.lstrip().startswith("["):
         try:
             found = list(enumerate(json.loads(text), 1))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
     else:
         found = []
@@ -47,7 +47,7 @@ def _objects(job: Reading) -> Iterator[Record]:
             if line.strip():
                 try:
                     found.append((number, json.loads(line)))
-                except ValueError:
+                except (ValueError, RecursionError):
                     job.drop(f"{job.label}:{number}", "not JSON (cut off?)")
     for number, record in found:
         if isinstance(record, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,18 @@ def read_csv(job: Reading) -> Iterator[Located]:
     if first is None:
         raise TongganError(f"{job.path}: an empty table")
     number, names = first
-    headless = len(names) == 2 and is_picture_name(names[0].strip())
-    if headless:
-        job.note("no line of column names: read as filepath, title")
-        return rows_of(_cells([(number, names), *lines], ["filepath", "title"], job), ["filepath", "title"], job)
+    if any(is_picture_name(name.strip()) for name in names):
+        header = _invented(names)
+        job.note(f"no line of column names: read as {', '.join(header)}")
+        return rows_of(_cells([(number, names), *lines], header, job), header, job)
     header = _named(names)
     return rows_of(_cells(lines, header, job), header, job)
+
+
+def _invented(cells: Sequence[str]) -> list[str]:
+    """Column names for a table without any: the first picture is `filepath`, a single other column `title`."""
+    picture = next(n for n, cell in enumerate(cells) if is_picture_name(cell.strip()))
+    return ["filepath" if n == picture else "title" if len(cells) == 2 else f"column {n + 1}" for n in range(len(cells))]
 
 
 def _named(names: Sequence[Any]) -> list[str]:
@@ -97,7 +104,7 @@ def read_excel(job: Reading) -> Iterator[Located]:
         raise MissingExtra("Excel", "files") from None
     try:
         book = openpyxl.load_workbook(job.path, data_only=True)  # values, not formulas
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile) as error:  # SyntaxError: cut XML
         raise TongganError(f"{job.path}: not readable as Excel: {error}") from None
     filled = [sheet for sheet in book.worksheets if sheet.max_row > 1]
     if not filled:
@@ -105,17 +112,29 @@ def read_excel(job: Reading) -> Iterator[Located]:
     sheet = filled[0]
     if len(filled) > 1:
         job.note(f"sheet {sheet.title!r} is read; not read: {', '.join(other.title for other in filled[1:])}")
-    lines = enumerate(sheet.iter_rows(values_only=True), 1)
-    first = next(((number, cells) for number, cells in lines if any(cell is not None for cell in cells)), None)
+    lines: Iterator[tuple[int, Sequence[Any]]] = enumerate(sheet.iter_rows(values_only=True), 1)
+    full = ((number, cells) for number, cells in lines if any(cell is not None for cell in cells))
+    first, second = next(full, None), next(full, None)
     if first is None:
         raise TongganError(f"{job.path}: no line of column names")
+    while second is not None and _filled(first[1]) == 1 < _filled(second[1]):
+        job.note(f"line {first[0]} is read as a heading above the column names: {next(c for c in first[1] if c is not None)}")
+        first, second = second, next(full, None)
+    lines = chain([second] if second is not None else [], lines)
     names = _named(_trimmed(first[1]))
-    laid = {} if job.image_col else _laid_pictures(sheet)
+    pictures = [n for n, name in enumerate(names) if plain_name(name) in IMAGE_NAMES]
+    below = sheet.iter_rows(min_row=first[0] + 1, values_only=True)
+    named = job.image_col or any(cells[n] is not None for cells in below for n in pictures)
+    laid = {} if named else _laid_pictures(sheet, first[0])
     header = names if not laid else [*names, "图片 (laid on the sheet)"]
     if laid:
         job.image_col = header[-1]
         job.note(f"{len(laid)} pictures laid on the sheet belong to the rows under their upper left corner")
     return rows_of(_sheet_records(lines, header, laid, job), header, job)
+
+
+def _filled(cells: Sequence[Any]) -> int:
+    return sum(cell is not None for cell in cells)
 
 
 def _trimmed(cells: Sequence[Any]) -> list[Any]:
@@ -132,12 +151,14 @@ def _sheet_records(
             yield f"{job.label}:{number}", values | ({header[-1]: laid.get(number)} if laid else {})
 
 
-def _laid_pictures(sheet: Any) -> dict[int, bytes]:
-    """Pictures that lie on a sheet, by the number of the line under their upper left corner; the first of each line."""
+def _laid_pictures(sheet: Any, header: int) -> dict[int, bytes]:
+    """Pictures that lie on a sheet below its header (a logo above is none), by the number of the line under their upper left corner;
+    the first of each line."""
     found: dict[int, bytes] = {}
     for picture in getattr(sheet, "_images", ()):
-        line = picture.anchor._from.row + 1
-        found.setdefault(line, picture._data())
+        corner = getattr(picture.anchor, "_from", None)  # a picture may also lie at an absolute place, on no line
+        if corner is not None and corner.row + 1 > header:
+            found.setdefault(corner.row + 1, picture._data())
     return found
 
 

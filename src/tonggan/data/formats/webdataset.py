@@ -123,7 +123,7 @@ def _ended_well(shard: Path, tar: tarfile.TarFile) -> bool:
 def _row(key: str, files: Mapping[str, bytes], classes: list[str]) -> Row | str:
     """One sample. Our own `json` says everything; img2dataset's has `caption` and the picture's origin."""
     record = _json(files.get("json"))
-    if record is None:
+    if record is None or not isinstance(record.get("meta") or {}, dict):
         return "its json is damaged"
     texts = _captions(files, record)
     label = _label(files.get("cls"), classes)
@@ -167,7 +167,7 @@ def _label(data: bytes | None, classes: list[str]) -> str | None:
 def _json(data: bytes | None) -> dict[str, Any] | None:
     try:
         record = json.loads(data) if data is not None else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

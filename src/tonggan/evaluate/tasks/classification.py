@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from tonggan.config import one_of
 from tonggan.data.prompts import TEMPLATES
 from tonggan.evaluate.resample import Estimate, mean_interval, statistic_interval
 from tonggan.evaluate.result import Result
-from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, UsageError
+from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, TongganError, UsageError
 
 PROTOCOL = "zero-shot/v1: prompt mean, ties pessimistic, clusters picture, bootstrap 2000 seed 0"
 
@@ -23,7 +24,7 @@ def class_vectors(
     model: Model, names: Sequence[str], *, lang: str = "en", templates: Sequence[str] | None = None, options: EmbedOptions | None = None
 ) -> np.ndarray:
     """Unit vectors [classes, dim] of class names under prompt templates, in which `{}` stands for the name."""
-    used = list(templates or TEMPLATES.get(lang) or TEMPLATES["en"])
+    used = list(templates or TEMPLATES[one_of(lang, TEMPLATES, "language of the prompts")])
     if any("{}" not in template for template in used):
         raise UsageError(f"a template needs {{}} where the class name goes: {next(t for t in used if '{}' not in t)!r}")
     prompts = [template.replace("{}", name) for name in names for template in used]
@@ -62,6 +63,8 @@ def classification(
     pictures = model.embed([row.images[0] for row, _ in kept], options)
     dropped = [Dropped(kept[i][0].id, reason) for i, reason in sorted(pictures.errors.items())]
     good = [i for i in range(len(kept)) if i not in pictures.errors]
+    if not good:
+        raise TongganError(f"none of the {len(kept)} pictures can be read; the first: {dropped[0].where}: {dropped[0].reason}")
     truth = np.array([classes.index(kept[i][1]) for i in good])
     scores = pictures.vectors[good] @ heads.T
     right = scores[np.arange(len(good)), truth]
@@ -102,7 +105,7 @@ def classification(
 def _label(row: Row, column: str) -> str | None:
     if column == "group":
         return row.group
-    return row.meta.get(column) or None
+    return row.split if column == "split" else row.meta.get(column) or None
 
 
 def _balanced(hits: np.ndarray) -> float:

@@ -21,7 +21,12 @@ def read_tokenizer(directory: Path, *, max_length: int | None, context: int, pad
     if max_length is None:
         max_length = int(min(said.get("model_max_length") or context, context))  # "no limit" is written as 10^30
     config = TextProcessing(max_length=min(max_length, context))
-    tokenizer = _open(directory, said, config)
+    try:
+        tokenizer = _open(directory, said, config)
+    except TongganError:
+        raise
+    except Exception as error:  # what the tokenizers library raises on damaged files has no class of its own
+        raise TongganError(f"{directory}: its tokenizer cannot be read: {error}") from None
     pad_id = tokenizer.id_of(_content(said.get("pad_token")) or pad)
     return tokenizer.with_settings(pad_id=pad_id or 0)
 
