@@ -350,3 +350,41 @@ def test_a_hugging_face_data_set_with_class_labels(tmp_path):
     dataset = formats.read(tmp_path / "hf")
     assert [(row.texts[0].text, row.split) for row in dataset] == [("dog", "train"), ("cat", "train")]
     assert dataset[1].images[0].data == encoded(1)
+
+
+def test_names_of_splits_do_not_lead_out_of_the_folder(tmp_path: Path):
+    rows = [row.with_(split="../../evil") for row in rich_rows(tmp_path)[:3]]
+    for name in ("chinese-clip", "hf"):
+        formats.write(Dataset.from_rows(rows), tmp_path / "a" / "b" / name, name)
+    assert not [path for path in tmp_path.rglob("*evil*") if tmp_path / "a" / "b" not in path.parents]
+
+
+def test_coco_as_it_is_unpacked(tmp_path: Path):
+    saved(tmp_path / "val2017" / "1.jpg", 1)
+    (tmp_path / "annotations").mkdir()
+    images = [{"id": 1, "file_name": "1.jpg"}, {"id": 2}]
+    captions = [{"id": n, "image_id": n, "caption": "a dog"} for n in (1, 2)]
+    file = tmp_path / "annotations" / "captions_val2017.json"
+    file.write_text(json.dumps({"images": images, "annotations": captions}))
+    dataset = formats.read(file)
+    assert [row.id for row in dataset] == ["1"] and dataset.dropped[0].reason == "no file_name"
+
+
+@pytest.mark.parametrize("text", ['{"images": [1]}', '{"images": [null]}', "[" * 100_000])
+def test_json_of_no_known_kind_is_an_error(tmp_path: Path, text: str):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(TongganError):
+        formats.read(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize("record", [{"meta": [1]}, {"id": "1", "split": 3}, {"id": "1", "group": 5}, {"texts": [{"text": 5}]}])
+def test_a_samples_json_of_the_wrong_kind_harms_no_other(tmp_path: Path, record: dict[str, object]):
+    with tarfile.open(tmp_path / "0.tar", "w") as tar:
+        for key, said in (("a", record), ("b", {"caption": "good"})):
+            for name, data in ((f"{key}.jpg", encoded(1)), (f"{key}.json", json.dumps(said).encode())):
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    found = formats.read(tmp_path / "0.tar")
+    assert "b" in [row.id for row in found]
+    assert len(found) + len(found.dropped) == 2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import csv
+import io
 import json
+import zipfile
 
 import openpyxl
 import pyarrow as pa
@@ -274,3 +276,87 @@ def test_unknown_files_and_formats(folder):
     (folder / "empty.csv").write_bytes(b"")
     with pytest.raises(TongganError, match="empty table"):
         formats.read(folder / "empty.csv")
+
+
+# ------------------------------------------------------------------- damage that once cost more than its own row
+
+
+def test_a_cut_byte_costs_its_own_line_of_a_chinese_table(folder):
+    path = table(folder, [("filepath", "title"), *LINES[1:]], encoding="gb18030")
+    path.write_bytes(path.read_bytes()[:-1])
+    dataset = formats.read(path)
+    assert [row.texts[0].text for row in dataset] == ["一只猫", "一条狗"]
+    assert "damaged" in dataset.dropped[0].reason
+
+
+def test_a_long_caption_in_quotes_is_one_caption(folder):
+    poem = "\n".join(f"第{n}行，很长" for n in range(30))
+    dataset = formats.read(table(folder, [LINES[0], ("图片\\猫 1.jpg", f'"{poem}"'), *LINES[2:]]))
+    assert [row.texts[0].text for row in dataset] == [poem, "一条狗", "一只鸟"]
+
+
+def test_captions_that_are_not_recognised_are_asked_for(folder):
+    dataset = formats.read(table(folder, [("图片", "随便什么", "价格"), *((*line, "3") for line in LINES[1:])]))
+    assert not any(row.texts for row in dataset)
+    assert any("随便什么, 价格, name it with --text-col" in note for note in dataset.notes)
+    found = formats.read(table(folder, [("图", "商品名称", "价格"), *((*line, "3") for line in LINES[1:])], name="b.csv"))
+    assert [row.texts[0].text for row in found] == ["一只猫", "一条狗", "一只鸟"]
+
+
+def test_a_table_without_names_may_have_any_columns(folder):
+    dataset = formats.read(table(folder, [("1", *line) for line in LINES[1:]]))
+    assert names(dataset) == ["猫 1.jpg", "狗.png", "鸟.webp"]
+    swapped = formats.read(table(folder, [(words, picture) for picture, words in LINES[1:]], name="b.csv"))
+    assert next((row.images[0].path.name, row.texts[0].text) for row in swapped) == ("猫 1.jpg", "一只猫")
+
+
+def test_a_heading_and_a_logo_above_an_excel_table(folder):
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.append(["第三季度商品表"])
+    for line in LINES:
+        sheet.append(line)
+    sheet.add_image(Laid(io.BytesIO(encoded(3))), "D1")
+    book.save(folder / "表.xlsx")
+    dataset = formats.read(folder / "表.xlsx")
+    assert [row.texts[0].text for row in dataset] == ["一只猫", "一条狗", "一只鸟"] and dataset.dropped == ()
+
+
+def test_damaged_sheets_and_columns_are_errors_or_dropped(folder):
+    book = openpyxl.Workbook()
+    book.active.append(["图片"])
+    book.save(folder / "x.xlsx")
+    with zipfile.ZipFile(folder / "x.xlsx") as old, zipfile.ZipFile(folder / "cut.xlsx", "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name)[:-40] if "sheet1" in name else old.read(name))
+    with pytest.raises(TongganError, match="not readable as Excel"):
+        formats.read(folder / "cut.xlsx")
+
+
+def test_several_captions_under_one_id_are_one_row(folder):
+    lines = (
+        [("image_id", "filepath", "caption")]
+        + [("1", "图片/狗.png", word) for word in ("一条狗", "a dog")]
+        + [("2", "图片/猫 1.jpg", "猫")]
+    )
+    dataset = formats.read(table(folder, lines))
+    assert [(row.id, len(row.texts)) for row in dataset] == [("1", 2), ("2", 1)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"id": "x", "images": ["图片/狗.png"], "texts": [{"text": 5}]}',
+        '{"id": "x", "images": ["图片/狗.png"], "texts": ["a"], "group": 5}',
+        '{"id": "x", "images": ["图片/狗.png"], "texts": ["a"], "answers": [1]}',
+        '{"id": "x", "images": ["图片/狗.png"], "texts": ["\\ud83d"]}',
+        "[" * 100_000,
+    ],
+    ids=["number as text", "number as group", "number as answer", "half an emoji", "nested"],
+)
+def test_a_json_line_that_is_no_row_is_dropped(folder, line):
+    path = folder / "a.jsonl"
+    path.write_text('{"id": "good", "images": ["图片/狗.png"], "texts": ["一条狗"]}\n' + line + "\n", encoding="utf-8")
+    dataset = formats.read(path)
+    assert [row.id for row in dataset] == ["good"] and len(dataset.dropped) == 1
+    dataset.dropped[0].reason.encode()

@@ -113,7 +113,16 @@ def test_drawings_are_rendered_but_read_no_files(tmp_path):
     secret = saved(tmp_path / "secret.png", 1)
     inner = f'<image xmlns:xlink="http://www.w3.org/1999/xlink" width="20" height="10" xlink:href="{secret}"/>'
     assert "other files" in reason(svg.format(inner).encode())
+    for sly in (f'<s:image xmlns:s="http://www.w3.org/2000/svg" href="{secret}"/>', f'<filter><feImage href="{secret}"/></filter>'):
+        assert "other files" in reason(svg.format(sly).encode())
     assert "corrupt drawing" in reason(b"<svg xmlns='http://www.w3.org/2000/svg'><rect")
+
+
+def test_a_drawing_that_would_end_or_hold_the_process_is_refused():
+    """Nested groups overflow the renderer's stack (a crash, not an error); computed noise takes as long as it is told to."""
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{}</svg>'
+    assert "nested" in reason(svg.format("<g>" * 500 + "</g>" * 500).encode())
+    assert "noise" in reason(svg.format("<filter id='n'><feTurbulence numOctaves='200000000'/></filter>").encode())
 
 
 def test_every_kind_of_damage_has_a_short_reason(tmp_path):

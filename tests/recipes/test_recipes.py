@@ -15,12 +15,13 @@ import torch
 
 from tonggan import load, recipes
 from tonggan.config import ConfigError
+from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
 from tonggan.recipes import cache
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.run import Run
 from tonggan.train.trainer import Trainer
-from tonggan.types import UsageError
+from tonggan.types import Image, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -197,6 +198,33 @@ def test_resume_refuses_other_settings(tmp_path: Path) -> None:
         Run(config(), tmp_path, quiet=True).train()
     with pytest.raises(UsageError, match="other settings"):
         Run(config(train={"steps": 9}), tmp_path, quiet=True).train(resume=True)
+
+
+def test_what_a_later_stage_would_fail_by_is_found_first(tmp_path: Path) -> None:
+    one = json.loads(config().model_dump_json())
+    later = one["stages"][0] | {"name": "later", "freeze": ["imag"]}
+    with pytest.raises(UsageError, match="no part 'imag'"):
+        Run(RunConfig.parse(one | {"stages": [one["stages"][0], later]}), tmp_path / "run", quiet=True).train()
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_resume_with_other_captions_is_refused_and_with_another_device_is_not(tmp_path: Path) -> None:
+    Run(config(), tmp_path, quiet=True).train()
+    with pytest.raises(UsageError, match="captions are not those"):
+        Run(config(), tmp_path, quiet=True, limit=20).train(resume=True)
+    Run(config(train={"steps": 5, "log_every": 1, "device": "cpu"}), tmp_path, quiet=True).train(resume=True)
+
+
+def test_pictures_that_fail_while_training_are_listed(tmp_path: Path) -> None:
+    rows = list(scenes.generate(12, seed=1, size=64))
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n, and no more")
+    rows[3] = rows[3].with_(images=(Image(path=broken),))
+    Dataset.from_rows([row.with_(split=None) for row in rows]).write(tmp_path / "data")
+    settings = config(streams=[{"data": {"source": str(tmp_path / "data"), "split": None}, "loader": {"batch_size": 6}}])
+    run = Run(settings, tmp_path / "run", quiet=True)
+    run.train()
+    assert [one.where for one in run.dropped] == [rows[3].id]
 
 
 def two_stages() -> RunConfig:

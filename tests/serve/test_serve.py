@@ -21,8 +21,8 @@ from fakes import ColourModel, colour_rows, square
 from tonggan.search import Index
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import Limits, check_exposure, is_loopback
-from tonggan.serve.http import create_app
-from tonggan.types import CannotError, UsageError
+from tonggan.serve.http import create_app, listen
+from tonggan.types import CannotError, TongganError, UsageError
 
 
 def uri(*colour: int) -> str:
@@ -84,8 +84,46 @@ def test_openai_client_lists_models(client: openai.OpenAI) -> None:
 def test_openai_client_gets_its_error(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="'gpt' is not served here"):
         client.embeddings.create(model="gpt", input="x")
+    assert client.models.retrieve("colours").id == "colours"
     with pytest.raises(openai.BadRequestError, match="dimensions 2: this model has 3"):
         client.embeddings.create(model="colours", input="x", dimensions=2)
+
+
+def test_the_worker_outlives_any_error(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.model, "embed", broken)
+        with pytest.raises(KeyError):
+            engine.embed(["never asked before"])
+    assert engine.embed(["never asked before"])[0].error is None
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "says"),
+    [
+        ("/v1/embeddings", '{"input": "\\ud800 x"}', "not valid Unicode"),
+        ("/v1/embeddings", '{"input": "  "}', "empty text"),
+        ("/v1/search", '{"query": ""}', "empty text"),
+        ("/v1/embeddings", '{"input": "DATA:application/octet-stream;base64,AAAA"}', "input 0"),
+        ("/v1/classify", '{"input": "PICTURE", "labels": ["red", "red", "blue"]}', "occurs twice"),
+        ("/v1/classify", '{"input": "PICTURE", "labels": ["red", " "]}', "empty"),
+        ("/v1/classify", '{"input": "PICTURE", "labels": ["red", "blue"], "templates": ["no braces"]}', "no {} where"),
+        ("/v1/classify", '{"input": "PICTURE", "labels": ["red", "blue"], "lang": "fr"}', "lang"),
+    ],
+)
+def test_a_request_without_sense_is_refused(url: str, path: str, body: str, says: str) -> None:
+    reply = httpx.post(url + path, content=body.replace("PICTURE", uri(9, 9, 9)), headers={"content-type": "application/json"}, timeout=20)
+    assert reply.status_code == 400
+    assert says in reply.json()["error"]["message"]
+
+
+def test_a_busy_port_is_an_error_before_anything_is_announced(url: str) -> None:
+    with pytest.raises(TongganError, match=r"cannot listen on 127\.0\.0\.1, port .*--port"):
+        listen("127.0.0.1", int(url.rpartition(":")[2]))
+    with listen("127.0.0.1", 0) as free:
+        assert free.getsockname()[1] > 0
 
 
 def post(url: str, path: str, **body: object) -> httpx.Response:

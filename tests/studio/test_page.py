@@ -19,6 +19,7 @@ from tonggan.search import Index
 from tonggan.serve.engine import Engine
 from tonggan.serve.http import create_app
 from tonggan.studio.page import mount
+from tonggan.types import Image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -86,6 +87,19 @@ def test_a_picture_finds_its_like(page: Page) -> None:
     expect(page.locator("#query-picture img")).to_be_visible(timeout=20_000)
     page.locator("#go-search").click()
     expect(page.locator("#found .caption-label").first).to_contain_text("a green square", timeout=20_000)
+
+
+def test_transparency_is_white_here_as_everywhere(page: Page) -> None:
+    """Green on nothing, with red stored beneath what is not seen."""
+    out = io.BytesIO()
+    picture = Pil.new("RGBA", (20, 20), (255, 0, 0, 0))
+    picture.paste((0, 240, 0, 255), (2, 2, 18, 18))
+    picture.save(out, "PNG")
+    page.locator("#query-picture input[type=file]").set_input_files({"name": "t.png", "mimeType": "image/png", "buffer": out.getvalue()})
+    expect(page.locator("#query-picture img")).to_be_visible(timeout=20_000)
+    page.locator("#go-search").click()
+    green = ColourModel().embed([Image(data=out.getvalue())]).vectors[0] @ ColourModel().embed([colour_rows()[1].images[0]]).vectors[0]
+    expect(page.locator("#found .caption-label").first).to_contain_text(f"{green:.3f} · a green square", timeout=20_000)
 
 
 def test_own_labels_sort_a_picture(page: Page) -> None:
