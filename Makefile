@@ -25,7 +25,7 @@ test:  ## lint, types and the tests, at most 5 minutes on 2 cores
 	@$(MAKE) --no-print-directory lint
 	$(PYTEST) -m "not slow"
 
-test-all:  ## the slow tests too (kill -9, the whole demo path), and the core installed alone
+test-all:  ## the slow tests too (kill -9, own data end to end, the tutorials), and the core installed alone
 	@scripts/setup.sh browser
 	$(PYTEST) -m slow
 	@$(MAKE) --no-print-directory test-core

@@ -84,7 +84,11 @@ def test_one_way_is_the_articles_formulas(denominator: str) -> None:
         total -= math.log(top / (below + (top if denominator == "all" else 0)))
     found = one_way(a, b, log(10), denominator=denominator)  # type: ignore[arg-type]
     assert float(found.loss) == pytest.approx(total / 5, abs=1e-10)
-    assert found.floor == (0.0 if denominator == "all" else -math.inf)
+    assert found.floor == pytest.approx(0.0 if denominator == "all" else math.log(4) - 2 * 10)
+    # The floor of negatives only: the positive at cosine 1, every negative at -1.
+    two = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    best = one_way(two, two, log(10), denominator=denominator)  # type: ignore[arg-type]
+    assert float(best.loss) == pytest.approx(best.floor, abs=1e-8)
 
 
 def test_one_way_without_a_negative_says_so() -> None:

@@ -125,12 +125,13 @@ def one_way(
 
     `"all"` sums the denominator over the positive and all negatives (van den Oord et al. 2018, equation 4; the article's
     4.3). `"negatives"` leaves the positive out (the article's 4.2): that is the decoupled loss of Yeh et al. (2022), which
-    has no lower bound, so its floor is -inf.
+    goes below 0: for unit vectors down to ln(negatives) - 2 scale, its floor.
     """
     n = len(anchors)
     mine = _keys(keys, n, anchors.device)
     positive = positives(mine, mine)
-    logits = scale(log_scale, max_scale) * anchors @ candidates.T
+    by = scale(log_scale, max_scale)
+    logits = by * anchors @ candidates.T
     negatives = logits.masked_fill(positive, -math.inf).logsumexp(dim=1, keepdim=True)
     counts = positive.sum(dim=1)
     if bool((counts == n).any()):
@@ -139,7 +140,7 @@ def one_way(
     loss = ((bottom - logits) * positive).sum(dim=1) / counts
     others = (n - counts).to(logits.dtype)
     chance = float((others if denominator == "negatives" else others + 1).log().mean())
-    return Objective(loss.mean(), -math.inf if denominator == "negatives" else 0.0, chance)
+    return Objective(loss.mean(), chance - 2 * float(by.detach()) if denominator == "negatives" else 0.0, chance)
 
 
 @full_precision

@@ -7,6 +7,8 @@ on concepts that none has seen, index, search, and write it all down in one page
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +41,8 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, again: boo
     sources.get(name).require()
     config = adaptation(name)
     done = (where / "best" / "config.json").is_file() and (where / "mini" / "best" / "config.json").is_file()
+    if (before := where / "run.yaml").is_file() and RunConfig.read(before) != config:
+        raise UsageError(f"{where}: holds a demo on other data or with other settings; name another --out")
     held = DataConfig(**{**config.evaluation.data.model_dump(), "split": "test"}) if config.evaluation else None
     run = Run(config, where, quiet=False)
     if run.begun() and not done:
@@ -143,11 +147,12 @@ def measure(model: Model, rows: Sequence[Row], langs: Sequence[str], data: str) 
 
 
 def next_steps(where: Path) -> list[str]:
-    """Exact commands to go on with."""
+    """Exact commands to go on with; with the command's place where the shell would not find it."""
+    tonggan = "tonggan" if shutil.which("tonggan") else str(Path(sys.executable).parent / "tonggan")
     return [
-        f"tonggan serve {where}                      # the web page, at http://127.0.0.1:8000",
-        f'tonggan search {where / "index"} "一只红色的鸟"',
-        f'tonggan train --from "{PARTS}" --data my.xlsx --image-col 图片 --text-col 标题 --out runs/mine',
+        f"{tonggan} serve {where}                      # the web page, at http://127.0.0.1:8000",
+        f'{tonggan} search {where / "index"} "一只红色的鸟"',
+        f'{tonggan} train --from "{PARTS}" --data my.xlsx --image-col 图片 --text-col 标题 --out runs/mine',
     ]
 
 
@@ -168,7 +173,7 @@ def _budget(where: Path, told: Demo) -> float:
     if file.is_file():
         took = max(took, float(json.loads(file.read_text("utf-8"))["adapting"]))
     file.write_text(json.dumps({"adapting": took}), encoding="utf-8")
-    return min(took, 120.0)
+    return took
 
 
 def _ask(index: Index, model: Model, rows: Sequence[Row]) -> list[tuple[str, Row | None, list[Hit]]]:

@@ -48,7 +48,7 @@ def write_report(told: Demo, where: Path) -> Path:
     page = Page(
         Words("Tonggan: what the demo measured", "通感：演示的实测结果"),
         Words(
-            f"Pictures and words from {told.source}; {len(told.rows)} concepts that no model was trained on. {told.attribution}",
+            f"Pictures and words from {told.source}; {len(told.rows)} concepts that nothing here was trained on. {told.attribution}",
             f"图片和文字来自 {told.source}；{len(told.rows)} 个概念没有参与任何训练。{told.attribution}",
         ),
     )
