@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image as Pil
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from fakes import ColourModel
 from tonggan.cli import app
 
 runner = CliRunner()
@@ -129,3 +131,21 @@ def test_train_eval_embed_index_search_on_scenes(tmp_path: Path) -> None:
 def test_env_says_what_is_here() -> None:
     found = json.loads(call("env", "--json")[1])
     assert found["torch"] and set(found["sources"]) >= {"openmoji", "stamps", "scenes"}
+
+
+def test_what_could_not_be_read_is_in_the_result_and_a_foreign_model_deletes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, colour in (("r.png", (255, 0, 0)), ("g.png", (0, 255, 0))):
+        Pil.new("RGB", (16, 16), colour).save(tmp_path / name)
+    table = tmp_path / "t.csv"
+    table.write_text("filepath,title\nr.png,red\ng.png,green\nnone.png,blue\n")
+    monkeypatch.setattr("tonggan.backends.load", lambda name: ColourModel(weights="w" * 64 if name == "mine" else "x" * 64))
+    code, out, _ = call("eval", "mine", "--data", table, "--json")
+    assert code == 0 and [one["where"] for one in json.loads(out)["dropped"]] == ["t.csv:4"]
+    assert call("index", "mine", tmp_path / "nothing.csv", "--to", tmp_path / "i")[0] == 2
+    assert not (tmp_path / "i").exists()
+    assert call("index", "mine", table, "--to", tmp_path / "i")[0] == 0
+    code, _, err = call("index", "other", "--to", tmp_path / "i", "--delete", "r.png")
+    assert code == 1 and "not comparable" in err
+    assert json.loads(call("index", "mine", "--to", tmp_path / "i", "--delete", "r.png", "--json")[1])["deleted"] == 1

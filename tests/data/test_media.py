@@ -113,6 +113,8 @@ def test_drawings_are_rendered_but_read_no_files(tmp_path):
     secret = saved(tmp_path / "secret.png", 1)
     inner = f'<image xmlns:xlink="http://www.w3.org/1999/xlink" width="20" height="10" xlink:href="{secret}"/>'
     assert "other files" in reason(svg.format(inner).encode())
+    for encoding in ("gbk", "no-such-encoding"):
+        assert "corrupt drawing" in reason(f'<?xml version="1.0" encoding="{encoding}"?>{svg.format("")}'.encode())
     for sly in (f'<s:image xmlns:s="http://www.w3.org/2000/svg" href="{secret}"/>', f'<filter><feImage href="{secret}"/></filter>'):
         assert "other files" in reason(svg.format(sly).encode())
     assert "corrupt drawing" in reason(b"<svg xmlns='http://www.w3.org/2000/svg'><rect")

@@ -18,6 +18,7 @@ from tonggan.config import ConfigError
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
 from tonggan.recipes import cache
+from tonggan.recipes.adapt import adapt_config
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.run import Run
 from tonggan.train.trainer import Trainer
@@ -213,6 +214,21 @@ def test_resume_with_other_captions_is_refused_and_with_another_device_is_not(tm
     with pytest.raises(UsageError, match="captions are not those"):
         Run(config(), tmp_path, quiet=True, limit=20).train(resume=True)
     Run(config(train={"steps": 5, "log_every": 1, "device": "cpu"}), tmp_path, quiet=True).train(resume=True)
+
+
+def test_adapting_leaves_nothing_behind_for_a_wrong_model_and_takes_nothing_away(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no model"):
+        adapt_config("runs/nope", "scenes", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    Dataset.from_rows(list(scenes.generate(8, seed=1, size=64))).write(tmp_path / "run" / "data")
+    kept = sorted((tmp_path / "run" / "data").iterdir())
+    Run(config(), tmp_path / "model", quiet=True).train()
+    with pytest.raises(UsageError, match="holds other rows already"):
+        adapt_config(str(tmp_path / "model"), "scenes", tmp_path / "run")
+    assert sorted((tmp_path / "run" / "data").iterdir()) == kept
+    with pytest.raises(UsageError, match="has a run already"):
+        adapt_config(str(tmp_path / "model"), "scenes", tmp_path / "model")
+    assert not (tmp_path / "model" / "data").exists()
 
 
 def test_pictures_that_fail_while_training_are_listed(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def _check_drawing(data: bytes, where: str) -> None:
     parser.StartElementHandler, parser.EndElementHandler = begin, end
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, ValueError, LookupError) as error:  # the latter two: an encoding that expat does not know
         raise MediaError(where, f"corrupt drawing ({str(error)[:60]})") from None
 
 

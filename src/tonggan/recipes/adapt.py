@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,6 +96,6 @@ def keep(data: str, directory: Path, image_col: str | None, text_col: str | None
         before = Dataset.read(directory)
         if before.fingerprint == Dataset.from_rows(rows).fingerprint:
             return before
-        shutil.rmtree(directory)  # of an attempt that came to nothing: a run there would have been refused by now
+        raise UsageError(f"{directory}: holds other rows already; take them away, or name another --out")
     Dataset.from_rows(rows, dropped=found.dropped).write(directory)
     return Dataset.read(directory)
