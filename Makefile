@@ -4,7 +4,7 @@ export PYTHON
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup demo test test-all test-core lint format bench splits emoji clean
+.PHONY: help setup demo test test-all test-core lint format bench splits emoji pages clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
 
 emoji: setup  ## CLIP from scratch on emoji, an artist left out, beside its plain version (an hour, quiet machine)
 	$(BIN)/python benchmarks/unseen_artist.py
+
+pages: setup  ## write docs/comparison.md and docs/zh/comparison.md anew from the registry of facts
+	$(BIN)/python -m tonggan.compare.registry.pages docs
 
 clean:  ## remove the environment and build leftovers (runs/ is kept)
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist

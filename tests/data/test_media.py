@@ -120,13 +120,6 @@ def test_drawings_are_rendered_but_read_no_files(tmp_path):
     assert "corrupt drawing" in reason(b"<svg xmlns='http://www.w3.org/2000/svg'><rect")
 
 
-def test_a_drawing_that_would_end_or_hold_the_process_is_refused():
-    """Nested groups overflow the renderer's stack (a crash, not an error); computed noise takes as long as it is told to."""
-    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9">{}</svg>'
-    assert "nested" in reason(svg.format("<g>" * 500 + "</g>" * 500).encode())
-    assert "noise" in reason(svg.format("<filter id='n'><feTurbulence numOctaves='200000000'/></filter>").encode())
-
-
 def test_every_kind_of_damage_has_a_short_reason(tmp_path):
     whole = encoded(1)
     assert reason(whole[: len(whole) // 2]) == "truncated"

@@ -60,10 +60,10 @@ def write_png(path: Path, size: tuple[int, int] = (40, 20), color: tuple[int, ..
 
 def test_every_source_says_what_it_is_and_how_to_get_it():
     rows = sources.describe()
-    assert [row["name"] for row in rows] == ["openmoji", "stamps", "emoji", "openclipart", "scenes"]
+    assert [row["name"] for row in rows] == ["openmoji", "stamps", "emoji", "openclipart", "scenes", "pages-zh-en", "cedict"]
     assert all(row[key] for row in rows for key in ("about", "about_zh", "licence", "attribution", "how"))
     assert all("\n" not in str(row["how"]) for row in rows)
-    assert [row["name"] for row in rows if not row["real"]] == ["scenes"]
+    assert [row["name"] for row in rows if not row["real"]] == ["scenes", "pages-zh-en"]
 
 
 def test_a_misspelt_source_or_split_is_told_the_right_one():

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from tonggan.data import sources
+from tonggan.data.doctor import doctor
 from tonggan.data.media import load_image
+from tonggan.data.rows import Dataset
 from tonggan.data.sources import render
 from tonggan.data.sources.splits import caption_key, concepts, held_out_captions
 from tonggan.types import Row
@@ -68,6 +70,12 @@ def test_no_concept_caption_or_picture_stands_on_both_sides(name: str):
     assert not {key for key, side in sides.items() if len(side) > 1}
     count = Counter(row.split for row in rows)
     assert min(count["test"], count["val"]) >= 0.03 * len(rows)
+
+
+@pytest.mark.parametrize("name", REAL[:2])  # the others take longer, by the same rule
+def test_the_doctor_finds_no_leak_of_a_meaning_or_picture(name: str):
+    found = doctor(Dataset.from_rows(rows_of(name)))
+    assert not [error for error in found.errors if error.code.startswith("leak")]
 
 
 @pytest.mark.source("openmoji")

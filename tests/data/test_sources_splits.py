@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from draw import encoded
 
-from tonggan.data.sources.splits import by_artist, by_concept, caption_key, concepts, held_out_captions
-from tonggan.types import Row, Text, UsageError
+from tonggan.data.rows import Dataset
+from tonggan.data.sources.splits import by_artist, by_concept, caption_key, concepts, held_out_captions, look_alikes
+from tonggan.data.splits import leaks
+from tonggan.types import Image, Row, Text, UsageError
 
 
 def row(name: str, caption: str = "", **fields: str) -> Row:
@@ -51,6 +54,16 @@ def test_by_concept_has_no_leak_and_about_the_wanted_shares():
     for one in split:
         by_group.setdefault(one.group, set()).add(one.split)
     assert all(len(side) == 1 for side in by_group.values())
+
+
+def test_pictures_that_look_alike_are_one_concept():
+    rows = [row(str(i), f"thing {i}", group=f"g{i}").with_(images=(Image(data=encoded(i)),)) for i in range(60)]
+    rows += [row(f"again {i}", f"other {i}", group=f"o{i}").with_(images=(Image(data=encoded(i, quality=60)),)) for i in range(20)]
+    assert leaks(Dataset.from_rows(by_concept(rows)), by=("picture",))
+    split = by_concept(rows, alike=look_alikes(rows))
+    assert leaks(Dataset.from_rows(split), by=("picture",)) == []
+    alone = by_concept(rows)
+    assert [one.split for one in split[:60]] == [one.split for one in alone[:60]], "only what is joined may move"
 
 
 def test_by_concept_shares_seed_and_stability():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from tonggan.evaluate import Result, class_vectors, classification, mean_interval, paired, retrieval
-from tonggan.evaluate.metrics.ranks import chance_at, median_rank, ranks
-from tonggan.types import CannotError, Embeddings, EmbedOptions, Identity, Image, Item, Model, Row, Text, UsageError, as_part
+from tonggan.evaluate.metrics.ranks import chance_at, expected_rank, median_rank, ranks
+from tonggan.evaluate.resample import Estimate, Measure, Statistic, intervals, mean, mean_of_groups, statistic_interval
+from tonggan.types import CannotError, Embeddings, EmbedOptions, Identity, Image, Item, Model, Row, Text, TongganError, UsageError, as_part
 
 
 class Fake(Model):
@@ -62,7 +65,17 @@ def test_not_a_number_never_helps() -> None:
     q = np.eye(3, dtype=np.float32)
     c = q.copy()
     c[1] = np.nan
-    assert ranks(q, c, [[0], [1], [2]]).tolist() == [2, 1, 2]
+    assert ranks(q, c, [[0], [1], [2]]).tolist() == [2, 3, 2]
+    assert ranks(q, c, [[0, 1], [1, 2], [2]]).tolist() == [1, 2, 2]
+    assert ranks(q * np.nan, q, [[0], [1], [2]]).tolist() == [3, 3, 3]
+
+
+def test_a_model_of_not_a_number_recognises_nothing() -> None:
+    rows = [Row(id=str(i), images=(picture(*np.eye(3)[i]),), meta={"label": f"k{i}"}) for i in range(3)]
+    for table in ({f"k{i}": [np.nan] * 3 for i in range(3)}, {"k0": [np.nan] * 3, "k1": [0, 1, 0], "k2": [0, 0, 1]}):
+        result = classification(Fake(table), rows, templates=["{}"])
+        assert result.metrics["zero-shot en acc1"].value == 0
+        assert not any(item["guess"] == item["truth"] for item in result.items)
 
 
 def test_chance_is_hypergeometric() -> None:
@@ -71,8 +84,31 @@ def test_chance_is_hypergeometric() -> None:
     assert chance_at(10, 5, 1) == 1.0
 
 
-def test_median_rank_is_open_clips() -> None:
-    assert median_rank(np.array([1, 2, 3, 4])) == 2  # floor(1.5) + 1
+def test_expected_rank_is_the_mean_over_all_orders() -> None:
+    orders = list(itertools.permutations(range(5)))
+    for right in (1, 2, 4):
+        found = np.mean([1 + min(order.index(i) for i in range(right)) for order in orders])
+        assert expected_rank(5, right) == pytest.approx(found)
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 30))
+def test_median_rank_is_open_clips_of_what_is_drawn(seed: int, n: int) -> None:
+    """floor(median of zero-based ranks) + 1, of each rank repeated as often as a resample counts it."""
+    rng = np.random.default_rng(seed)
+    values, times = rng.integers(1, 9, size=n).astype(float), rng.integers(0, 4, size=(5, n)).astype(float)
+    times[:, 0] += 1
+    expected = [np.floor(np.median(np.repeat(values, t.astype(int)) - 1)) + 1 for t in times]
+    assert median_rank(values, times).tolist() == expected
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 30))
+def test_mean_of_groups_leaves_out_what_is_not_drawn(seed: int, n: int) -> None:
+    rng = np.random.default_rng(seed)
+    group, value, times = rng.integers(4, size=n), rng.random(n), rng.integers(0, 2, size=(5, n)).astype(float)
+    times[:, 0] += 1
+    drawn = [(np.repeat(group, t.astype(int)), np.repeat(value, t.astype(int))) for t in times]
+    expected = [np.mean([v[g == one].mean() for one in np.unique(g)]) for g, v in drawn]
+    assert mean_of_groups(np.stack([group, value], axis=1), times) == pytest.approx(expected)
 
 
 def picture(*v: float) -> Image:
@@ -127,6 +163,48 @@ def test_unreadable_picture_is_listed_and_leaves_the_gallery() -> None:
     assert not any(item["cluster"] == "x" for item in result.items)
 
 
+def test_unreadable_caption_is_listed_and_leaves_the_gallery() -> None:
+    broken = Row(id="x", images=(picture(0, 0.6, 0.8),), texts=(Text("no such word", "en"), Text("a bird", "en")))
+    result = retrieval(Fake(TABLE), [*ROWS, broken], langs=["en", "en"])
+    assert [(d.where, d.reason) for d in result.dropped] == [("x", "unreadable")]
+    assert {item["candidates"] for item in result.items if item["task"] == "i2t en"} == {5}
+    assert not any(item["query"] == "no such word" for item in result.items)
+    with pytest.raises(UsageError, match="none of 1 captions in 'en' could be read"):
+        retrieval(Fake(TABLE), [broken.with_(texts=broken.texts[:1])])
+
+
+def test_a_picture_without_the_language_is_a_candidate_but_no_query() -> None:
+    result = retrieval(Fake(TABLE), ROWS, langs=["zh"])
+    tasks = {task: [item for item in result.items if item["task"] == task] for task in ("t2i zh", "i2t zh")}
+    assert {item["candidates"] for item in tasks["t2i zh"]} == {3}
+    assert [item["cluster"] for item in tasks["i2t zh"]] == ["a", "b"]
+    assert {item["candidates"] for item in tasks["i2t zh"]} == {2}
+    # Of its group another row has the words: then it is a query.
+    grouped = [row.with_(group="g") if row.id in "bc" else row for row in ROWS]
+    again = retrieval(Fake(TABLE), grouped, langs=["zh"])
+    assert [item["cluster"] for item in again.items if item["task"] == "i2t zh"] == ["a", "b", "c"]
+
+
+def test_chance_of_every_metric_is_what_random_vectors_reach() -> None:
+    """Several captions and groups: 60 models that know nothing, on average."""
+    rng = np.random.default_rng(11)
+    words = [(f"t{i}", *([f"u{i}"] if i % 3 == 0 else [])) for i in range(20)]
+    groups = [f"g{i // 2}" if i < 6 else None for i in range(20)]
+
+    def measured() -> dict[str, Estimate]:
+        seen = [(picture(*v),) for v in unit(rng, 20, 30).tolist()]
+        rows = [Row(id=str(i), images=seen[i], texts=tuple(Text(t, "en") for t in words[i]), group=groups[i]) for i in range(20)]
+        table = {t: unit(rng, 1, 30)[0].tolist() for texts in words for t in texts}
+        return dict(retrieval(Fake(table), rows, intervals=False).metrics)
+
+    results = [measured() for _ in range(60)]
+    known = {name: metric.chance for name, metric in results[0].items() if metric.chance is not None}
+    assert results[0].keys() - known.keys() == {"t2i en median rank", "i2t en median rank"}
+    for name, chance in known.items():
+        values = [result[name].value for result in results]
+        assert abs(np.mean(values) - chance) < 4 * np.std(values) / 60**0.5, name
+
+
 def test_missing_language_names_those_there_are() -> None:
     with pytest.raises(UsageError, match="there are: en, zh"):
         retrieval(Fake(TABLE), ROWS, langs=["ja"])
@@ -154,6 +232,24 @@ def test_paired_difference_with_oneself_is_zero_and_swaps_sign() -> None:
     assert all(ab[k].value == -ba[k].value for k in ab)
 
 
+def test_every_metric_has_its_paired_difference() -> None:
+    """Mean recall, median and mean rank, accuracy and balanced accuracy too: the difference of both models' numbers."""
+    rng = np.random.default_rng(5)
+    rows = [
+        Row(id=str(i), images=(picture(*unit(rng, 1, 3)[0]),), texts=(Text(f"t{i % 25}", "en"),), meta={"label": f"t{i % 7}"})
+        for i in range(30)
+    ]
+    models = [Fake({f"t{i}": v.tolist() for i, v in enumerate(unit(rng, 25, 3))}, name) for name in "ab"]
+    for task in (retrieval, lambda model, rows: classification(model, rows, templates=["{}"])):
+        mine, theirs = (task(model, rows) for model in models)
+        differences = paired(mine, theirs)
+        assert differences.keys() == mine.metrics.keys()
+        for name, difference in differences.items():
+            assert difference.value == pytest.approx(mine.metrics[name].value - theirs.metrics[name].value)
+            assert difference.low <= difference.value <= difference.high
+            assert difference.low < difference.high
+
+
 def test_mean_recall_weighs_directions_and_languages_equally() -> None:
     m = retrieval(Fake(TABLE), ROWS).metrics
     parts = [m[f"{d} {lang} R@{k}"].value for d in ("t2i", "i2t") for lang in ("en", "zh") for k in (1, 5, 10)]
@@ -167,6 +263,22 @@ def test_paired_refuses_other_items_and_protocols() -> None:
         paired(a, b)
     with pytest.raises(UsageError, match="protocol"):
         paired(a, Result("other/v1", "m", "", "", "x", {}))
+    with pytest.raises(UsageError, match="has no items"):
+        paired(a, Result(a.protocol, "m", "", "", "x", {}))
+
+
+def test_paired_refuses_the_same_questions_over_other_candidates() -> None:
+    """English captions over three pictures and over four are not one task, nor are prompts in other words."""
+    wordless = Row(id="d", images=(picture(0, 0.6, 0.8),), texts=(Text("一只鸟", "zh"),))
+    a, b = (retrieval(Fake(TABLE | {"一只鸟": [0, 0, 1]}), rows, langs=["en"]) for rows in (ROWS, [*ROWS, wordless]))
+    with pytest.raises(UsageError, match="candidates 3 in one result and 4"):
+        paired(a, b)
+    rows = [Row(id=str(i), images=(picture(*np.eye(3)[i]),), meta={"label": "xyz"[i]}) for i in range(3)]
+    table: dict[str, list[float]] = {c: np.eye(3)[i].tolist() for i, c in enumerate("xyz")}
+    table |= {f"a {c}": v for c, v in table.items()}
+    a, b = (classification(Fake(table), rows, templates=[template]) for template in ("{}", "a {}"))
+    with pytest.raises(UsageError, match="prompts"):
+        paired(a, b)
 
 
 def test_written_result_reads_back(tmp_path: object) -> None:
@@ -174,6 +286,13 @@ def test_written_result_reads_back(tmp_path: object) -> None:
     again = Result.read(result.write(str(tmp_path), "r"))
     assert again.metrics == dict(result.metrics)
     assert list(again.items) == list(result.items)
+
+
+def test_a_caption_with_a_line_separator_reads_back(tmp_path: object) -> None:
+    odd = "two\u2028lines\x85"
+    rows = [*ROWS, Row(id="d", images=(picture(0, 0.6, 0.8),), texts=(Text(odd, "en"),))]
+    result = retrieval(Fake(TABLE | {odd: [0, 0, 1]}), rows)
+    assert list(Result.read(result.write(str(tmp_path), "r")).items) == list(result.items)
 
 
 def test_interval_covers_at_its_rate_and_clusters_widen_it() -> None:
@@ -189,6 +308,53 @@ def test_interval_covers_at_its_rate_and_clusters_widen_it() -> None:
             naive = mean_interval(values, list(range(300)), resamples=400)
             assert estimate.high - estimate.low > 1.6 * (naive.high - naive.low)
     assert 178 <= covered <= 198  # 95 % of 200 is 190; a percentile interval of 60 clusters is a little narrow
+
+
+@pytest.mark.parametrize("statistic", [mean, mean_of_groups, median_rank], ids=lambda f: f.__name__)
+def test_paired_intervals_cover_at_their_rate(statistic: Statistic) -> None:
+    """Two models measured on the same 80 pictures, three queries each; both share what makes a picture hard, and one is a little better."""
+    rng = np.random.default_rng(2)
+    clusters = np.repeat(np.arange(80), 3).tolist()
+
+    def outcomes(pictures: int) -> tuple[np.ndarray, np.ndarray]:
+        hard = np.repeat(rng.gamma(2.0, size=pictures), 3)
+        ranked = [1 + np.floor(10 * hard * rng.exponential(size=3 * pictures) * better) for better in (0.7, 1.0)]
+        if statistic is median_rank:
+            return ranked[0], ranked[1]
+        kind = np.repeat(np.minimum(np.arange(pictures) % 8, 3), 3)  # groups of different size
+        hits = [(r <= 5 + kind).astype(float) for r in ranked]
+        if statistic is mean_of_groups:
+            return np.stack([kind, hits[0]], axis=1), np.stack([kind, hits[1]], axis=1)
+        return hits[0], hits[1]
+
+    mine, theirs = outcomes(40_000)
+    once = np.ones((1, 120_000))
+    true = float(statistic(mine, once)[0] - statistic(theirs, once)[0])
+    covered = 0
+    for trial in range(200):
+        (estimate,) = intervals([Measure(statistic, *outcomes(80))], clusters, resamples=300, seed=trial)
+        covered += estimate.low <= true <= estimate.high
+    assert 178 <= covered <= 199  # 95 % of 200 is 190; whole ranks make a median's interval a little wide
+
+
+def test_a_small_language_does_not_pull_the_mean_recall_down() -> None:
+    """Everything is found first, in English for 40 pictures and in Chinese for one: no resample may say otherwise."""
+    rows = [
+        Row(id=str(i), images=(picture(*v),), texts=(Text(f"e{i}", "en"), *([Text("z0", "zh")] if i == 0 else [])))
+        for i, v in enumerate(np.eye(40).tolist())
+    ]
+    table = {f"e{i}": v for i, v in enumerate(np.eye(40).tolist())} | {"z0": np.eye(40)[0].tolist()}
+    found = retrieval(Fake(table), rows).metrics["mean recall"]
+    assert found.value == found.low == found.high == 1
+
+
+def test_thousands_of_resamples_of_a_median_are_quick() -> None:
+    rng = np.random.default_rng(0)
+    found = rng.integers(1, 500, size=3000).astype(float)
+    start = time.process_time()
+    estimate = statistic_interval(found, np.repeat(np.arange(1000), 3).tolist(), median_rank)
+    assert estimate.low <= estimate.value <= estimate.high
+    assert time.process_time() - start < 5, "in numpy it takes a fraction of a second"
 
 
 def test_classification_against_sklearn() -> None:
@@ -210,6 +376,17 @@ def test_classification_against_sklearn() -> None:
 def test_prompts_are_averaged_and_renormalised() -> None:
     model = Fake({"a x": [1, 0, 0], "x": [0, 1, 0]})
     assert class_vectors(model, ["x"], templates=["a {}", "{}"])[0] == pytest.approx([0.5**0.5, 0.5**0.5, 0])
+
+
+def test_two_classes_of_one_name_cannot_be_told_apart() -> None:
+    rows = [Row(id=str(i), images=(picture(*np.eye(3)[i]),), meta={"label": "xyz"[i]}) for i in range(3)]
+    with pytest.raises(UsageError, match="'x', 'z' are all called '猫'"):
+        classification(Fake({}), rows, names={"x": "猫", "z": "猫"})
+
+
+def test_a_prompt_that_cannot_be_embedded_is_told() -> None:
+    with pytest.raises(TongganError, match="'a x' cannot be embedded: unreadable"):
+        class_vectors(Fake({}), ["x"], templates=["a {}"])
 
 
 def test_template_without_a_place_for_the_name() -> None:

@@ -150,8 +150,8 @@ def test_ngrams_sum_singles_and_pairs_without_the_special_tokens() -> None:
     assert tower.weight_of[found[0, 0]] < tower.weight_of[found[0, 1]], "what occurs everywhere counts less"
 
 
-def test_ngrams_in_closed_form_are_ridge_regression() -> None:
-    """Against the primal normal equations of scikit-learn's Ridge, weights included."""
+def test_ngrams_by_conjugate_gradients_are_ridge_regression() -> None:
+    """Against scikit-learn's Ridge, weights included."""
     from sklearn.linear_model import Ridge
 
     torch.manual_seed(0)
@@ -161,9 +161,26 @@ def test_ngrams_in_closed_form_are_ridge_regression() -> None:
     x = torch.zeros(12, 64, dtype=torch.float64)
     values = (real / real.sum(1, keepdim=True).sqrt()).double()
     x.scatter_add_(1, found, values)
-    tower.solve(tokens, aims, 0.3, weights)
+    tower.solve(tokens, aims, 0.3, weights, tolerance=1e-11)
     expected = Ridge(alpha=0.3, fit_intercept=False).fit(x.numpy(), aims.numpy(), sample_weight=weights.numpy()).coef_.T
     assert torch.allclose(tower.table.detach(), torch.from_numpy(expected), atol=1e-8)
+
+
+def test_ngrams_are_solved_to_the_tolerance_and_no_text_is_too_short() -> None:
+    """A few hundred texts whose n-grams share table rows, one of them empty; in single precision, by the normal equations."""
+    torch.manual_seed(0)
+    texts = [[1, *torch.randint(5, 60, (i % 6,)).tolist(), 2] for i in range(300)]
+    tower, tokens, aims = NgramText(512, 8), pad(texts), F.normalize(torch.randn(300, 8), dim=1)
+    tower.fit_rarity(tokens)
+    weights = torch.where(torch.arange(300) % 2 == 0, 1.0, 0.2)
+    tower.solve(tokens, aims, 0.3, weights)
+    found, real = tower.grams(tokens)
+    values = tower.weight_of[found] * real
+    values = values / values.norm(dim=1, keepdim=True).clamp(min=1e-6)
+    x = torch.zeros(300, 512).scatter_add_(1, found, values)
+    right = x.T @ (weights[:, None] * aims)
+    left = x.T @ (weights[:, None] * (x @ tower.table.detach())) + 0.3 * tower.table.detach()
+    assert ((left - right).norm(dim=0) < 2e-4 * right.norm(dim=0)).all()
 
 
 def test_a_centred_head_sees_exactly_the_direction_of_the_ngrams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from jaxtyping import jaxtyped
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from tonggan.objectives import contrastive
 from tonggan.objectives.contrastive import Objective, alignment, info_nce, nt_xent, one_way, sigmoid, top1
@@ -91,9 +94,11 @@ def test_one_way_is_the_articles_formulas(denominator: str) -> None:
     assert float(best.loss) == pytest.approx(best.floor, abs=1e-8)
 
 
-def test_one_way_without_a_negative_says_so() -> None:
+@pytest.mark.parametrize("tile", [None, 2])
+@pytest.mark.parametrize("kind", ["one_way", "decoupled", "nt_xent"])
+def test_an_anchor_without_a_negative_is_told(kind: str, tile: int | None) -> None:
     with pytest.raises(ValueError, match="no negative"):
-        one_way(unit(3), unit(3), log(10), keys=torch.ones(3, 1, dtype=torch.long))
+        objective(kind, unit(3), unit(3), log(10), log(1), torch.ones(3, 1, dtype=torch.long), tile)
 
 
 def test_nt_xent_against_pytorch_metric_learning() -> None:
@@ -102,34 +107,72 @@ def test_nt_xent_against_pytorch_metric_learning() -> None:
     assert float(nt_xent(z1, z2, 0.3).loss) == pytest.approx(float(expected), abs=1e-10)
 
 
+def test_nt_xent_with_several_positives_against_pytorch_metric_learning() -> None:
+    """Theirs is the mean over positive pairs, ours over anchors first: the same where every anchor has as many."""
+    z1, z2, ids = unit(12), unit(12, seed=1), torch.arange(12) % 4
+    expected = NTXentLoss(temperature=0.3)(torch.cat([z1, z2]), ids.repeat(2))
+    found = nt_xent(z1, z2, 0.3, keys=ids[:, None] + 1)
+    assert float(found.loss) == pytest.approx(float(expected), abs=1e-10)
+    assert found.chance == pytest.approx(math.log(1 + 18))  # the positive and 18 of other kinds
+
+
 def test_alignment_is_the_mean_squared_distance() -> None:
     a, b = unit(6), unit(6, seed=1)
     assert float(alignment(a, b).loss) == pytest.approx(float((2 - 2 * (a * b).sum(1)).mean()))
 
 
+KINDS = ["infonce", "smoothed", "sigmoid", "one_way", "decoupled", "nt_xent"]
+
+
+def objective(kind: str, a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, keys: Tensor | None, tile: int | None) -> Objective:
+    match kind:
+        case "infonce" | "smoothed":
+            return info_nce(a, b, scale, keys=keys, label_smoothing=0.1 if kind == "smoothed" else 0.0, tile=tile)
+        case "sigmoid":
+            return sigmoid(a, b, scale, bias, keys=keys, tile=tile)
+        case "one_way" | "decoupled":
+            return one_way(a, b, scale, denominator="negatives" if kind == "decoupled" else "all", keys=keys, tile=tile)
+        case _:
+            return nt_xent(a, b, 1 / scale.exp(), keys=keys, tile=tile)
+
+
+def some_keys(n: int) -> Tensor:
+    """Two kinds of key, of which none, one or several join two rows; some rows have neither."""
+    return torch.randint(0, n // 3, (n, 2), generator=torch.Generator().manual_seed(n))
+
+
 @pytest.mark.parametrize("tile", [1, 7, 16, 100])
 @pytest.mark.parametrize("keyed", [False, True])
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("s", [3.0, 100.0])
-@pytest.mark.parametrize("kind", ["infonce", "sigmoid"])
-def test_tiled_equals_plain(kind: str, s: float, smoothing: float, keyed: bool, tile: int) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiled_equals_plain(kind: str, s: float, keyed: bool, tile: int) -> None:
     a, b = unit(37).requires_grad_(), unit(37, seed=1).requires_grad_()
     scale, bias = (log(s) - 1e-9).requires_grad_(), torch.tensor([-3.0]).requires_grad_()
-    keys = torch.randint(0, 12, (37, 2)) if keyed else None
+    wrt = [a, b, scale, bias] if kind == "sigmoid" else [a, b, scale]
     results = []
     for t in (None, tile):
-        if kind == "infonce":
-            found = info_nce(a, b, scale, keys=keys, label_smoothing=smoothing, tile=t)
-            wrt = [a, b, scale]
-        else:
-            found = sigmoid(a, b, scale, bias, keys=keys, tile=t)
-            wrt = [a, b, scale, bias]
+        found = objective(kind, a, b, scale, bias, some_keys(37) if keyed else None, t)
         results.append((found, torch.autograd.grad(found.loss * 1.7, wrt)))
     (plain, g1), (tiled, g2) = results
     assert float(tiled.loss.detach()) == pytest.approx(float(plain.loss.detach()), rel=1e-10)
     assert (tiled.floor, tiled.chance) == (plain.floor, plain.chance)
     for x, y in zip(g1, g2, strict=True):
         assert torch.allclose(x, y, atol=1e-10, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiled_in_single_precision_is_plain_in_double(kind: str) -> None:
+    b = unit(53, 32, seed=1)
+    a = F.normalize(unit(53, 32) + b, dim=1)  # near their partners, as in training
+    results = []
+    for dtype, tile in ((torch.float64, None), (torch.float32, 9)):
+        torch.set_default_dtype(dtype)
+        wrt = [x.detach().clone().to(dtype).requires_grad_() for x in (a, b, log(80))]
+        found = objective(kind, *wrt, torch.tensor([-8.0]), some_keys(53), tile)
+        results.append([found.loss.detach(), *torch.autograd.grad(found.loss, wrt)])
+    for exact, single in zip(*results, strict=True):
+        assert single.dtype == torch.float32
+        assert float((single - exact).abs().max()) <= 1e-4 * float(exact.abs().max())
 
 
 def test_tiled_survives_orthogonal_features_at_the_highest_scale() -> None:
@@ -141,16 +184,32 @@ def test_tiled_survives_orthogonal_features_at_the_highest_scale() -> None:
     assert float(plain) == pytest.approx(float(tiled), rel=1e-5)
 
 
-def test_gradcheck_of_the_hand_written_backward() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradcheck_of_the_hand_written_backward(kind: str) -> None:
     a, b = unit(5, 3).requires_grad_(), unit(5, 3, seed=1).requires_grad_()
     t, bias = log(5).requires_grad_(), torch.tensor([-1.0]).requires_grad_()
     keys = torch.tensor([[1], [2], [1], [0], [2]])
-    assert torch.autograd.gradcheck(lambda *x: info_nce(*x, keys=keys, label_smoothing=0.1, tile=2).loss, (a, b, t))
-    assert torch.autograd.gradcheck(lambda *x: sigmoid(*x, keys=keys, tile=2).loss, (a, b, t, bias))
+    assert torch.autograd.gradcheck(lambda *x: objective(kind, *x, keys, tile=2).loss, (a, b, t, bias))
 
 
-def test_tiled_keeps_no_matrix() -> None:
-    def kept(n: int, tile: int | None) -> int:
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that any operation makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        self.numbers = max([self.numbers, *(x.numel() for x in tree_leaves(made) if isinstance(x, Tensor))])
+        return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiled_has_no_matrix_at_any_time(kind: str) -> None:
+    """Neither kept for the backward pass nor made on the way, forward or backward: twice the rows, twice the memory."""
+
+    def kept_and_largest(n: int, tile: int | None) -> tuple[int, int]:
         sizes: list[int] = []
 
         def note(t: Tensor) -> Tensor:
@@ -158,12 +217,16 @@ def test_tiled_keeps_no_matrix() -> None:
             return t
 
         a, b = unit(n).requires_grad_(), unit(n, seed=1).requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
-            info_nce(a, b, log(10).requires_grad_(), tile=tile)
-        return sum(sizes)
+        with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            objective(kind, a, b, log(10).requires_grad_(), torch.tensor([-5.0]), some_keys(n), tile).loss.backward()
+        return sum(sizes), largest.numbers
 
-    assert kept(512, 64) < 2.2 * kept(256, 64)
-    assert kept(512, None) > 3.0 * kept(256, None)
+    (few, small), (many, large) = kept_and_largest(128, 32), kept_and_largest(256, 32)
+    assert many < 2.2 * few
+    assert large < 2.2 * small
+    (few, small), (many, large) = kept_and_largest(128, None), kept_and_largest(256, None)
+    assert many > 3.0 * few
+    assert large > 3.0 * small
 
 
 @given(seed=st.integers(0, 1000), n=st.integers(2, 12), smoothing=st.sampled_from([0.0, 0.2]))
@@ -289,7 +352,7 @@ def test_top1_is_pessimistic_about_ties() -> None:
 
 
 @pytest.mark.parametrize("tile", [None, 5])
-@pytest.mark.parametrize("kind", ["infonce", "sigmoid"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_autocast_changes_nothing(kind: str, tile: int | None) -> None:
     """Where the towers compute in bf16 the loss and its gradients are still single precision, backward inside autocast too."""
     torch.set_default_dtype(torch.float32)
@@ -298,7 +361,7 @@ def test_autocast_changes_nothing(kind: str, tile: int | None) -> None:
         a, b = unit(12).requires_grad_(), unit(12, seed=1).requires_grad_()
         t, bias = log(80).requires_grad_(), torch.tensor([-5.0]).requires_grad_()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            found = info_nce(a, b, t, tile=tile) if kind == "infonce" else sigmoid(a, b, t, bias, tile=tile)
+            found = objective(kind, a, b, t, bias, None, tile)
             if tile:
                 found.loss.backward()
         if not tile:

@@ -21,7 +21,7 @@ from tonggan.train.gradcache import cached_backward
 
 ROWS, FIRST = 11, 7  # 7 rows on the first process, 4 on the second
 KEYS = torch.tensor([[1, 0], [2, 0], [3, 9], [1, 0], [4, 0], [0, 0], [5, 9], [1, 0], [6, 0], [2, 0], [0, 0]])
-KINDS = ["plain keys", "smoothed", "tiled", "sigmoid", "sigmoid tiled", "one_way", "nt_xent"]
+KINDS = ["plain keys", "smoothed", "tiled", "sigmoid", "sigmoid tiled", "one_way", "one_way tiled", "decoupled", "nt_xent", "nt_xent tiled"]
 
 
 def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -48,6 +48,12 @@ def objective(kind: str, a: Tensor, b: Tensor, scale: Tensor, bias: Tensor, keys
             return sigmoid(a, b, scale, bias, tile=3, group=group)
         case "one_way":
             return one_way(all_gather(a, group), all_gather(b, group), scale, keys=Ranks.of(keys, group).gather(keys))
+        case "one_way tiled":
+            return one_way(a, b, scale, keys=keys, tile=3, group=group)
+        case "decoupled":
+            return one_way(a, b, scale, denominator="negatives", keys=keys, group=group)
+        case "nt_xent tiled":
+            return nt_xent(a, b, 1 / scale.exp(), keys=keys, tile=3, group=group)
         case _:
             return nt_xent(all_gather(a, group), all_gather(b, group), 0.3)
 

@@ -13,16 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from tonggan import load, recipes
+from tonggan import hub, load, recipes
 from tonggan.config import ConfigError
+from tonggan.data.images import ImageProcessing, ImageProcessor
+from tonggan.data.loader import Loader
+from tonggan.data.processor import Processor
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
+from tonggan.data.text import TextProcessing, Tokenizer
+from tonggan.models import DualEncoderConfig, build
 from tonggan.recipes import cache
 from tonggan.recipes.adapt import adapt_config
-from tonggan.recipes.config import RunConfig
+from tonggan.recipes.config import DataConfig, RunConfig
 from tonggan.recipes.run import Run
 from tonggan.train.trainer import Trainer
-from tonggan.types import Image, UsageError
+from tonggan.types import Image, Row, Text, TongganError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -58,11 +63,18 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_cached_tower_equals_the_uncached_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Run(config(freeze=["image", "text"]), tmp_path / "cached", quiet=True).train()
+@pytest.mark.parametrize("langs", [["en"], None], ids=["one caption", "two captions"])
+def test_cached_tower_equals_the_uncached_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, langs: list[str] | None) -> None:
+    data = {"source": "scenes", "options": {"n": 60}, "split": None, "langs": langs}
+    frozen = config(freeze=["image", "text"], streams=[{"data": data, "loader": {"batch_size": 16}}])
+    made = Run(frozen, tmp_path / "cached", quiet=True)
+    made.train()
+    stream = made.trainer(0, frozen.stages[0]).streams[0].batches
+    assert isinstance(stream, Loader)
+    assert next(stream).tokens is None, "the text tower is not run again"
     # The same run with nothing cached: pixels and tokens go through the frozen towers at every update.
     monkeypatch.setattr("tonggan.recipes.run.image_features", lambda model, rows, views=1: (_Absent(), []))
-    plain = Run(config(freeze=["image", "text"]), tmp_path / "plain", quiet=True)
+    plain = Run(frozen, tmp_path / "plain", quiet=True)
     monkeypatch.setattr(plain, "_stream", _without_cache(plain))
     plain.train()
     assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
@@ -104,6 +116,16 @@ def test_features_come_from_disk_the_second_time(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(run.model, "image_features", None)  # would fail if it were used
     second, _ = cache.image_features(run.local(), rows, views=2)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_texts_come_from_disk_the_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(config(), tmp_path, quiet=True)
+    captions = ["a red circle", "一个红色的圆", "a very long caption of a scene in which nothing at all is red", "a red circle", ""]
+    first = cache.text_features(run.local(), captions)
+    assert set(first) == set(captions)
+    assert torch.allclose(first["一个红色的圆"], torch.from_numpy(run.local().features(["一个红色的圆"])[0]), atol=1e-6)
+    monkeypatch.setattr(run.model, "text_features", None)  # would fail if it were used
+    assert all(torch.equal(first[name], value) for name, value in cache.text_features(run.local(), captions).items())
 
 
 def test_changed_weights_are_encoded_again(tmp_path: Path) -> None:
@@ -243,6 +265,51 @@ def test_pictures_that_fail_while_training_are_listed(tmp_path: Path) -> None:
     assert [one.where for one in run.dropped] == [rows[3].id]
 
 
+def test_one_row_is_too_few_to_tell_apart(tmp_path: Path) -> None:
+    with pytest.raises(TongganError, match="stream pairs: contrastive learning tells rows apart, but there is only 1"):
+        Run(config(), tmp_path, quiet=True, limit=1).train()
+
+
+WORDS = {"猫": "cat", "狗": "dog", "红狐狸": "red fox", "红马": "red horse", "马": "horse", "鸟": "bird", "蓝鸟": "blue bird", "鱼": "fish"}
+
+
+def bert_and_pictures(directory: Path) -> str:
+    """A tiny model with a BERT that knows the English of `WORDS`, random weights."""
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted({word for english in WORDS.values() for word in english.split()})]
+    (directory / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
+    bert = {"kind": "bert", "vocab_size": len(vocab), "context": 16, "width": 32, "layers": 1, "heads": 2, "mlp_width": 64}
+    shape = DualEncoderConfig.parse(TINY | {"text": bert, "dim": 32, "text_projection": "centred"})
+    tokenizer = Tokenizer.wordpiece(directory / "vocab.txt", TextProcessing(max_length=16))
+    hub.save(directory / "start", build(shape).eval(), shape, Processor(ImageProcessor(ImageProcessing(size=64)), tokenizer))
+    return str(directory / "start")
+
+
+def test_a_dictionary_without_pictures_teaches_chinese(tmp_path: Path) -> None:
+    words = [Row(f"w{i}", texts=(Text(zh, "zh"), Text(en, "en"))) for i, (zh, en) in enumerate(WORDS.items())]
+    Dataset.from_rows([*words, Row("no English", texts=(Text("无", "zh"),))]).write(tmp_path / "words")
+    stage = {
+        "name": "chinese",
+        "bilingual": True,
+        "ridge": 0.001,
+        "freeze": ["image", "text.bert", "image_head", "text_head"],
+        "streams": [{"data": {"source": str(tmp_path / "words"), "split": None}, "step": {"kind": "transfer"}}],
+        "train": {"steps": 0},
+    }
+    start = bert_and_pictures(tmp_path)
+    before = load(start).embed(list(WORDS.values()))
+    settings = {"name": "zh", "model": {"start": start}, "stages": [stage]}
+    Run(RunConfig.parse(settings), tmp_path / "run", quiet=True).train()
+    model = load(tmp_path / "run")
+    english, chinese = model.embed(list(WORDS.values())), model.embed(list(WORDS))
+    assert np.allclose(english.vectors, before.vectors, atol=1e-5), "what the model knew stays"
+    assert (chinese @ english).argmax(axis=1).tolist() == list(range(len(WORDS)))
+    with pytest.raises(TongganError, match="no row of split None has a picture and a caption"):
+        Run(RunConfig.parse(settings), tmp_path / "other", quiet=True).rows(DataConfig(source=str(tmp_path / "words"), split=None))
+    without = stage | {"streams": [{"data": {"source": "scenes", "options": {"n": 20}, "split": None}}]}
+    with pytest.raises(UsageError, match="ridge needs a transfer stream"):
+        Run(RunConfig.parse(settings | {"stages": [without]}), tmp_path / "third", quiet=True).train()
+
+
 def two_stages() -> RunConfig:
     one = json.loads(config().model_dump_json())
     second = json.loads(json.dumps(one["stages"][0])) | {"name": "second", "freeze": ["image", "text"]}
@@ -273,7 +340,7 @@ def test_a_kill_between_two_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     shutil.rmtree(tmp_path / "last")
     with pytest.raises(UsageError, match="has a run already"):  # the first stage would be lost
         Run(two_stages(), tmp_path, quiet=True).train()
-    (tmp_path / "stages.json").write_text('["first"]')
+    (tmp_path / "stages.json").write_text('{"first": 1.0}')
     Run(two_stages(), tmp_path, quiet=True).train(resume=True)
     assert draws[-1] == whole_draws
     assert losses(tmp_path) == whole

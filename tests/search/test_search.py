@@ -50,8 +50,18 @@ def test_add_update_delete(index: Index, model: ColourModel) -> None:
     done = index.add(model, [changed, fresh])
     assert (done.added, done.updated) == (1, 1)
     assert {hit.id for hit in index.search(model, "blue", 2)} == {"r", "b"}
-    assert index.delete(['it\'s "quoted" 新', "nobody"]) == 1
+    assert index.delete(['it\'s "quoted" 新']) == 1
     assert len(index) == 3
+
+
+def test_an_id_that_is_not_there_deletes_nothing_and_is_named(index: Index) -> None:
+    index.add(ColourModel(), [Row(id="birds/red.png", images=(square(200, 0, 0),))])
+    with pytest.raises(TongganError, match=r"no such id: 'bird/red\.png' \(did you mean 'birds/red\.png'\?\); nothing was deleted"):
+        index.delete(["r", "bird/red.png"])
+    with pytest.raises(TongganError, match="'4' and 2 more; nothing"):
+        index.delete([str(n) for n in range(7)])
+    assert len(index) == 4
+    assert index.delete(["r", "r", "g"]) == 2
 
 
 def test_survives_closing_and_moving(index: Index, model: ColourModel, tmp_path: Path) -> None:
@@ -84,6 +94,21 @@ def test_another_model_is_refused_by_field(index: Index, other: ColourModel, nam
         Index.create(index.directory, other)
 
 
+def test_a_model_that_differs_in_everything_is_refused_in_six_lines(tmp_path: Path) -> None:
+    """Stored pixels and token ids are lists of hundreds of numbers."""
+    fields = {f"text.field{n:02}": list(range(n)) for n in range(60)}
+    index = Index.create(tmp_path / "i", ColourModel(**fields))
+    other = ColourModel(weights="x" * 64, **{name: [*value, 9] for name, value in fields.items()})
+    with pytest.raises(TongganError) as error:
+        index.check(other)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 6 and all(len(line) < 200 for line in lines)
+    assert lines[1].strip() == f"weights: {'w' * 12} != {'x' * 12}"
+    assert lines[4].strip() == "and 58 more fields"
+    with pytest.raises(TongganError, match="pixels: differs"):
+        Index.create(tmp_path / "j", ColourModel(pixels=[1] * 500)).check(ColourModel(pixels=[2] * 500))
+
+
 def test_verified_or_not_the_same_model_is_the_same(index: Index, model: ColourModel) -> None:
     model.identity = Identity(model.identity.preprocessing, model.identity.weights, verified=False)
     index.search(model, "red")
@@ -100,6 +125,11 @@ def test_errors_say_what_to_do(tmp_path: Path, index: Index, model: ColourModel)
         index.search(model, "red", 0)
     with pytest.raises(MediaError):
         index.search(model, Image(data=b"nonsense"))
+    shutil.rmtree(index.directory / "lance")
+    for opened in (Index.open, lambda where: Index.create(where, model)):
+        with pytest.raises(TongganError, match="lance: no table here: the index is incomplete"):
+            opened(index.directory)
+    assert not (index.directory / "lance").exists()
     (index.directory / "index.json").write_text("{")
     with pytest.raises(TongganError, match="damaged"):
         Index.open(index.directory)
@@ -109,7 +139,7 @@ def test_exact_search_equals_brute_force(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(500, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    store = LanceStore(tmp_path / "s", 16)
+    store = LanceStore(tmp_path / "s", 16, create=True)
     store.upsert([Record(str(i), v, "") for i, v in enumerate(vectors)])
     for query in vectors[:20] + 0.1:
         unit = query / np.linalg.norm(query)
@@ -123,7 +153,7 @@ def test_approximate_index_still_finds_most(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(2000, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    store = LanceStore(tmp_path / "s", 16)
+    store = LanceStore(tmp_path / "s", 16, create=True)
     store.upsert([Record(str(i), v, "") for i, v in enumerate(vectors)])
     store.approximate()
     found = [len({int(h.id) for h in store.search(v, 10)} & set(np.argsort(-(vectors @ v))[:10].tolist())) for v in vectors[:50]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -15,9 +16,13 @@ import numpy as np
 import openai
 import pytest
 import uvicorn
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image as Pil
 
 from fakes import ColourModel, colour_rows, square
+from tonggan.data.drawing import MEMORY, SECONDS
+from tonggan.data.media import MAX_BYTES, MAX_PIXELS
 from tonggan.search import Index
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import Limits, check_exposure, is_loopback
@@ -160,7 +165,8 @@ def test_health(url: str) -> None:
         ("/v1/embeddings", {}, "exactly one of input and messages"),
         ("/v1/embeddings", {"input": []}, "input is empty"),
         ("/v1/embeddings", {"inptu": "x"}, "inptu"),
-        ("/v1/embeddings", {"input": [[1, 2, 3]]}, "input"),
+        ("/v1/embeddings", {"input": [1, 2, 3]}, "send the text itself"),
+        ("/v1/embeddings", {"input": [[1, 2, 3], [4]]}, "input: token ids are another tokenizer's"),
         ("/v1/embeddings", {"input": ["x"] * 9}, "expected 1 to 8"),
         ("/v1/embeddings", {"input": "data:image/png;base64,@@@@"}, "base64 is damaged"),
         ("/v1/embeddings", {"input": "data:image/png;base64,aGVsbG8="}, "input 0"),
@@ -180,6 +186,35 @@ def test_bad_requests_say_why(url: str, path: str, body: dict[str, object], says
     error = reply.json()["error"]
     assert says in error["message"]
     assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "says"),
+    [
+        ("GET", "/v1/embeddings", 405, "/v1/embeddings takes POST, not GET"),
+        ("POST", "/health", 405, "takes GET"),
+        ("POST", "/v1/chat/completions", 404, "no such path: /v1/chat/completions; there are /health, /v1/classify, /v1/embeddings"),
+        ("POST", "/embeddings", 404, "did you mean /v1/embeddings?"),
+        ("GET", "/nowhere", 404, "Not Found"),
+    ],
+)
+def test_unknown_paths_and_wrong_methods_have_the_same_form(url: str, method: str, path: str, status: int, says: str) -> None:
+    reply = httpx.request(method, url + path)
+    assert reply.status_code == status
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    assert says in reply.json()["error"]["message"]
+    assert ("allow" in reply.headers) == (status == 405)
+
+
+def test_a_failure_of_ours_has_the_same_form(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("unforeseen")
+
+    monkeypatch.setattr(engine, "embed", broken)
+    reply = TestClient(create_app(engine), raise_server_exceptions=False).post("/v1/embeddings", json={"input": "x"})
+    assert reply.status_code == 500
+    assert reply.json()["error"]["type"] == "server_error"
+    assert "unforeseen" not in reply.text
 
 
 def test_too_large_a_body_is_refused(url: str) -> None:
@@ -212,6 +247,71 @@ def test_a_key_is_asked_for(engine: Engine) -> None:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+@pytest.fixture
+def with_page(engine: Engine) -> TestClient:
+    """A server with a key and something mounted in the page's place."""
+    app = create_app(engine, loopback=False, api_key="s3cret")
+    page = FastAPI()
+    page.get("/")(lambda: "the page")
+    page.post("/act")(lambda: "done")
+    app.mount("", page)
+    return TestClient(app, headers={"accept": "text/html"}, follow_redirects=True)
+
+
+def test_the_page_asks_for_the_key_once(with_page: TestClient) -> None:
+    asked = with_page.get("/", headers={"accept-language": "zh-CN"})
+    assert asked.status_code == 401 and "API 密钥" in asked.text and "不正确" not in asked.text
+    assert "API key" in with_page.get("/").text
+    wrong = with_page.post("/sign-in", data={"key": "guess"})
+    assert wrong.status_code == 401 and "not the key" in wrong.text and not with_page.cookies
+    assert with_page.post("/sign-in", data={"key": " s3cret "}).json() == "the page"
+    assert with_page.post("/act").json() == "done"
+
+
+def test_the_pages_cookie_opens_nothing_else(with_page: TestClient) -> None:
+    with_page.post("/sign-in", data={"key": "s3cret"})
+    assert with_page.get("/v1/models").status_code == 401
+    assert with_page.post("/act", headers={"origin": "http://testserver"}).status_code == 200
+    assert with_page.post("/act", headers={"origin": "http://testserver:8001"}).status_code == 401
+    (cookie,) = with_page.cookies.jar
+    assert cookie.has_nonstandard_attr("HttpOnly") and cookie.get_nonstandard_attr("SameSite") == "strict"
+    with_page.cookies.clear()
+    for value in (b"guess", b"\xe9"):
+        assert with_page.get("/", headers={b"cookie": cookie.name.encode() + b"=" + value}).status_code == 401
+
+
+def test_without_a_page_there_is_nothing_to_sign_in_to(engine: Engine) -> None:
+    client = TestClient(create_app(engine, loopback=False, api_key="s3cret"), headers={"accept": "text/html"})
+    for reply in (client.get("/"), client.post("/sign-in", data={"key": "s3cret"})):
+        assert reply.status_code == 401
+        assert "API key" in reply.json()["error"]["message"]
+
+
+def test_the_form_cannot_be_used_to_fill_the_memory(engine: Engine) -> None:
+    client = TestClient(create_app(engine, loopback=False, api_key="s3cret", limits=Limits(body_bytes=1000)))
+    assert client.post("/sign-in", content=b"x" * 2000).status_code == 413
+
+
+@pytest.mark.parametrize("page", ["serving.md", "zh/serving.md"])
+def test_every_path_of_the_document_is_there(engine: Engine, page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8")
+    there = {route.path.replace("{asked:path}", "{id}") for route in create_app(engine).routes if hasattr(route, "path")}
+    named = set(re.findall(r"(?:(?:GET|POST) |:8000)(/[\w/{}.-]+)", text))
+    assert named >= {"/v1/embeddings", "/v1/search", "/v1/classify", "/v1/models", "/v1/models/{id}", "/health"}
+    assert named - {"/v1"} <= there
+    assert "/openapi.json" in there and "`/openapi.json`" in text
+
+
+@pytest.mark.parametrize("page", ["serving.md", "zh/serving.md"])
+def test_the_documents_limits_are_the_servers(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8")
+    limits = Limits()
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    for value in (limits.items, limits.results, f"{limits.labels:,}", f"{limits.prompts:,}", f"{MAX_PIXELS:,}", f"{SECONDS:g} "):
+        assert any(str(value) in row for row in rows), value
+    assert f"{limits.body_bytes // 2**20} MiB" in text and f"{MAX_BYTES // 10**6} MB" in text and f"{MEMORY // 2**30} GiB" in text
 
 
 def test_exposure_needs_a_key() -> None:

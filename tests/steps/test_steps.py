@@ -10,6 +10,7 @@ import torch
 
 from tonggan.config import ConfigError
 from tonggan.models import DualEncoder, presets
+from tonggan.objectives.contrastive import nt_xent
 from tonggan.steps.base import CoupledStep
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
 from tonggan.steps.transfer import TextTransferStep, TransferConfig
@@ -76,7 +77,8 @@ def test_one_batch_is_learnt_by_heart(model: DualEncoder) -> None:
     [
         {"objective": "sigmoid", "label_smoothing": 0.1},
         {"denominator": "negatives"},
-        {"objective": "one_way", "tile": 64},
+        {"objective": "nt_xent", "denominator": "negatives"},
+        {"objective": "nt_xent", "label_smoothing": 0.1},
         {"label_smoothing": 1.0},
         {"tile": 0},
         {"alignment": -1.0},
@@ -87,7 +89,33 @@ def test_a_setting_without_effect_or_sense_is_refused(wrong: dict[str, object]) 
         ContrastiveConfig.parse(wrong)
 
 
-@pytest.mark.parametrize("config", [{"tile": 4}, {"objective": "one_way", "denominator": "negatives", "alignment": 1.0}])
+@pytest.mark.parametrize("objective", ["infonce", "sigmoid", "one_way", "nt_xent"])
+def test_every_objective_by_name_and_in_tiles(objective: str) -> None:
+    torch.manual_seed(0)
+    model, keys = DualEncoder(presets()["mini"].model_copy(update={"bias_init": -10.0})), batch().keys
+    reps = dict(zip(("image", "text"), torch.nn.functional.normalize(torch.randn(2, 6, model.dim), dim=-1), strict=True))
+    plain, tiled = (ContrastiveStep(model, ContrastiveConfig.parse({"objective": objective, "tile": tile})) for tile in (None, 4))
+    whole, parts = plain.couple(reps, keys), tiled.couple(reps, keys)
+    assert float(parts.loss) == pytest.approx(float(whole.loss), rel=1e-5)
+    gradients = [torch.autograd.grad(output.loss, model.log_scale)[0] for output in (whole, parts)]
+    torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+    assert float(gradients[0].abs()) > 0
+
+
+def test_nt_xent_sees_both_sides_of_the_batch(model: DualEncoder) -> None:
+    """12 anchors, each with 11 others; rows 0 and 2 mean the same, so that their four views are positives of each other."""
+    data = batch()
+    step = ContrastiveStep(model, ContrastiveConfig(objective="nt_xent"))
+    output = step(data)
+    reps = step.encode(data)
+    expected = nt_xent(reps["image"], reps["text"], 1 / float(model.log_scale.detach().exp()), keys=data.keys)
+    assert float(output.loss.detach()) == pytest.approx(float(expected.loss.detach()), rel=1e-5)
+    assert output.report["chance"] == pytest.approx((4 * math.log(9) + 8 * math.log(11)) / 12)
+
+
+@pytest.mark.parametrize(
+    "config", [{"tile": 4}, {"objective": "one_way", "denominator": "negatives", "alignment": 1.0}, {"objective": "nt_xent", "tile": 5}]
+)
 def test_gradcache_gives_the_plain_gradient_of_a_real_model(model: DualEncoder, config: dict[str, object]) -> None:
     step, data = ContrastiveStep(model, ContrastiveConfig.parse(config)), batch()
     step(data).loss.backward()

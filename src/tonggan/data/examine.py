@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from tonggan.data.formats.base import EMPTY_CAPTION
 from tonggan.data.rows import Dataset
 from tonggan.data.similar import Pictures, components
-from tonggan.data.splits import Leak, Tie, caption_key, leaks
+from tonggan.data.splits import SPARE, Leak, Tie, caption_key, leaks
 from tonggan.types import Dropped, Row
 
 Severity = Literal["error", "warning", "info"]
@@ -97,15 +97,21 @@ def plural(count: int, what: str) -> str:
 
 
 def unusable(visit: Visit) -> list[Finding]:
-    """Rows that reading dropped. A missing caption is a gap in the data, anything else a fault."""
+    """Rows that reading dropped. A missing caption is a gap in the data, anything else a fault; what was left out before the data
+    were written is past.
+    """
     found = []
-    other = _dropped(one for one in visit.dataset.dropped if EMPTY_CAPTION not in one.reason)
+    before, now = visit.dataset.dropped[: visit.dataset.earlier], visit.dataset.dropped[visit.dataset.earlier :]
+    other = _dropped(one for one in now if EMPTY_CAPTION not in one.reason)
     if n := len(other):
         found.append(Finding("dropped", "error", n, f"{plural(n, 'row')} cannot be used", f"有 {n} 行无法使用", other))
-    empty = _dropped(one for one in visit.dataset.dropped if EMPTY_CAPTION in one.reason)
+    empty = _dropped(one for one in now if EMPTY_CAPTION in one.reason)
     if n := len(empty):
         en, zh = f"{plural(n, 'row')} without a caption: left out", f"有 {n} 行没有文字说明，已略过"
         found.append(Finding("empty-caption", "warning", n, en, zh, empty))
+    if n := len(before):
+        en, zh = f"{plural(n, 'row')} left out before these data were written", f"写入这份数据之前已略去 {n} 行"
+        found.append(Finding("dropped-before", "info", n, en, zh, _dropped(before)))
     return found
 
 
@@ -142,18 +148,42 @@ _CROSSING: dict[Tie, tuple[Severity, str, str]] = {
 }
 
 
+_BY_ARTIST: dict[Tie, tuple[Severity, str, str]] = {
+    "group": ("warning", "on both sides of a split by artist: {} of one meaning", "按作者划分，有 {} 个同义组同时出现在不同的划分中"),
+    "picture": (
+        "warning",
+        "on both sides of a split by artist: {} of nearly the same pictures",
+        "按作者划分，有 {} 组近似重复的图片同时出现在不同的划分中",
+    ),
+}
+
+
 def crossing(visit: Visit) -> list[Finding]:
-    """Across the given splits. The same meaning or picture on both sides is an error; the same artist or words may be wanted."""
+    """Across the given splits. The same meaning or picture on both sides is an error; the same artist or words may be wanted, and
+    where the split is one by artist, the same thing by another hand is the point of it.
+    """
+    words = _CROSSING | (_BY_ARTIST if _splits_artists(visit.rows) else {})
     by_tie: dict[Tie, list[Leak]] = defaultdict(list)
     for leak in leaks(visit.dataset, pictures=visit.pictures, by=tuple(_CROSSING)):
         by_tie[leak.tie].append(leak)
     found = []
     for tie, here in by_tie.items():
-        severity, en, zh = _CROSSING[tie]
+        severity, en, zh = words[tie]
         shown = [(number, leak.what) for leak in here[:EXAMPLES] for number in _sides(visit, leak)]
         examples = tuple(visit.example(number, f"{visit.rows[number].split}: {what[:60]}") for number, what in shown)
         found.append(Finding(f"leak-{tie}", severity, len(here), en.format(plural(len(here), "set")), zh.format(len(here)), examples))
     return found
+
+
+def _splits_artists(rows: Sequence[Row]) -> bool:
+    """Whether the split is one by artist: every work is signed, nobody stands on two sides, and each has so many works that this is
+    no accident."""
+    sides: dict[str, set[str]] = defaultdict(set)
+    sided = [(row.meta.get("artist", ""), row.split) for row in rows if row.split and row.split != SPARE]
+    for artist, split in sided:
+        sides[artist].add(split)
+    works = Counter(artist for artist, _ in sided)
+    return "" not in works and all(len(side) == 1 for side in sides.values()) and min(works.values(), default=0) >= FEW_ROWS
 
 
 def _sides(visit: Visit, leak: Leak) -> list[int]:
@@ -233,7 +263,7 @@ def balance(visit: Visit) -> list[Finding]:
         if n > MAJORITY * total and total >= FEW_ROWS:
             en, zh = f"group {group!r} makes up {n} of {total} rows", f"组“{group}”占了 {total} 行中的 {n} 行"
             found.append(Finding("dominant-group", "warning", n, en, zh))
-    for split, n in Counter(row.split for row in visit.rows if row.split).items():
+    for split, n in Counter(row.split for row in visit.rows if row.split and row.split != SPARE).items():
         if n < FEW_ROWS:
             en, zh = f"split {split!r} has only {plural(n, 'row')}: too few to measure", f"划分“{split}”只有 {n} 行，测出的结果靠不住"
             found.append(Finding("small-split", "warning", n, en, zh))

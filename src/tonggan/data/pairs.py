@@ -26,9 +26,9 @@ CACHE_BYTES = 2 * 1024**3
 class PairCollate:
     """Call with rows and their epochs; gives a `Batch`.
 
-    `langs` restricts the captions; one is picked per row and epoch. `image_features` and `text_features` (by row id) stand in for
-    the input of a frozen tower: [width], or [views, width], of which one view is picked per epoch. `teacher_features` are a frozen text
-    tower's features of the same row's caption in the language that it knows.
+    `langs` restricts the captions; one is picked per row and epoch. `image_features` (by row id: [width], or [views, width], of which one
+    view is picked per epoch) and `text_features` (by caption: [width]) stand in for the input of a frozen tower. `teacher_features` (by
+    row id: [width]) are a frozen text tower's features of the same row's caption in the language that it knows.
     Pictures that cannot be read are counted in `dropped` and replaced by another row of the batch.
     """
 
@@ -83,7 +83,7 @@ class PairCollate:
             pixels=self._augmented(pixels, kept) if decode else None,
             tokens=self.processor.tokens([t.text for t in chosen]) if self.text_features is None else None,
             image_features=self._stack(self.image_features, kept) if self.pictures else None,
-            text_features=self._stack(self.text_features if self.text_features is not None else self.teacher_features, kept),
+            text_features=self._text(kept, chosen),
             keys=torch.tensor([self._keys(row, text.text) for (row, _), text in zip(kept, chosen, strict=True)]),
             langs=tuple(t.lang or "und" for t in chosen),
         )
@@ -115,6 +115,11 @@ class PairCollate:
         if len(found) == 1:
             return found[0]
         return found[_number(self._seeds(row, epoch, "caption")) % len(found)]
+
+    def _text(self, kept: Sequence[tuple[Row, int]], chosen: Sequence[Text]) -> Tensor | None:
+        if self.text_features is None:
+            return self._stack(self.teacher_features, kept)
+        return torch.stack([self.text_features[text.text] for text in chosen])
 
     def _stack(self, features: Mapping[str, Tensor] | None, kept: Sequence[tuple[Row, int]]) -> Tensor | None:
         if features is None:

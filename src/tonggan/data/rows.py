@@ -70,6 +70,7 @@ class Dataset(Sequence[Row]):
         base: Path | None = None,
         dropped: Sequence[Dropped] = (),
         notes: Sequence[str] = (),
+        earlier: int = 0,
         indices: np.ndarray | None = None,
         splits: Sequence[str | None] | None = None,
     ) -> None:
@@ -82,6 +83,8 @@ class Dataset(Sequence[Row]):
         """The directory that relative media paths start from."""
         self.dropped = tuple(dropped)
         self.notes = tuple(notes)
+        self.earlier = earlier
+        """How many of `dropped`, from the first, were left out before these rows were written: known, and no fault of what is here."""
 
     # ------------------------------------------------------------------------------------ in and out
 
@@ -129,7 +132,7 @@ class Dataset(Sequence[Row]):
             raise TongganError(f"{where}: the data set is damaged: {error}") from None
         if wrong:
             raise TongganError(f"{where}: {', '.join(wrong)}: not the columns of a data set of ours")
-        return cls(shards, base=where.absolute(), dropped=dropped, notes=record.get("notes", ()))
+        return cls(shards, base=where.absolute(), dropped=dropped, notes=record.get("notes", ()), earlier=len(dropped))
 
     def write(self, directory: str | Path, *, embed: bool = False, shard_rows: int = SHARD_ROWS) -> Path:
         """Write shards and their record, whole or not at all; an older data set there is replaced, anything else is refused.
@@ -276,7 +279,8 @@ class Dataset(Sequence[Row]):
         return same
 
     def _view(self, indices: np.ndarray | None, splits: Sequence[str | None] | None) -> Dataset:
-        return Dataset(self._tables, base=self.base, dropped=self.dropped, notes=self.notes, indices=indices, splits=splits)
+        known: dict[str, Any] = {"dropped": self.dropped, "notes": self.notes, "earlier": self.earlier}
+        return Dataset(self._tables, base=self.base, indices=indices, splits=splits, **known)
 
 
 # --------------------------------------------------------------------------------------- rows as plain data

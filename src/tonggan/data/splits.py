@@ -16,6 +16,8 @@ from tonggan.types import Row, UsageError
 Tie = Literal["group", "picture", "artist", "caption"]
 """What ties rows together: an equal `group`; nearly equal pictures; an equal `meta["artist"]`; an equal first caption."""
 
+SPARE = "spare"
+"""The split of rows that are for no side: neither for training nor for measuring, whatever they have in common with others."""
 FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 DEFAULT_TIES: tuple[Tie, ...] = ("group", "picture", "artist")
 _TOO_MUCH = 0.6
@@ -53,20 +55,20 @@ def caption_key(text: str) -> str:
 
 
 def leaks(dataset: Dataset, *, pictures: Pictures | None = None, by: Sequence[Tie] = DEFAULT_TIES) -> list[Leak]:
-    """What stands on both sides of the given splits. Rows without a split are on no side.
+    """What stands on both sides of the given splits. Rows without a split, and spare ones, are on no side.
 
     Pictures are decoded unless their facts are given (`similar.scan`). A class (`meta["class"]`) is meant to be on both sides.
     """
-    splits = dataset.column("split")
+    splits = [name if name != SPARE else None for name in dataset.column("split")]
     if len({name for name in splits if name}) < 2:
         return []
     rows = dataset.light()
     found: list[Leak] = []
     for tie in by:
         for what, numbers in _sets(tie, dataset, rows, pictures):
-            sides = tuple(sorted({splits[n] for n in numbers if splits[n]}))
-            if len(sides) > 1:
-                found.append(Leak(tie, what, tuple(n for n in numbers if splits[n]), sides))
+            sides = {n: name for n in numbers if (name := splits[n])}
+            if len(set(sides.values())) > 1:
+                found.append(Leak(tie, what, tuple(sides), tuple(sorted(set(sides.values())))))
     return found
 
 

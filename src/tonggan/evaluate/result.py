@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tonggan.evaluate.resample import Estimate, mean_interval
+from tonggan.evaluate.metrics.summary import summary
+from tonggan.evaluate.resample import Estimate
 from tonggan.types import Dropped, UsageError
+
+ASKED = ("task", "cluster", "truth", "candidates", "right")
+"""What of an item is the question, not the model's answer: equal in results that can be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,8 @@ class Result:
     """One task on one model.
 
     `protocol` names exactly how the numbers came about; results of different protocols are never compared.
-    `items` are per-query records, each with `id`, `cluster` (the picture), `task` (its table row) and the per-item values.
+    `items` are per-query records, each with `id`, `cluster` (the picture), `task` (its table row) and the per-item values from which
+    `metrics.summary` makes the metrics.
     """
 
     protocol: str
@@ -78,7 +81,8 @@ class Result:
     def _read(cls, file: Path) -> Result:
         data = json.loads(file.read_text(encoding="utf-8"))
         items_file = file.with_name(file.stem + ".items.jsonl")
-        items = [json.loads(line) for line in items_file.read_text(encoding="utf-8").splitlines()] if items_file.is_file() else []
+        # Not by splitlines: a caption may hold characters that it takes for the end of a line (U+2028, U+0085).
+        lines = items_file.read_text(encoding="utf-8").split("\n") if items_file.is_file() else []
         return cls(
             protocol=data["protocol"],
             model=data["model"],
@@ -86,35 +90,34 @@ class Result:
             data=data["data"],
             primary=data["primary"],
             metrics={name: Estimate(**values) for name, values in data["metrics"].items()},
-            items=items,
+            items=[json.loads(line) for line in lines if line],
             dropped=[Dropped(**d) for d in data["dropped"]],
             notes=data["notes"],
             extra=data.get("extra", {}),
         )
 
 
-def paired(result: Result, baseline: Result, values: Sequence[str] | None = None) -> dict[str, Estimate]:
-    """`result` minus `baseline` for each per-item value, item by item, with clustered 95 % intervals.
+def paired(result: Result, baseline: Result) -> dict[str, Estimate]:
+    """`result` minus `baseline` for each metric, on the same items, with clustered 95 % intervals.
 
     Both must have been measured by one protocol on one item set; anything else is refused, because the difference would
-    mean nothing.
+    mean nothing. For ranks, smaller is better: a negative difference speaks for `result`.
     """
     if result.protocol != baseline.protocol:
         raise UsageError(f"not comparable: protocol {result.protocol!r} against {baseline.protocol!r}")
     mine = {item["id"]: item for item in result.items}
     theirs = {item["id"]: item for item in baseline.items}
-    if len(mine) != len(result.items) or len(theirs) != len(baseline.items):
-        raise UsageError("not comparable: an item id occurs twice")
+    for side, items in ((result, mine), (baseline, theirs)):
+        if len(items) != len(side.items):
+            raise UsageError(f"not comparable: an item id occurs twice in the result of {side.model}")
+        if not items:
+            raise UsageError(f"not comparable: the result of {side.model} has no items; keep NAME.items.jsonl beside NAME.json")
     if mine.keys() != theirs.keys():
         only = sorted(mine.keys() ^ theirs.keys())
         raise UsageError(f"not comparable: {len(only)} items are in one result only, for example {only[0]!r}")
-    rows: dict[str, list[str]] = {}
-    for item in result.items:
-        rows.setdefault(item["task"], []).append(item["id"])
-    found: dict[str, Estimate] = {}
-    for task, ids in rows.items():
-        names = values or [k for k, v in mine[ids[0]].items() if k.startswith(("R@", "acc")) and isinstance(v, int | float)]
-        for name in names:
-            differences = np.array([mine[i][name] - theirs[i][name] for i in ids], dtype=np.float64)
-            found[f"{task} {name}"] = mean_interval(differences, [mine[i]["cluster"] for i in ids])
-    return found
+    for name, item in mine.items():
+        for fact in ASKED:
+            one, other = item.get(fact), theirs[name].get(fact)
+            if one != other:
+                raise UsageError(f"not comparable: {name!r} has {fact} {one!r} in one result and {other!r} in the other")
+    return summary(list(mine.values()), minus=[theirs[name] for name in mine])

@@ -8,6 +8,7 @@ Shape letters: B rows, L tokens, G n-grams of a row, D width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -53,9 +54,9 @@ class NgramText(nn.Module):
     def fit_rarity(self, tokens: Tokens) -> None:
         """Inverse document frequency of each n-gram in a set of texts: ln((1 + N)/(1 + df)) + 1."""
         found, real = self.grams(tokens)
-        seen = torch.zeros(len(self.table))
-        for row, keep in zip(found, real, strict=True):
-            seen[row[keep].unique()] += 1
+        at = torch.arange(len(found), device=found.device)[:, None]
+        once = torch.unique((at * len(self.table) + found)[real])  # an n-gram twice in a text is in one text
+        seen = torch.bincount(once % len(self.table), minlength=len(self.table))
         self.weight_of.copy_(((1 + len(found)) / (1 + seen)).log() + 1)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B D"]:
@@ -68,20 +69,55 @@ class NgramText(nn.Module):
         return self.origin + reach[:, None] * way
 
     @torch.no_grad()
-    def solve(self, tokens: Tokens, aims: Float[Tensor, "N D"], ridge: float, weights: Float[Tensor, "N"]) -> None:
+    def solve(self, tokens: Tokens, aims: Float[Tensor, "N D"], ridge: float, weights: Float[Tensor, "N"], tolerance: float = 1e-4) -> None:
         """Set the table by ridge regression from n-grams to the directions `aims`; pairs count by their `weights`.
 
-        In closed form over pairs, not n-grams (there are more of those): table = Xᵀ (X Xᵀ + ridge / weights)⁻¹ aims. Unlike an adaptive
-        optimiser, which moves a row seen once as far as one seen a hundred times, this shares what is explained among n-grams.
+        Solves (XᵀWX + ridge) table = XᵀW aims, X being sparse, by conjugate gradients down to `tolerance` of the right side's
+        length. Unlike an adaptive optimiser, which moves a row seen once as far as one seen a hundred times, this shares what is
+        explained among n-grams.
         """
         found, real = self.grams(tokens)
         values = self.weight_of[found] * real
         values = values / values.norm(dim=1, keepdim=True).clamp(min=1e-6)
-        used, column = torch.unique(found, return_inverse=True)
-        x = values.new_zeros(len(found), len(used)).scatter_add_(1, column, values)
-        kernel = x @ x.T
-        kernel.diagonal().add_(ridge / weights)
-        self.table.zero_().index_copy_(0, used, x.T @ torch.linalg.solve(kernel, aims))
+        used, column = torch.unique(found[real], return_inverse=True)
+        row = torch.arange(len(found), device=found.device)[:, None].expand_as(found)[real]
+        x = torch.sparse_coo_tensor(torch.stack([row, column]), values[real], (len(found), len(used)), check_invariants=False).coalesce()
+        scaled = x.values() * weights[x.indices()[0]]
+        weighted = torch.sparse_coo_tensor(x.indices().flip(0), scaled, (len(used), len(found)), check_invariants=False).coalesce()
+
+        def normal(table: Tensor) -> Tensor:
+            return torch.sparse.mm(weighted, torch.sparse.mm(x, table)) + ridge * table
+
+        diagonal = torch.zeros(len(used), dtype=aims.dtype, device=aims.device)
+        diagonal.index_add_(0, x.indices()[1], x.values().square() * weights[x.indices()[0]]).add_(ridge)
+        found_table = conjugate_gradients(normal, torch.sparse.mm(weighted, aims), diagonal[:, None], tolerance)
+        self.table.zero_().index_copy_(0, used, found_table)
+
+
+def conjugate_gradients(
+    normal: Callable[[Tensor], Tensor], right: Float[Tensor, "N D"], diagonal: Float[Tensor, "N 1"], tolerance: float, steps: int = 500
+) -> Float[Tensor, "N D"]:
+    """The solution of `normal(x) = right`, `normal` linear, symmetric and positive; each column is a problem of its own.
+
+    Hestenes and Stiefel 1952, preconditioned by the diagonal; ends when every column's residual is below
+    `tolerance` of its right side, or after so many `steps`.
+    """
+    x, residual = torch.zeros_like(right), right.clone()
+    scaled = residual / diagonal
+    way = scaled.clone()
+    along = (residual * scaled).sum(0)
+    enough = right.square().sum(0) * tolerance**2
+    for _ in range(steps):
+        if bool((residual.square().sum(0) <= enough).all()):
+            break
+        image = normal(way)
+        stride = along / (way * image).sum(0).clamp(min=torch.finfo(right.dtype).tiny)
+        x.addcmul_(stride, way)
+        residual.addcmul_(stride, image, value=-1)
+        scaled = residual / diagonal
+        before, along = along, (residual * scaled).sum(0)
+        way = scaled.addcmul_(along / before.clamp(min=torch.finfo(right.dtype).tiny), way)
+    return x
 
 
 class BilingualTextConfig(Config):

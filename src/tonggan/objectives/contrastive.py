@@ -13,18 +13,19 @@ Shape letters: N M rows, D width, K kinds of key.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tonggan.objectives.gather import Ranks
 from tonggan.objectives.positives import positive_pairs, positives, target_entropy, targets
 from tonggan.objectives.precision import full_precision
-from tonggan.objectives.tiled import TiledInfoNCE, TiledSigmoid
+from tonggan.objectives.tiled import TiledByRows, TiledInfoNCE, one_way_rule, sigmoid_rule
 
 
 class Objective(NamedTuple):
@@ -99,14 +100,14 @@ def sigmoid(
     n, keys = ranks.total, _on(keys, a.device)
     if tile is not None or group is not None:
         s, rows = scale(log_scale, max_scale), tile or len(a)
-        loss, count = TiledSigmoid.apply(a, b, s, bias, keys, rows, ranks)  # type: ignore[no-untyped-call]
+        loss, counts = TiledByRows.apply(a, b, s, bias, keys, False, sigmoid_rule, rows, ranks)  # type: ignore[no-untyped-call]
     else:
         mine = _keys(keys, n, a.device)
         positive = positives(mine, mine)
         sign = positive.to(a.dtype) * 2 - 1
         loss = -F.logsigmoid(sign * (scale(log_scale, max_scale) * a @ b.T + bias)).sum() / n
-        count = positive.sum()
-    share = float(count) / (n * n)
+        counts = positive.sum(dim=1)
+    share = float(ranks.sum(counts.sum())) / (n * n)
     chance = 0.0 if share in (0.0, 1.0) else -n * (share * math.log(share) + (1 - share) * math.log(1 - share))
     return Objective(loss, 0.0, chance)
 
@@ -120,6 +121,8 @@ def one_way(
     denominator: Literal["all", "negatives"] = "all",
     keys: Int[Tensor, "N K"] | None = None,
     max_scale: float = 100.0,
+    tile: int | None = None,
+    group: dist.ProcessGroup | None = None,
 ) -> Objective:
     """InfoNCE in one direction, averaged over each anchor's positives.
 
@@ -127,31 +130,49 @@ def one_way(
     4.3). `"negatives"` leaves the positive out (the article's 4.2): that is the decoupled loss of Yeh et al. (2022), which
     goes below 0: for unit vectors down to ln(negatives) - 2 scale, its floor.
     """
-    n = len(anchors)
-    mine = _keys(keys, n, anchors.device)
-    positive = positives(mine, mine)
-    by = scale(log_scale, max_scale)
-    logits = by * anchors @ candidates.T
-    negatives = logits.masked_fill(positive, -math.inf).logsumexp(dim=1, keepdim=True)
-    counts = positive.sum(dim=1)
-    if bool((counts == n).any()):
-        raise ValueError("an anchor has no negative in this batch: every candidate shares a key with it")
-    bottom = negatives if denominator == "negatives" else torch.logaddexp(logits, negatives)
-    loss = ((bottom - logits) * positive).sum(dim=1) / counts
-    others = (n - counts).to(logits.dtype)
-    chance = float((others if denominator == "negatives" else others + 1).log().mean())
-    return Objective(loss.mean(), chance - 2 * float(by.detach()) if denominator == "negatives" else 0.0, chance)
+    ranks = Ranks.of(anchors, group)
+    n, keys, s = ranks.total, _on(keys, anchors.device), scale(log_scale, max_scale)
+    if tile is not None or group is not None:
+        rule, rows = partial(one_way_rule, denominator == "all"), tile or len(anchors)
+        loss, counts = TiledByRows.apply(anchors, candidates, s, None, keys, False, rule, rows, ranks)  # type: ignore[no-untyped-call]
+    else:
+        mine = _keys(keys, n, anchors.device)
+        loss, counts = _against_negatives(s * anchors @ candidates.T, positives(mine, mine), denominator)
+    chance = _chance(n - counts, denominator, ranks)
+    return Objective(loss, chance - 2 * float(s.detach()) if denominator == "negatives" else 0.0, chance)
 
 
 @full_precision
-def nt_xent(z1: Float[Tensor, "N D"], z2: Float[Tensor, "N D"], temperature: float = 0.5) -> Objective:
-    """NT-Xent (Chen et al. 2020, SimCLR, equation 1): two views of N items, each view's candidates are the 2N - 1 others."""
-    n = len(z1)
+def nt_xent(
+    z1: Float[Tensor, "N D"],
+    z2: Float[Tensor, "N D"],
+    temperature: float | Float[Tensor, "1"] = 0.5,
+    *,
+    keys: Int[Tensor, "N K"] | None = None,
+    tile: int | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Objective:
+    """NT-Xent (Chen et al. 2020, SimCLR, equation 1): two views of N items, each view's candidates are the 2N - 1 others.
+
+    Items that share a key are positives too: the loss is averaged over a view's positives, each against its negatives alone, as
+    `one_way` has it. The two views may be two modalities: then a picture is told from other pictures as well as from their words.
+    `temperature` is 1 over the scale of the other objectives.
+    """
+    items, device = Ranks.of(z1, group), z1.device
+    ranks = Ranks(group, tuple(2 * count for count in items.counts), items.rank)
     z = torch.cat([z1, z2])
-    logits = z @ z.T / temperature
-    logits = logits.masked_fill(torch.eye(2 * n, dtype=torch.bool, device=z.device), -math.inf)
-    partner = torch.arange(2 * n, device=z.device).roll(n)
-    return Objective(F.cross_entropy(logits, partner), 0.0, math.log(2 * n - 1))
+    s = 1 / (temperature if isinstance(temperature, Tensor) else z.new_tensor([temperature]))
+    # The number of the item joins its two views; with keys the other views of what means the same.
+    of_item = torch.arange(len(z1), device=device)[:, None] + (items.start + 1)
+    views = (of_item if keys is None else torch.cat([of_item, keys.to(device)], dim=1)).repeat(2, 1)
+    if tile is not None or group is not None:
+        rule, rows = partial(one_way_rule, True), tile or len(z)
+        loss, counts = TiledByRows.apply(z, z, s, None, views, True, rule, rows, ranks)  # type: ignore[no-untyped-call]
+    else:
+        oneself = torch.eye(len(z), dtype=torch.bool, device=device)
+        logits = (s * z @ z.T).masked_fill(oneself, -math.inf)
+        loss, counts = _against_negatives(logits, positives(views, views) & ~oneself, "all")
+    return Objective(loss, 0.0, _chance(ranks.total - 1 - counts, "all", ranks))
 
 
 @full_precision
@@ -185,6 +206,25 @@ def top1(
         hits[part] = positive > cosines.amax(dim=1)
         negative_of_column = negative_of_column.maximum(cosines.amax(dim=0))
     return float(hits.float().mean()), float((positive_of_column > negative_of_column).float().mean())
+
+
+def _against_negatives(
+    logits: Float[Tensor, "N M"], positive: Bool[Tensor, "N M"], denominator: Literal["all", "negatives"]
+) -> tuple[Float[Tensor, ""], Int[Tensor, "N"]]:
+    """Mean over anchors and their positives of ln(denominator) - logit, and each anchor's number of positives."""
+    negatives = logits.masked_fill(positive, -math.inf).logsumexp(dim=1, keepdim=True)
+    bottom = negatives if denominator == "negatives" else torch.logaddexp(logits, negatives)
+    counts = positive.sum(dim=1)
+    return ((bottom - logits).masked_fill(~positive, 0.0).sum(dim=1) / counts).mean(), counts
+
+
+def _chance(negatives: Int[Tensor, "n"], denominator: Literal["all", "negatives"], ranks: Ranks) -> float:
+    """The mean over all anchors where every logit is equal. If any has no negative, every process raises, and none waits for another."""
+    everyone = ranks.gather(negatives)
+    if bool((everyone == 0).any()):
+        raise ValueError("an anchor has no negative in this batch: every candidate shares a key with it")
+    candidates = everyone if denominator == "negatives" else everyone + 1
+    return float(candidates.cpu().double().log().mean())
 
 
 def _on(keys: Tensor | None, device: torch.device) -> Tensor | None:

@@ -20,17 +20,24 @@ def positives(a: Int[Tensor, "N K"], b: Int[Tensor, "M K"]) -> Bool[Tensor, "N M
 
 
 def positive_pairs(
-    keys: Int[Tensor, "N K"] | None, others: Int[Tensor, "M K"] | None, part: slice, start: int, device: torch.device
+    keys: Int[Tensor, "N K"] | None,
+    others: Int[Tensor, "M K"] | None,
+    part: slice,
+    start: int,
+    device: torch.device,
+    *,
+    itself: bool = False,
 ) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
     """Indices (i, j) of the positive pairs of the rows `part`, i counted from the first of them.
 
     Row i's own candidate is `start + i`, a positive with or without keys; without keys it is the only one, and nothing is compared.
+    Where that candidate is the row `itself` (views of one batch among each other), it is no positive of its own.
     """
     own = torch.arange(part.stop - part.start, device=device)
     if keys is None or others is None:
         return own, own + (start + part.start)
     found = positives(keys[part], others)
-    found[own, own + (start + part.start)] = True
+    found[own, own + (start + part.start)] = not itself
     i, j = found.nonzero(as_tuple=True)
     return i, j
 

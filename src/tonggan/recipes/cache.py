@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,10 +25,14 @@ from tonggan.backends.local import LocalModel
 from tonggan.data.media import load_image, read_bytes
 from tonggan.data.sources import cache_home
 from tonggan.models import DualEncoder
-from tonggan.types import Dropped, MediaError, Row, Text
+from tonggan.tensors import Tokens
+from tonggan.types import Dropped, MediaError, Row
 
 log = logging.getLogger("tonggan")
 BATCH = 64
+"""Pictures encoded at a time."""
+BATCH_TOKENS = 4096
+"""Text encoded at a time: many short captions, or few long ones."""
 
 
 def image_features(model: LocalModel, rows: Sequence[Row], views: int = 1) -> tuple[dict[str, Tensor], list[Dropped]]:
@@ -78,18 +82,26 @@ def image_features(model: LocalModel, rows: Sequence[Row], views: int = 1) -> tu
     return features, dropped
 
 
-def text_features(model: LocalModel, captions: dict[str, Text]) -> dict[str, Tensor]:
-    """Pooled features of one caption per row id: [width]."""
-    assert model.processor.text is not None and isinstance(model.module, DualEncoder)
-    order = sorted(captions, key=lambda name: len(captions[name].text))
-    found: dict[str, Tensor] = {}
+def text_features(model: LocalModel, captions: Iterable[str]) -> dict[str, Tensor]:
+    """Pooled features of each caption: [width]."""
+    module, tokenizer = model.module, model.processor.text
+    assert tokenizer is not None and isinstance(module, DualEncoder) and module.text is not None
+    shape = module.config.text.model_dump(mode="json") if module.config.text is not None else None
+    store = _Store("text", {**model.processor.record()["text"], "tower": shape}, module.text)
+    keys = {caption: hashlib.sha256(caption.encode()).hexdigest()[:24] for caption in captions}
+    missing = [caption for caption, key in keys.items() if key not in store]
+    ids, _ = tokenizer.encode(missing)
+    order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
     with torch.inference_mode():
-        for start in range(0, len(order), BATCH):
-            some = order[start : start + BATCH]
-            tokens = model.processor.tokens([captions[name].text for name in some])
-            rows = model.module.text_features(type(tokens)(tokens.ids.to(model.device), tokens.lengths.to(model.device)))
-            found |= dict(zip(some, rows.float().cpu().clone(), strict=True))
-    return found
+        while order:
+            size = max(1, BATCH_TOKENS // len(ids[order[0]]))  # the longest of those that are left
+            some, order = order[:size], order[size:]
+            tokens = model.processor.collate([ids[i] for i in some])
+            rows = module.text_features(Tokens(tokens.ids.to(model.device), tokens.lengths.to(model.device)))
+            for i, row in zip(some, rows.float().cpu().clone(), strict=True):
+                store[keys[missing[i]]] = row
+    store.write()
+    return {caption: store[key] for caption, key in keys.items()}
 
 
 def view(picture: PIL.Image.Image, number: int) -> PIL.Image.Image:

@@ -72,6 +72,11 @@ class StreamConfig(Config):
     augment: Augment | None = None
     loader: LoaderConfig = LoaderConfig()
 
+    @property
+    def uses_pictures(self) -> bool:
+        """Whether its rows need a picture: for language transfer, texts are enough."""
+        return not isinstance(self.step, TransferConfig) or self.step.contrast_pictures > 0
+
 
 class Stage(Config):
     """One stretch of training: streams, what stays frozen, for how long."""

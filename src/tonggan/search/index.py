@@ -6,6 +6,7 @@ return confident nonsense, so it is refused, field by field.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import io
 import json
@@ -57,6 +58,7 @@ class Index:
             raise UsageError(f"{where}: not empty and not an index; name a new directory")
         where.mkdir(parents=True, exist_ok=True)
         dim = model.embed(["index"]).vectors.shape[1]
+        LanceStore(where / "lance", dim, create=True)
         record = {"format": FORMAT, "model": _portable(model.name, where), "dim": dim, "identity": asdict(model.identity)}
         temporary = where / ".index.json.part"
         temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
@@ -85,11 +87,11 @@ class Index:
         return str(inside.resolve()) if self.model_name.startswith("..") and inside.exists() else self.model_name
 
     def check(self, model: Model) -> None:
-        """Refuse any model but the one that made this index, naming every field that differs."""
+        """Refuse any model but the one that made this index, naming the first fields that differ."""
         if difference := self.identity.difference(model.identity):
             raise TongganError(
                 f"{self.directory}: made with {self.model_name}, not with {model.name}; their vectors are not comparable.\n"
-                + "\n".join(f"  {line}" for line in difference)
+                + "\n".join(f"  {line}" for line in _in_brief(difference))
                 + "\nSearch with the model it was made with, or make the index again."
             )
 
@@ -140,7 +142,16 @@ class Index:
         self._store.upsert(records)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Take ids out; gives how many there were."""
+        """Take ids out; gives how many there were. Raises `TongganError` when one is not there, and takes none out."""
+        known = self._store.contents()
+        if unknown := [i for i in dict.fromkeys(ids) if i not in known]:
+            named = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+            near = difflib.get_close_matches(unknown[0], known, n=1) if len(unknown) == 1 else []
+            raise TongganError(
+                f"{self.directory}: no such id: {named}"
+                + (f" (did you mean {near[0]!r}?)" if near else "")
+                + f"; nothing was deleted. `tonggan search {self.directory} WORDS --json` shows ids"
+            )
         return self._store.delete(ids)
 
     def search(self, model: Model, query: Item | np.ndarray, limit: int = 10) -> list[Hit]:
@@ -165,6 +176,13 @@ class Index:
 
     def __len__(self) -> int:
         return len(self._store)
+
+
+def _in_brief(difference: list[str]) -> list[str]:
+    """At most four lines, the weights first; of long values (stored pixels, token ids) only that they differ."""
+    lines = [line if len(line) <= 160 else f"{line.partition(':')[0]}: differs" for line in difference]
+    lines.sort(key=lambda line: not line.startswith("weights:"))
+    return lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} more fields"]
 
 
 def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:

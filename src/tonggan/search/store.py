@@ -18,6 +18,7 @@ from tonggan.types import MissingExtra, TongganError
 
 EXACT_UP_TO = 200_000
 """At this many rows of 512 numbers an exact query reads 400 MB: about a tenth of a second."""
+_TABLE = "items"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +58,19 @@ class VectorStore(Protocol):
 
 
 class LanceStore:
-    """Vectors in a LanceDB table under `directory`; `dim` is the vectors' width."""
+    """Vectors in a LanceDB table under `directory`; `dim` is the vectors' width. Raises `TongganError` when there is no table,
+    unless it is to be made (`create`)."""
 
-    def __init__(self, directory: Path, dim: int) -> None:
+    def __init__(self, directory: Path, dim: int, *, create: bool = False) -> None:
         try:
             import lancedb
             from lancedb.index import HnswSq
         except ImportError:
             raise MissingExtra("the search index", "search") from None
+        if not create and not (directory / f"{_TABLE}.lance").is_dir():
+            raise TongganError(
+                f"{directory}: no table here: the index is incomplete (a copy that left folders out?); copy it whole, or make it again"
+            )
         self._dim = dim
         self._approximate = HnswSq(distance_type="cosine")
         schema = pa.schema(
@@ -79,7 +85,7 @@ class LanceStore:
             ]
         )
         try:
-            self._table: Any = lancedb.connect(directory).create_table("items", schema=schema, exist_ok=True)
+            self._table: Any = lancedb.connect(directory).create_table(_TABLE, schema=schema, exist_ok=True)
         except (OSError, RuntimeError, ValueError) as error:
             raise TongganError(f"{directory}: the index cannot be opened: {str(error).splitlines()[0]}") from None
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tonggan.types import UsageError
 
+SIGN_IN = "/sign-in"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1", "[::1]", "testserver"})
 
 
@@ -33,7 +34,7 @@ class BodyLimit:
         self._app, self._most = app, most
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not scope["path"].startswith(("/v1/", SIGN_IN)):
             await self._app(scope, receive, send)
             return
         body, more = bytearray(), True

@@ -19,14 +19,18 @@ import pydantic
 from tonggan.data.media import SERVER, resolve
 from tonggan.search import Hit
 from tonggan.serve.engine import Engine
-from tonggan.serve.guards import BodyLimit, Limits, refusal
+from tonggan.serve.guards import SIGN_IN, BodyLimit, Limits, refusal
+from tonggan.serve.signin import SignIn
 from tonggan.types import CannotError, Image, Item, MediaError, MissingExtra, Text, TongganError, UsageError
 
 try:
     import uvicorn
-    from fastapi import Body, FastAPI, HTTPException, Request
+    from fastapi import Body, FastAPI, Request
     from fastapi.exceptions import RequestValidationError
     from fastapi.responses import JSONResponse, Response
+    from fastapi.routing import APIRoute
+    from starlette.exceptions import HTTPException
+    from starlette.routing import Match, Mount
 except ImportError:
     raise MissingExtra("the server", "serve") from None
 
@@ -80,6 +84,17 @@ class EmbeddingsRequest(Strict):
     dimensions: int | None = None
     user: str | None = None
 
+    @pydantic.field_validator("input", mode="before")
+    @classmethod
+    def _words_not_ids(cls, given: Any) -> Any:
+        first = given[0] if isinstance(given, list) and given else None
+        if isinstance(first, int) or (isinstance(first, list) and first and isinstance(first[0], int)):
+            raise ValueError(
+                "token ids are another tokenizer's and cannot be read here; send the text itself, a string or a list of strings"
+                " (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+            )
+        return given
+
 
 class SearchRequest(Strict):
     """Exactly one of `query` (words) and `image` (a data URI)."""
@@ -111,12 +126,22 @@ def create_app(
     names = {name or engine.model.name, engine.model.name}
     name, started = name or engine.model.name, int(time.time())
 
+    door = SignIn(api_key) if api_key else None
+
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        open_path = request.url.path == "/health"
-        if not open_path and (no := refusal(request.headers, loopback=loopback, api_key=api_key)):
+        path = request.url.path
+        no = None if path == "/health" else refusal(request.headers, loopback=loopback, api_key=api_key)
+        if no and door and not path.startswith("/v1/") and any(isinstance(route, Mount) for route in app.routes):
+            if path == SIGN_IN and request.method == "POST":
+                return await door.enter(request)
+            if door.known(request):
+                no = None
+            elif "text/html" in request.headers.get("accept", ""):
+                return door.ask(request)
+        if no:
             return _error(no[0], no[1], "permission_error")
-        return await call_next(request)
+        return _nowhere(app, request) or await call_next(request)
 
     app.add_middleware(BodyLimit, most=bounds.body_bytes)
 
@@ -134,7 +159,12 @@ def create_app(
     def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"] if part != "body")
-        return _error(400, f"{where or 'body'}: {first['msg']}", "invalid_request_error", where or None)
+        says = first["msg"].removeprefix("Value error, ")
+        return _error(400, f"{where or 'body'}: {says}", "invalid_request_error", where or None)
+
+    @app.exception_handler(Exception)
+    def broken(_: Request, __: Exception) -> JSONResponse:
+        return _error(500, "the server failed at this request; its log says why", "server_error")
 
     @app.get("/health")
     def health() -> dict[str, Any]:
@@ -215,6 +245,26 @@ def listen(host: str, port: int) -> socket.socket:
 def run(app: FastAPI, bound: socket.socket) -> None:
     """Serve until stopped."""
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[bound])
+
+
+def _nowhere(app: FastAPI, request: Request) -> JSONResponse | None:
+    """404 or 405 for a call of the API that no path answers: said here, because the page would take all that is left."""
+    api = [route for route in app.routes if isinstance(route, APIRoute)]
+    matches = [(route.matches(request.scope)[0], route) for route in api]
+    if any(match is Match.FULL for match, _ in matches):
+        return None
+    path, method = request.url.path, request.method
+    if methods := sorted({name for match, route in matches if match is Match.PARTIAL for name in route.methods or ()}):
+        reply = _error(405, f"{path} takes {' or '.join(methods)}, not {method}", "invalid_request_error")
+        reply.headers["allow"] = ", ".join(methods)
+        return reply
+    paths = sorted(route.path for route in api)
+    if f"/v1{path}" in paths:
+        return _error(404, f"no such path: {path}; did you mean /v1{path}? (the base_url of a client ends in /v1)", "invalid_request_error")
+    if path.startswith("/v1/") or path == "/v1":
+        there = ", ".join(path for path in paths if "{" not in path)
+        return _error(404, f"no such path: {path}; there are {there}", "invalid_request_error")
+    return None
 
 
 def _items(request: EmbeddingsRequest) -> list[Item]:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.models.dual_encoder import DualEncoder
-from tonggan.objectives.contrastive import Objective, alignment, info_nce, one_way, scale, sigmoid, top1
+from tonggan.objectives.contrastive import Objective, alignment, info_nce, nt_xent, one_way, scale, sigmoid, top1
 from tonggan.tensors import Batch, StepOutput
 
 TILE_FROM = 2048
-"""From this batch on the tiled form is used by itself: below, a matrix of 16 MB costs less than computing it twice."""
+"""From this many rows on the tiled form is used by itself: below, a matrix of 16 MB costs less than computing it twice."""
 TILE = 512
 Weight: TypeAlias = Annotated[float, Field(ge=0)]
 
@@ -27,7 +27,9 @@ class ContrastiveConfig(Config):
     """Which objective, and how it treats several positives."""
 
     kind: Literal["contrastive"] = "contrastive"
-    objective: Literal["infonce", "sigmoid", "one_way"] = "infonce"
+    objective: Literal["infonce", "sigmoid", "one_way", "nt_xent"] = "infonce"
+    """`infonce`: CLIP's, both ways; `sigmoid`: SigLIP's; `one_way`: pictures to texts only; `nt_xent`: SimCLR's over the batch's pictures
+    and texts together, so that a picture is told from other pictures too."""
     denominator: Literal["all", "negatives"] = "all"
     """For `one_way` only: whether the positive itself is in the denominator."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
@@ -39,14 +41,13 @@ class ContrastiveConfig(Config):
     anchor: Weight = 0.0
     """Weight of the squared distance of heads' `anchored` weights from their start (Li et al. 2018, L2-SP)."""
     tile: PositiveInt | Literal["auto"] | None = "auto"
-    """Rows of the similarity matrix at a time, for `infonce` and `sigmoid`; None: the whole matrix; auto: tiles for large batches."""
+    """Rows of the similarity matrix at a time; None: the whole matrix; auto: tiles for large batches."""
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         idle = {
             "label_smoothing": self.label_smoothing != 0 and self.objective != "infonce",
             "denominator": self.denominator != "all" and self.objective != "one_way",
-            "tile": isinstance(self.tile, int) and self.objective == "one_way",
         }
         if found := [name for name, useless in idle.items() if useless]:
             raise ValueError(f"objective {self.objective} has no {' and no '.join(found)}")
@@ -97,7 +98,8 @@ class ContrastiveStep(nn.Module):
 
     def _objective(self, image: Tensor, text: Tensor, keys: Tensor | None) -> Objective:
         config, model = self.config, self.model
-        tile = (TILE if len(image) >= TILE_FROM else None) if config.tile == "auto" else config.tile
+        rows = len(image) * (2 if config.objective == "nt_xent" else 1)
+        tile = (TILE if rows >= TILE_FROM else None) if config.tile == "auto" else config.tile
         most = model.config.max_scale
         match config.objective:
             case "infonce":
@@ -106,7 +108,9 @@ class ContrastiveStep(nn.Module):
                 assert model.bias is not None
                 return sigmoid(image, text, model.log_scale, model.bias, keys=keys, max_scale=most, tile=tile)
             case "one_way":
-                return one_way(image, text, model.log_scale, denominator=config.denominator, keys=keys, max_scale=most)
+                return one_way(image, text, model.log_scale, denominator=config.denominator, keys=keys, max_scale=most, tile=tile)
+            case "nt_xent":
+                return nt_xent(image, text, 1 / scale(model.log_scale, most), keys=keys, tile=tile)
 
     @torch.no_grad()
     def after_update(self) -> None:

@@ -141,12 +141,14 @@ class Bar:
             self._progress.update(self._task, completed=min(fraction, 1.0), told=told)
         elif not self._quiet and time.monotonic() - self._last > 15:
             self._last = time.monotonic()
-            self._console.print(f"{self._title}: {100 * fraction:.0f} %  {told}  {seconds_left:.0f} s left", highlight=False)
+            self._console.print(
+                f"{self._title}: {100 * fraction:.0f} %  {told}  {seconds_left:.0f} s left", highlight=False, markup=False, soft_wrap=True
+            )
 
     def say(self, text: str) -> None:
         """A line above the bar."""
         if not self._quiet:
-            self._console.print(text, highlight=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         self._progress.stop()

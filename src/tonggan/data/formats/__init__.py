@@ -3,7 +3,8 @@
     data = formats.read("照片.xlsx", image_col="图片", text_col="标题")
     for one in data.dropped:
         print(one.where, one.reason)
-    lost = formats.write(data, "照片.parquet")
+    lost = formats.write(data, "照片.xlsx")
+    print(*lost, *lost.dropped, sep="\n")
 
 Reading never drops a row in silence, and writing says what the format cannot hold.
 """
@@ -11,7 +12,6 @@ Reading never drops a row in silence, and writing says what the format cannot ho
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,10 +19,25 @@ from typing import Literal
 
 from tonggan.config import one_of
 from tonggan.data.formats.arrow import read_hf, read_parquet, read_rows, write_hf, write_parquet, write_rows
-from tonggan.data.formats.base import EMPTY_CAPTION, Field, Format, Located, Reading, holding, lost, storable, unique_ids, walk
+from tonggan.data.formats.base import (
+    EMPTY_CAPTION,
+    Field,
+    Format,
+    Limits,
+    Located,
+    Need,
+    Reading,
+    fitting,
+    holding,
+    lost,
+    storable,
+    unique_ids,
+    walk,
+)
 from tonggan.data.formats.captions import (
     TOKEN_LINE,
     is_number,
+    json_kind,
     read_coco,
     read_flickr,
     read_karpathy,
@@ -34,37 +49,50 @@ from tonggan.data.formats.chinese_clip import read_chinese_clip, write_chinese_c
 from tonggan.data.formats.delimited import read_text
 from tonggan.data.formats.folder import TABLES, read_folder, write_folder
 from tonggan.data.formats.jsonl import read_jsonl, write_jsonl
-from tonggan.data.formats.tables import read_csv, read_excel, write_csv, write_excel
+from tonggan.data.formats.tables import EXCEL_CELL, read_csv, read_excel, write_csv, write_excel
 from tonggan.data.formats.webdataset import expand, read_webdataset, write_webdataset
+from tonggan.data.formats.writing import Losses, reference, writing
 from tonggan.data.media import check_image, is_picture_name, load_image
 from tonggan.data.rows import Dataset
 from tonggan.types import Image, MediaError, Row, TongganError, UsageError
 
-__all__ = ["EMPTY_CAPTION", "FORMATS", "Check", "Format", "detect", "read", "write"]
+__all__ = ["EMPTY_CAPTION", "FORMATS", "Check", "Format", "Losses", "detect", "read", "write"]
 
 Check = Literal["exists", "header", "decode"]
 """How far pictures are looked at while reading: that the file is there, that it begins as a picture (0.1 ms), or wholly."""
 
 _TABLE: tuple[Field, ...] = ("captions", "lang", "group", "split", "meta")
+_BOTH: tuple[Need, ...] = ("picture", "caption")
 
 
-def _named_as_file(row: Row) -> bool:
-    return bool(row.images) and row.images[0].path is not None and row.id == row.images[0].path.name
+def _numbered(row: Row, path: Path) -> bool:
+    return is_number(row.id)
 
 
+def _named_as_file(row: Row, path: Path) -> bool:
+    return bool(row.images) and row.images[0].path is not None and row.id == reference(row.images[0].path, path)
+
+
+_COPIED = Limits(copies=True)
+_CELLS = Limits(needs=_BOTH, table=True)
+_EXCEL = Limits(needs=_BOTH, table=True, longest=EXCEL_CELL)
+_HF = Limits(needs=_BOTH, table=True, urls=False, copies=True)
+_TAR = Limits(needs=("picture",), urls=False, copies=True)
+_PAIRS = Limits(needs=_BOTH, urls=False)
+_CLIP = Limits(needs=_BOTH, urls=False, copies=True, unsplit="train")
 _ALL = (
     Format("rows", "a data set directory of ours (Arrow)", holding(), read_rows, write_rows),
-    Format("folder", "pictures in folders, with metadata, texts beside them, or classes", holding(), read_folder, write_folder),
-    Format("csv", "CSV or TSV; written with open_clip's columns filepath, title", holding(*_TABLE), read_csv, write_csv),
-    Format("excel", "the first sheet of an Excel file (.xlsx)", holding(*_TABLE), read_excel, write_excel),
-    Format("jsonl", "JSON lines, or a JSON list of records", holding(), read_jsonl, write_jsonl),
+    Format("folder", "pictures in folders, with metadata, texts beside them, or classes", holding(), read_folder, write_folder, _COPIED),
+    Format("csv", "CSV or TSV; written with open_clip's columns filepath, title", holding(*_TABLE), read_csv, write_csv, _CELLS),
+    Format("excel", "the first sheet of an Excel file (.xlsx)", holding(*_TABLE), read_excel, write_excel, _EXCEL),
+    Format("jsonl", "JSON lines, a JSON list of records, or captions by file name", holding(), read_jsonl, write_jsonl),
     Format("parquet", "Parquet, also with Hugging Face's pictures", holding(), read_parquet, write_parquet),
-    Format("webdataset", "tar files of KEY.jpg, KEY.txt, KEY.json", holding(*_TABLE, "images"), read_webdataset, write_webdataset),
-    Format("coco", "COCO captions", holding("captions"), read_coco, write_coco, lambda row: is_number(row.id)),
-    Format("karpathy", "Karpathy's JSON with splits", holding("captions", "split"), read_karpathy, write_karpathy),
-    Format("flickr", "Flickr's token file", holding("captions"), read_flickr, write_flickr, _named_as_file),
-    Format("chinese-clip", "Chinese-CLIP's TSV and JSONL", holding("captions", "split"), read_chinese_clip, write_chinese_clip),
-    Format("hf", "a Hugging Face data set on disk", holding(*_TABLE), read_hf, write_hf),
+    Format("webdataset", "tar files of KEY.jpg, KEY.txt, KEY.json", holding(*_TABLE, "images"), read_webdataset, write_webdataset, _TAR),
+    Format("coco", "COCO captions", holding("captions"), read_coco, write_coco, _PAIRS, _numbered),
+    Format("karpathy", "Karpathy's JSON with splits", holding("captions", "split"), read_karpathy, write_karpathy, _PAIRS),
+    Format("flickr", "Flickr's token file", holding("captions"), read_flickr, write_flickr, _PAIRS, _named_as_file),
+    Format("chinese-clip", "Chinese-CLIP's TSV and JSONL", holding("captions", "split"), read_chinese_clip, write_chinese_clip, _CLIP),
+    Format("hf", "a Hugging Face data set on disk", holding(*_TABLE), read_hf, write_hf, _HF),
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 """Every format by name."""
@@ -121,15 +149,23 @@ def read(
     return dataset
 
 
-def write(dataset: Dataset, path: str | Path, format: str | None = None) -> list[str]:
-    """Write a data set; the format follows from the ending unless given. Returns what it could not hold, e.g. `split: 120 rows`."""
+def write(dataset: Dataset, path: str | Path, format: str | None = None) -> Losses:
+    """Write a data set, whole or not at all; the format follows from the ending unless given.
+
+    Returns what it could not hold, e.g. `split: 120 rows`, and in `.dropped` the rows that it could not hold at all, each with its
+    reason. Raises `TongganError` when that is all of them.
+    """
     place = Path(path)
     name = one_of(format, FORMATS, "format") if format else _BY_SUFFIX.get(place.suffix.lower(), "rows" if not place.suffix else "")
     if not name:
         raise UsageError(f"{path}: no format is known by this ending; say which: {', '.join(FORMATS)}")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    FORMATS[name].write(dataset, place)
-    return lost(dataset, FORMATS[name])
+    kept, dropped = fitting(dataset, FORMATS[name])
+    if dropped and not len(kept):
+        reasons = "; ".join(f"{one.where}: {one.reason}" for one in dropped[:5])
+        raise TongganError(f"{path}: no row can be written as {name}, all {len(dropped)} were dropped: {reasons}")
+    with writing(place) as job:
+        FORMATS[name].write(kept, job)
+    return Losses(lost(kept, FORMATS[name], place), dropped)
 
 
 def detect(path: Path) -> str:
@@ -139,7 +175,7 @@ def detect(path: Path) -> str:
 
 def _detect_folder(path: Path) -> str:
     if (path / "dataset.json").is_file():
-        if _detect_json(path / "dataset.json") == "karpathy":  # his file has this name too
+        if json_kind(path / "dataset.json") == "karpathy":  # his file has this name too
             raise UsageError(f"{path}: name the file: {path / 'dataset.json'}")
         return "rows"
     if (path / "dataset_dict.json").is_file() or ((path / "state.json").is_file() and (path / "dataset_info.json").is_file()):
@@ -167,26 +203,10 @@ def _detect_file(path: Path) -> str:
         first = read_text(path)[0].lstrip().partition("\n")[0]
         return "flickr" if TOKEN_LINE.match(first) else "csv"
     if suffix == ".json":
-        return _detect_json(path)
+        return json_kind(path)
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
     raise UsageError(f"{path}: no format is known by the ending {suffix!r}; say which: {', '.join(FORMATS)}")
-
-
-def _detect_json(path: Path) -> str:
-    try:
-        data = json.loads(read_text(path)[0])
-    except (ValueError, RecursionError):
-        return "jsonl"
-    if not _has_images(data):
-        return "jsonl"
-    return "karpathy" if data["images"] and "sentences" in data["images"][0] else "coco"
-
-
-def _has_images(data: object) -> bool:
-    """Whether this is COCO's or Karpathy's object, with a list of pictures that are objects."""
-    pictures = data.get("images") if isinstance(data, dict) else None
-    return isinstance(pictures, list) and all(isinstance(one, dict) for one in pictures)
 
 
 # --------------------------------------------------------------------------------------------- checking

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tonggan.data.formats.base import Located, Reading, normal_split, safe_name
-from tonggan.data.formats.columns import Record, rows_of
-from tonggan.data.formats.tables import meta_column, numbered
+from tonggan.data.formats.base import Located, Reading, normal_split
+from tonggan.data.formats.columns import Record, meta_column, numbered, own_header, rows_of
+from tonggan.data.formats.writing import Writing, safe_name
 from tonggan.data.media import read_bytes
 from tonggan.data.rows import BATCH_ROWS, SCHEMA, Dataset, from_plain, to_plain
 from tonggan.types import MissingExtra, Row, TongganError
@@ -26,9 +27,9 @@ def read_rows(job: Reading) -> Iterator[Located]:
         yield row.id, row
 
 
-def write_rows(dataset: Dataset, path: Path) -> None:
-    """A data set directory."""
-    dataset.write(path)
+def write_rows(dataset: Dataset, job: Writing) -> None:
+    """A data set directory, which by itself appears whole or not at all."""
+    dataset.write(job.path)
 
 
 # -------------------------------------------------------------------------------------------- Parquet
@@ -78,10 +79,10 @@ def _groups(opened: list[tuple[Path, pq.ParquetFile]], job: Reading) -> Iterator
             job.drop(f"{file.name}:{number + 1}", f"damaged from here on ({str(error)[:60]})")
 
 
-def write_parquet(dataset: Dataset, path: Path) -> None:
+def write_parquet(dataset: Dataset, job: Writing) -> None:
     """Every field of every row; media paths inside the file's folder become relative to it."""
-    base = path.absolute().parent
-    with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
+    base = job.path.absolute().parent
+    with pq.ParquetWriter(job.place, SCHEMA, compression="zstd") as writer:
         held: list[dict[str, Any]] = []
         for row in dataset:
             held.append(to_plain(row, base))
@@ -107,18 +108,15 @@ def read_hf(job: Reading) -> Iterator[Located]:
         raise TongganError(f"{job.path}: not readable as a Hugging Face data set: {str(error)[:200]}") from None
     parts = loaded.items() if isinstance(loaded, datasets.DatasetDict) else [(None, loaded)]
     for split, part in parts:
-        pictures = [name for name, feature in part.features.items() if isinstance(feature, datasets.Image)]
         labels = {name: feature.names for name, feature in part.features.items() if isinstance(feature, datasets.ClassLabel)}
-        for name in pictures:
-            part = part.cast_column(name, datasets.Image(decode=False))
-        if len(pictures) == 1 and not job.image_col:
-            job.image_col = pictures[0]
         names = [*part.column_names, *(["split"] if split and "split" not in part.column_names else [])]
         yield from rows_of(_hf_records(part, split, labels), names, job)
 
 
 def _hf_records(part: Any, split: str | None, labels: Mapping[str, list[str]]) -> Iterator[Record]:
-    for number, cells in enumerate(part, 1):
+    """Records as Arrow has them: pictures, single or in lists, stay `{"bytes", "path"}` instead of being decoded."""
+    tables = part.with_format("arrow").iter(batch_size=BATCH_ROWS)
+    for number, cells in enumerate(chain.from_iterable(table.to_pylist() for table in tables), 1):
         for name, words in labels.items():
             if cells[name] is not None and 0 <= cells[name] < len(words):
                 cells[name] = words[cells[name]]
@@ -127,22 +125,25 @@ def _hf_records(part: Any, split: str | None, labels: Mapping[str, list[str]]) -
         yield f"{split or 'row'}:{number}", cells
 
 
-def write_hf(dataset: Dataset, path: Path) -> None:
-    """`save_to_disk`, one data set for each split; the picture as bytes, `title`, `lang`, … as in our tables."""
+def write_hf(dataset: Dataset, job: Writing) -> None:
+    """`save_to_disk`, one data set for each split (rows without one in `unsplit`; a single data set when no row has one); the first
+    picture as bytes, `title`, `lang`, … as in our tables.
+    """
     try:
         import datasets
     except ImportError:
         raise MissingExtra("Hugging Face data sets", "hf") from None
     captions = max((len(row.texts) for row in dataset), default=0)
-    meta = list(dict.fromkeys(meta_column(name) for row in dataset for name in row.meta))
-    texts = [numbered(word, n) for n in range(1, captions + 1) for word in ("title", "lang")]
-    strings = ["id", *texts, "group", "split", *meta]
-    features = datasets.Features({"image": datasets.Image()} | {name: datasets.Value("string") for name in strings})
+    pictures = any(row.images for row in dataset)
+    meta = dict.fromkeys(meta_column(name) for row in dataset for name in row.meta)
+    names = [*own_header("image" if pictures else None, captions, captions), *meta]
+    features = datasets.Features({name: datasets.Image() if name == "image" else datasets.Value("string") for name in names})
     by_split: dict[str, list[dict[str, Any]]] = {}
     for row in dataset:
-        by_split.setdefault(safe_name(row.split or "train"), []).append(_hf_record(row, strings))
-    made = {split: datasets.Dataset.from_list(records, features=features) for split, records in by_split.items()}
-    datasets.DatasetDict(made).save_to_disk(str(path))
+        by_split.setdefault(safe_name(row.split) if row.split else "", []).append(_hf_record(row, names))
+    made = {split or "unsplit": datasets.Dataset.from_list(records, features=features) for split, records in by_split.items()}
+    whole = made["unsplit"] if [*by_split] == [""] else datasets.DatasetDict(made)
+    whole.save_to_disk(str(job.place))
 
 
 def _hf_record(row: Row, names: list[str]) -> dict[str, Any]:
@@ -150,9 +151,7 @@ def _hf_record(row: Row, names: list[str]) -> dict[str, Any]:
     for number, text in enumerate(row.texts, 1):
         cells |= {numbered("title", number): text.text, numbered("lang", number): text.lang}
     cells |= {meta_column(name): value for name, value in row.meta.items()}
-    picture = row.images[0] if row.images else None
-    if picture is None:
-        image = None
-    else:
-        image = {"bytes": read_bytes(picture), "path": picture.path.name if picture.path is not None else None}
-    return {name: cells.get(name) for name in names} | {"image": image}
+    if row.images:
+        picture = row.images[0]
+        cells["image"] = {"bytes": read_bytes(picture), "path": picture.path.name if picture.path is not None else None}
+    return {name: cells.get(name) for name in names}

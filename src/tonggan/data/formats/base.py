@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import unicodedata
@@ -12,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Literal, TypeAlias, get_args
 
+from tonggan.data.formats.writing import Writing
 from tonggan.data.language import language_of
-from tonggan.data.media import is_picture_name, read_bytes, sniff
+from tonggan.data.media import is_picture_name, read_bytes
 from tonggan.data.rows import Dataset
-from tonggan.types import Dropped, Media, Row
+from tonggan.types import Dropped, Image, MediaError, Row
 
 Located: TypeAlias = tuple[str, Row]
 """A row and where it comes from (file and line, or the member of an archive), for reports."""
@@ -72,17 +72,39 @@ Field: TypeAlias = Literal["images", "captions", "lang", "group", "split", "meta
 `media`: sounds and clips; `dialogue`: messages, question, choices, answers."""
 
 
+Need: TypeAlias = Literal["picture", "caption"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which rows a format cannot hold at all: they are left out when it is written, and listed."""
+
+    needs: tuple[Need, ...] = ()
+    """What every row must have."""
+    table: bool = False
+    """A table has no column for what none of the rows has, and so does not need it."""
+    urls: bool = True
+    """Whether a picture may stay an address on the network."""
+    copies: bool = False
+    """Whether pictures are copied, and must therefore be there."""
+    longest: int | None = None
+    """Characters that one text may have."""
+    unsplit: str | None = None
+    """The split in which rows without one end up; None where a format can say that there is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A file format, both ways. `write` returns nothing: what it could not hold is worked out from `holds`."""
+    """A file format, both ways. `write` returns nothing: what cannot be held is worked out from `holds` and `limits`."""
 
     name: str
     about: str
     holds: frozenset[Field]
     read: Callable[[Reading], Iterator[Located]]
-    write: Callable[[Dataset, Path], None]
-    keeps_id: Callable[[Row], bool] = lambda row: True
-    """Whether a row's id survives."""
+    write: Callable[[Dataset, Writing], None]
+    limits: Limits = Limits()
+    keeps_id: Callable[[Row, Path], bool] = lambda row, path: True
+    """Whether a row's id survives in a file at this path."""
 
 
 def holding(*fields: Field) -> frozenset[Field]:
@@ -90,7 +112,52 @@ def holding(*fields: Field) -> frozenset[Field]:
     return frozenset(fields or get_args(Field))
 
 
-def lost(rows: Iterable[Row], format: Format) -> list[str]:
+def fitting(dataset: Dataset, format: Format) -> tuple[Dataset, list[Dropped]]:
+    """The rows that a format can hold at all, and the others with their reasons."""
+    looked = [(_has(row), row.id, _refusal(row, format)) for row in dataset]
+    needs = [name for name in format.limits.needs if not format.limits.table or any(name in has for has, _, _ in looked)]
+    kept: list[int] = []
+    dropped: list[Dropped] = []
+    for number, (has, name, refusal) in enumerate(looked):
+        reason = next((f"no {need}" for need in needs if need not in has), refusal)
+        if reason is None:
+            kept.append(number)
+        else:
+            dropped.append(Dropped(name, reason))
+    return (dataset.where(kept) if dropped else dataset), dropped
+
+
+def _has(row: Row) -> tuple[Need, ...]:
+    spoken = any(text.text.strip() for text in row.texts)
+    return (*(("picture",) if row.images else ()), *(("caption",) if spoken else ()))
+
+
+def _refusal(row: Row, format: Format) -> str | None:
+    """Why a format cannot hold what is in a row."""
+    for image in row.images if "images" in format.holds else row.images[:1]:
+        if reason := _unwritable(image, format.limits):
+            return f"{image.where}: {reason}"
+    addresses = [image.url for image in row.images[:1] if image.url is not None]
+    size = max(map(len, (row.id, row.group or "", *(text.text for text in row.texts), *row.meta.values(), *addresses)))
+    if format.limits.longest is not None and size > format.limits.longest:
+        return f"a text of {size:,} characters; a cell holds {format.limits.longest:,}"
+    return None
+
+
+def _unwritable(image: Image, limits: Limits) -> str | None:
+    if image.url is not None and image.url[:5].lower() != "data:":
+        return None if limits.urls else "a picture on the network; save it to a file first"
+    if image.path is not None:
+        return "no such file" if limits.copies and not _is_file(image.path) else None
+    if image.url is not None and (limits.copies or not limits.urls):
+        try:
+            read_bytes(image)
+        except MediaError as error:
+            return error.reason
+    return None
+
+
+def lost(rows: Iterable[Row], format: Format, path: Path) -> list[str]:
     """What of these rows a format cannot hold, one line each, for example `split: 120 rows`."""
     counts: Counter[str] = Counter()
     for row in rows:
@@ -105,7 +172,9 @@ def lost(rows: Iterable[Row], format: Format) -> list[str]:
             "dialogue": bool(row.messages or row.question is not None or row.choices or row.answers),
         }
         counts.update(name for name, present in has.items() if present and name not in format.holds)
-        counts.update(["id"] * (not format.keeps_id(row)))
+        counts.update(["id"] * (not format.keeps_id(row, path)))
+        if format.limits.unsplit and row.split is None:
+            counts[f"split: none becomes {format.limits.unsplit!r}"] += 1
     return [f"{name}: {count} row{'s' * (count > 1)}" for name, count in counts.items()]
 
 
@@ -227,36 +296,3 @@ def walk(base: Path) -> Iterator[Path]:
 def natural(path: Path) -> list[tuple[int, str]]:
     """Sorting key that puts `10.jpg` after `9.jpg`."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"([0-9]+)", path.as_posix())]
-
-
-# --------------------------------------------------------------------------------------------- writing
-
-
-def picture_file(image: Media, folder: Path, name: str) -> Path:
-    """A file for a picture: its own if it has one, else its bytes written into `folder` under a safe form of `name`."""
-    if image.path is not None:
-        return image.path
-    data = read_bytes(image)
-    folder.mkdir(parents=True, exist_ok=True)
-    stem, suffix = safe_name(name), sniff(data[:1024]) or ".bin"
-    for number in itertools.count(1):
-        file = folder / (f"{stem}{suffix}" if number == 1 else f"{stem}~{number}{suffix}")
-        if not file.exists():
-            file.write_bytes(data)
-            return file
-        if file.read_bytes() == data:
-            return file
-    raise AssertionError("unreachable")
-
-
-def safe_name(name: str) -> str:
-    """An id as a file name: separators and what Windows forbids become `_`, an ending that names a picture type goes."""
-    stem = name[: -len(Path(name).suffix)] if is_picture_name(name) else name
-    plain = re.sub(r'[\\/:*?"<>|\x00-\x1f.]+', "_", stem).strip(" _")
-    return plain.encode()[:150].decode(errors="ignore") or "picture"
-
-
-def reference(file: Path, table: Path) -> str:
-    """How a table names a picture: from its own directory when it lies below it, else by its whole path."""
-    whole, base = file.absolute(), table.absolute().parent
-    return whole.relative_to(base).as_posix() if whole.is_relative_to(base) else whole.as_posix()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tonggan.data.formats.base import EMPTY_CAPTION, Finder, Located, Reading, normal_split, picture_file, reference
+from tonggan.data.formats.base import EMPTY_CAPTION, Finder, Located, Reading, normal_split
 from tonggan.data.formats.delimited import read_text
-from tonggan.data.formats.tables import pictures_folder
+from tonggan.data.formats.writing import Writing
 from tonggan.data.language import language_of
 from tonggan.data.rows import Dataset
 from tonggan.types import Image, Row, Text, TongganError
@@ -25,6 +24,18 @@ def read_json(job: Reading) -> Any:
         return json.loads(read_text(job.path, job.encoding)[0])
     except (ValueError, RecursionError) as error:
         raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
+
+
+def json_kind(path: Path) -> Literal["coco", "karpathy", "jsonl"]:
+    """Which benchmark's object a JSON file holds, if it holds one."""
+    try:
+        data = json.loads(read_text(path)[0])
+    except (ValueError, RecursionError):
+        return "jsonl"
+    pictures = data.get("images") if isinstance(data, dict) else None
+    if not isinstance(pictures, list) or not all(isinstance(one, dict) for one in pictures):
+        return "jsonl"
+    return "karpathy" if pictures and "sentences" in pictures[0] else "coco"
 
 
 def _texts(captions: Sequence[Any], job: Reading) -> tuple[Text, ...]:
@@ -74,20 +85,17 @@ def read_coco(job: Reading) -> Iterator[Located]:
         raise TongganError(f"{job.path}: not COCO captions: {error!r} is missing or of another kind") from None
 
 
-def write_coco(dataset: Dataset, path: Path) -> None:
+def write_coco(dataset: Dataset, job: Writing) -> None:
     """COCO captions. Ids are whole numbers there: a row whose id is none is counted on from the largest."""
     free = 1 + max((int(name) for name in dataset.column("id") if is_number(name)), default=0)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for row in dataset:
-        if not row.images:
-            continue
         number = int(row.id) if is_number(row.id) else free
         free += not is_number(row.id)
-        file = picture_file(row.images[0], pictures_folder(path), row.id)
-        images.append({"id": number, "file_name": reference(file, path)})
+        images.append({"id": number, "file_name": job.picture(row.images[0], row.id)})
         annotations += [{"id": len(annotations) + n, "image_id": number, "caption": text.text} for n, text in enumerate(row.texts, 1)]
-    path.write_text(json.dumps({"images": images, "annotations": annotations}, ensure_ascii=False), "utf-8")
+    job.place.write_text(json.dumps({"images": images, "annotations": annotations}, ensure_ascii=False), "utf-8")
 
 
 # ------------------------------------------------------------------------------------------- Karpathy
@@ -109,14 +117,12 @@ def read_karpathy(job: Reading) -> Iterator[Located]:
         raise TongganError(f"{job.path}: not Karpathy's format: {error!r}") from None
 
 
-def write_karpathy(dataset: Dataset, path: Path) -> None:
-    """Karpathy's JSON; `imgid` counts the pictures, `cocoid` is the row's id."""
+def write_karpathy(dataset: Dataset, job: Writing) -> None:
+    """Karpathy's JSON; `imgid` counts the pictures, `cocoid` is the row's id. A row without a split has `null` there."""
     images: list[dict[str, Any]] = []
     sentence = 0
     for row in dataset:
-        if not row.images:
-            continue
-        name = Path(reference(picture_file(row.images[0], pictures_folder(path), row.id), path))
+        name = Path(job.picture(row.images[0], row.id))
         ids = list(range(sentence, sentence + len(row.texts)))
         sentence += len(ids)
         sentences = [
@@ -125,9 +131,9 @@ def write_karpathy(dataset: Dataset, path: Path) -> None:
         ]
         folder = "" if name.parent == Path() else name.parent.as_posix()
         key = int(row.id) if is_number(row.id) else row.id
-        record = {"filepath": folder, "filename": name.name, "imgid": len(images), "cocoid": key, "split": row.split or "train"}
+        record = {"filepath": folder, "filename": name.name, "imgid": len(images), "cocoid": key, "split": row.split}
         images.append(record | {"sentids": ids, "sentences": sentences})
-    path.write_text(json.dumps({"dataset": path.stem, "images": images}, ensure_ascii=False), "utf-8")
+    job.place.write_text(json.dumps({"dataset": job.path.stem, "images": images}, ensure_ascii=False), "utf-8")
 
 
 # --------------------------------------------------------------------------------------------- Flickr
@@ -149,11 +155,8 @@ def read_flickr(job: Reading) -> Iterator[Located]:
         yield from _located(f"{job.path.name}:{first_line[name]}", name, finder.find(name), words, job, id=name)
 
 
-def write_flickr(dataset: Dataset, path: Path) -> None:
-    """Flickr's token file. Pictures are named by their file names alone, which must therefore differ."""
-    pictures = [(picture_file(row.images[0], pictures_folder(path), row.id), row) for row in dataset if row.images]
-    twice = [name for name, count in Counter(file.name for file, _ in pictures).items() if count > 1]
-    if twice:
-        raise TongganError(f"Flickr's format names pictures by file name alone, but {len(twice)} occur twice, for example {twice[0]}")
-    lines = [f"{file.name}#{n}\t{' '.join(text.text.split())}\n" for file, row in pictures for n, text in enumerate(row.texts)]
-    path.write_text("".join(lines), "utf-8")
+def write_flickr(dataset: Dataset, job: Writing) -> None:
+    """Flickr's token file. A picture is named by its path from the file's folder, so that two folders may each have a `1.jpg`."""
+    named = [(job.picture(row.images[0], row.id), row.texts) for row in dataset]
+    lines = [f"{name}#{n}\t{' '.join(text.text.split())}\n" for name, texts in named for n, text in enumerate(texts)]
+    job.place.write_text("".join(lines), "utf-8")

@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, normal_split, safe_name
+from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, normal_split
+from tonggan.data.formats.writing import Writing, safe_name
 from tonggan.data.language import language_of
 from tonggan.data.media import decode_base64, read_bytes
 from tonggan.data.rows import Dataset
@@ -83,21 +84,19 @@ def _captions(file: Path, job: Reading) -> dict[str, list[Text]]:
     return found
 
 
-def write_chinese_clip(dataset: Dataset, path: Path) -> None:
+def write_chinese_clip(dataset: Dataset, job: Writing) -> None:
     """A folder; rows without a split go to `train`. Ids must hold no tab."""
-    path.mkdir(parents=True, exist_ok=True)
+    job.place.mkdir()
     number = 0
     with ExitStack() as stack:
         opened: dict[str, tuple[IO[Any], IO[Any]]] = {}
         for row in dataset:
-            if not row.images:
-                continue
             if "\t" in row.id or "\n" in row.id:
                 raise TongganError(f"the id {row.id!r} holds a tab or a line break; Chinese-CLIP's tables cannot")
             split = {"val": "valid"}.get(row.split or "train", safe_name(row.split or "train"))
             if split not in opened:
                 names = (split + _PICTURES, split + _TEXTS)
-                opened[split] = tuple(stack.enter_context((path / name).open("w", encoding="utf-8")) for name in names)  # type: ignore[assignment]
+                opened[split] = tuple(stack.enter_context((job.place / name).open("w", encoding="utf-8")) for name in names)  # type: ignore[assignment]
             pictures, texts = opened[split]
             pictures.write(f"{row.id}\t{base64.b64encode(read_bytes(row.images[0])).decode()}\n")
             for text in row.texts:

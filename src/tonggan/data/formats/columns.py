@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -47,14 +47,30 @@ _LANG_WORD = r"zh(?:[-_](?:cn|tw|hk|hans|hant))?|cn|chinese|中文|汉语|en(?:[
 _VARIANT = re.compile(
     rf"^(?:(?P<before>{_LANG_WORD})[-_. ]?)?(?P<word>.+?)(?:[-_. (（]*(?P<after>{_LANG_WORD})[)）]?)?(?:[-_. ]?(?P<number>\d+))?$"
 )
-_EMPTY = {"", "nan", "null", "#n/a", "\\n", "<na>"}
+_EMPTY = frozenset({"", "nan", "null", "#n/a", "\\n", "<na>"})
+"""Words by which other programs write emptiness."""
+_RESERVED = {*IMAGE_NAMES, *TEXT_NAMES, *LABEL_NAMES, *LANG_NAMES, *(word for words in PLAIN_NAMES.values() for word in words)}
 META = "meta."
 """Prefix that our writers give to a column whose plain name would be taken for something else."""
+_OWN = ("id", "split", "group")
+"""Columns that stand side by side in every table of ours, between captions and meta."""
 
 
 def plain_name(name: str) -> str:
     """A column's name as it is compared: no BOM, no surrounding space, one width and case."""
     return unicodedata.normalize("NFKC", name.replace("\ufeff", "")).strip().strip("'\"").lower()
+
+
+def numbered(word: str, number: int) -> str:
+    """`title`, `title_2`, `title_3`, …"""
+    return word if number == 1 else f"{word}_{number}"
+
+
+def meta_column(name: str) -> str:
+    """A meta key as a column; one that would be read as something else gets a prefix."""
+    word = plain_name(name).rstrip("0123456789").rstrip("_-. ")
+    taken = word in _RESERVED or _variants([name], TEXT_NAMES + LABEL_NAMES) or name.startswith(META)
+    return f"{META}{name}" if taken and name != "artist" else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +90,17 @@ class Columns:
     captions: tuple[Caption, ...]
     plain: Mapping[str, str] = field(default_factory=dict)
     """Column of `id`, `split`, `group`, `artist`, where there is one."""
+    further: tuple[str, ...] = ()
+    """Columns of further pictures of the same row."""
+    empty: frozenset[str] = _EMPTY
+    """Words that mean an empty cell."""
 
     @property
     def used(self) -> set[str]:
         """Columns that do not go into `meta`. The artist does."""
         texts = {name for c in self.captions for name in (c.column, c.lang_column) if name}
-        return texts | {column for kind, column in self.plain.items() if kind != "artist"} | ({self.image} if self.image else set())
+        pictures = {*self.further, *([self.image] if self.image else [])}
+        return texts | pictures | {column for kind, column in self.plain.items() if kind != "artist"}
 
 
 def rows_of(records: Iterable[Record], names: Sequence[str], job: Reading, base: Path | None = None) -> Iterator[Located]:
@@ -95,8 +116,17 @@ def rows_of(records: Iterable[Record], names: Sequence[str], job: Reading, base:
 
 def detect(names: Sequence[str], sample: Sequence[Mapping[str, Any]], job: Reading) -> Columns:
     """Find the columns; raises `UsageError` naming those there are when a chosen one is absent or nothing can be found."""
-    image = _chosen(job.image_col, names, job) if job.image_col else _first(names, IMAGE_NAMES) or _looks_like_pictures(names, sample)
-    free = [name for name in names if name != image]
+    if not (job.image_col or job.text_col) and (columns := _own(names, job)):
+        return columns
+    stored = [] if job.image_col else [name for name in names if _mostly(_is_stored_picture, name, sample)]
+    if job.image_col:
+        image: str | None = _chosen(job.image_col, names, job)
+    elif stored:
+        image = _first(stored, IMAGE_NAMES) or stored[0]
+    else:
+        image = _first(names, IMAGE_NAMES) or next((name for name in names if _mostly(_is_picture_cell, name, sample)), None)
+    further = tuple(name for name in stored if name != image)
+    free = [name for name in names if name != image and name not in further]
     plain: dict[str, str] = {}
     texts = [_chosen(word, names, job) for word in _words(job.text_col, names)]
     for kind, known in PLAIN_NAMES.items():
@@ -110,7 +140,25 @@ def detect(names: Sequence[str], sample: Sequence[Mapping[str, Any]], job: Readi
             f"{job.path}: no column of pictures or captions was recognised; say which with the image and text column options. "
             f"The columns are: {', '.join(names)}"
         )
-    return Columns(image, tuple(_caption(name, names, job) for name in texts), plain)
+    return Columns(image, tuple(_caption(name, names, job) for name in texts), plain, further)
+
+
+def own_header(picture: str | None, captions: int, spoken: int) -> list[str]:
+    """The columns with which our tables begin; meta follows. The first `spoken` captions have a column for their language."""
+    texts = [numbered(word, n) for n in range(1, captions + 1) for word in (("title", "lang") if n <= spoken else ("title",))]
+    return [*([picture] if picture else []), *texts, *_OWN]
+
+
+def _own(names: Sequence[str], job: Reading) -> Columns | None:
+    """The columns of a table that one of our writers made: nothing is guessed, and only an empty cell is empty. None for others."""
+    picture = names[0] if names and names[0] in ("filepath", "image") else None
+    before = names[: names.index(_OWN[0])] if _OWN[0] in names else []
+    titles = [name for name in before if name.startswith("title")]
+    header = own_header(picture, len(titles), len(before) - len(titles) - bool(picture))
+    if not (picture or titles) or list(names[: len(header)]) != header:
+        return None
+    captions = tuple(_caption(name, names, job) for name in titles)
+    return Columns(picture, captions, {name: name for name in _OWN}, empty=frozenset({""}))
 
 
 def _chosen(word: str, names: Sequence[str], job: Reading) -> str:
@@ -137,17 +185,26 @@ def _variants(names: Sequence[str], known: Sequence[str]) -> list[str]:
     return [name for name in names if plain_name(name) in known or ((m := _VARIANT.match(plain_name(name))) and m["word"] in known)]
 
 
-def _looks_like_pictures(names: Sequence[str], sample: Sequence[Mapping[str, Any]]) -> str | None:
-    for name in names:
-        cells = [cells[name] for cells in sample if cells.get(name)]
-        if cells and sum(_is_picture_cell(cell) for cell in cells) * 2 > len(cells):
-            return name
-    return None
+def _mostly(like: Callable[[Any], bool], name: str, sample: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether most cells of a column that are filled are of a kind."""
+    cells = [cells[name] for cells in sample if cells.get(name)]
+    return sum(map(like, cells)) * 2 > len(cells)
+
+
+def _is_stored_picture(cell: Any) -> bool:
+    """Hugging Face's `{"bytes", "path"}`, or a list of them; its sounds are kept in the same way."""
+    if isinstance(cell, list):
+        return bool(cell) and all(map(_is_stored_picture, cell))
+    if not _is_stored(cell):
+        return False
+    return sniff(cell["bytes"][:1024]) is not None if cell["bytes"] else is_picture_name(cell.get("path") or "")
+
+
+def _is_stored(cell: Any) -> bool:
+    return isinstance(cell, dict) and "bytes" in cell and cell.keys() <= {"bytes", "path"}
 
 
 def _is_picture_cell(cell: Any) -> bool:
-    if isinstance(cell, dict):
-        return isinstance(cell.get("bytes"), bytes)
     return isinstance(cell, str) and len(cell) < 500 and is_picture_name(cell.strip())
 
 
@@ -166,7 +223,8 @@ def _caption(name: str, names: Sequence[str], job: Reading) -> Caption:
 
 def _tell(columns: Columns, names: Sequence[str], job: Reading) -> None:
     captions = ", ".join(caption.column for caption in columns.captions) or "none"
-    job.note(f"columns: pictures from {columns.image or 'none'}, captions from {captions}")
+    pictures = ", ".join([columns.image or "none", *columns.further])
+    job.note(f"columns: pictures from {pictures}, captions from {captions}")
     others = [name for name in names if name not in columns.used]
     if not columns.captions and others:
         job.note(f"no column of captions was recognised; if it is one of {', '.join(others)}, name it with --text-col")
@@ -177,10 +235,10 @@ def _tell(columns: Columns, names: Sequence[str], job: Reading) -> None:
 
 def _row(record: Record, columns: Columns, finder: Finder, job: Reading) -> Located | None:
     where, cells = record
-    images = _pictures(cells.get(columns.image), finder, where, job) if columns.image else ()
+    images = _pictures(_picture_cells(cells, columns), finder, where, job) if columns.image else ()
     if images is None:
         return None
-    texts = tuple(text for caption in columns.captions for text in _texts(cells, caption))
+    texts = tuple(text for caption in columns.captions for text in _texts(cells, caption, columns.empty))
     if columns.captions and not texts:
         named = _named(cells.get(columns.image)) if columns.image else ""
         job.drop(where, f"{named}{EMPTY_CAPTION}")
@@ -188,8 +246,9 @@ def _row(record: Record, columns: Columns, finder: Finder, job: Reading) -> Loca
     if any("\ufffd" in text.text for text in texts):
         job.drop(where, "its caption is damaged (bytes that are no text)")
         return None
-    plain = {kind: _word(cells.get(column)) for kind, column in columns.plain.items()}
-    meta = {_meta_name(name): word for name, cell in cells.items() if name not in columns.used and (word := _word(cell))}
+    plain = {kind: _word(cells.get(column), columns.empty) for kind, column in columns.plain.items()}
+    others = {name: cell for name, cell in cells.items() if name not in columns.used and not _binary(cell)}
+    meta = {_meta_name(name): word for name, cell in others.items() if (word := _word(cell, columns.empty))}
     if plain.get("artist"):
         meta["artist"] = str(plain["artist"])
     row = Row(
@@ -203,9 +262,15 @@ def _row(record: Record, columns: Columns, finder: Finder, job: Reading) -> Loca
     return where, row
 
 
-def _pictures(cell: Any, finder: Finder, where: str, job: Reading) -> tuple[Image, ...] | None:
-    """The pictures of a cell; a missing one is reported, and a row that loses all of them is None."""
-    cells = list(cell) if isinstance(cell, list | tuple) else [cell]
+def _picture_cells(cells: Mapping[str, Any], columns: Columns) -> list[Any]:
+    """The pictures that a record names, one after the other; a further column may be empty."""
+    named = [cells.get(name) for name in (columns.image, *columns.further) if name]
+    flat = [one for cell in named for one in (cell if isinstance(cell, list | tuple) else [cell])]
+    return [one for one in flat if one is not None] or [None]
+
+
+def _pictures(cells: Sequence[Any], finder: Finder, where: str, job: Reading) -> tuple[Image, ...] | None:
+    """The pictures of a record; a missing one is reported, and a row that loses all of them is None."""
     found: list[Image] = []
     reasons: list[str] = []
     for one in cells:
@@ -245,7 +310,7 @@ def _base64_picture(word: str) -> bytes | None:
     return data if sniff(data[:1024]) else None
 
 
-def _texts(cells: Mapping[str, Any], caption: Caption) -> Iterator[Text]:
+def _texts(cells: Mapping[str, Any], caption: Caption, empty: Collection[str]) -> Iterator[Text]:
     cell = cells.get(caption.column)
     given = caption.lang or (_word(cells.get(caption.lang_column)) if caption.lang_column else None)
     for one in cell if isinstance(cell, list | tuple) else [cell]:
@@ -253,12 +318,12 @@ def _texts(cells: Mapping[str, Any], caption: Caption) -> Iterator[Text]:
         if isinstance(one, Mapping):
             lang = _word(one.get("lang")) or given
             one = next((one[key] for key in ("text", "raw", "caption", "title", "value") if one.get(key)), None)
-        word = _word(one)
+        word = _word(one, empty)
         if word:
             yield Text(word, lang or language_of(word))
 
 
-def _word(cell: Any) -> str | None:
+def _word(cell: Any, empty: Collection[str] = _EMPTY) -> str | None:
     """A cell as text: spreadsheets make numbers of ids, and other programs write emptiness as a word."""
     if cell is None:
         return None
@@ -267,7 +332,12 @@ def _word(cell: Any) -> str | None:
             return None
         cell = int(cell) if cell.is_integer() else cell
     word = str(cell).strip()
-    return None if word.lower() in _EMPTY else word
+    return None if word.lower() in empty else word
+
+
+def _binary(cell: Any) -> bool:
+    """Whether a cell holds a file, which is nothing for `meta`."""
+    return isinstance(cell, bytes) or _is_stored(cell) or (isinstance(cell, list) and any(map(_binary, cell)))
 
 
 def _named(cell: Any) -> str:

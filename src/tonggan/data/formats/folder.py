@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, natural, normal_split, picture_file, reference, walk
+from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, natural, normal_split, walk
+from tonggan.data.formats.captions import json_kind, read_coco, read_karpathy
 from tonggan.data.formats.delimited import read_text
-from tonggan.data.formats.jsonl import read_jsonl, row_record
+from tonggan.data.formats.jsonl import by_picture, read_jsonl, row_record
 from tonggan.data.formats.tables import read_csv, read_excel
+from tonggan.data.formats.writing import Writing, reference
 from tonggan.data.language import language_of
-from tonggan.data.media import is_picture_name, read_bytes
+from tonggan.data.media import is_picture_name
 from tonggan.data.rows import Dataset
 from tonggan.types import Image, Media, Row, Text, TongganError
 
 TABLES = {".csv": read_csv, ".tsv": read_csv, ".xlsx": read_excel, ".xlsm": read_excel, ".jsonl": read_jsonl}
+_JSON = {"jsonl": read_jsonl, "coco": read_coco, "karpathy": read_karpathy}
 _SPLITS = ("train", "val", "test")
 
 
 def read_folder(job: Reading) -> Iterator[Located]:
     """Pictures of a folder. In this order: `metadata.*` as Hugging Face's imagefolder has it (in each split's folder, too); the
-    only table at the top; `NAME.txt` beside `NAME.jpg`, a caption a line; folders as classes; pictures alone.
+    only table at the top, or several that are named after their splits (`train.csv`, `test.csv`), else JSON files about the pictures;
+    `NAME.txt` beside `NAME.jpg`, a caption a line; folders as classes; pictures alone.
     """
     if not job.path.is_dir():
         raise TongganError(f"{job.path}: not a folder")
     files = sorted(walk(job.path), key=natural)
-    tables = [file for file in files if file.stem.lower() == "metadata" and file.suffix.lower() in TABLES]
-    at_top = [file for file in files if file.parent == job.path and file.suffix.lower() in TABLES]
-    if not tables and len(at_top) == 1:
-        tables = at_top
-    if tables:
+    if tables := _tables(files, job):
         for table in tables:
-            yield from _from_table(table, job)
+            yield from _from_table(table, job, _split_named(table) if len(tables) > 1 else None)
         return
-    if at_top:
-        raise TongganError(f"{job.path}: several tables ({', '.join(f.name for f in at_top)}); give the one to read")
     pictures = [file for file in files if is_picture_name(file)]
     if not pictures:
         raise TongganError(f"{job.path}: no pictures and no table that can be read in this folder")
@@ -46,12 +46,52 @@ def read_folder(job: Reading) -> Iterator[Located]:
         yield from _by_class(pictures, job)
 
 
-def _from_table(table: Path, job: Reading) -> Iterator[Located]:
+def _tables(files: Sequence[Path], job: Reading) -> list[Path]:
+    """The tables about the pictures. Several at the top are read only where each is named after a split."""
+    metadata = [file for file in files if file.stem.lower() == "metadata" and file.suffix.lower() in TABLES]
+    if metadata:
+        return metadata
+    at_top = [file for file in files if file.parent == job.path]
+    tables = [file for file in at_top if file.suffix.lower() in TABLES]
+    tables = tables or [file for file in at_top if file.suffix.lower() == ".json" and _about_pictures(file)]
+    if len(tables) > 1 and not all(map(_split_named, tables)):
+        names = ", ".join(file.name for file in tables)
+        raise TongganError(f"{job.path}: several tables ({names}); give the one to read, or name them after splits: train.csv, test.csv")
+    return tables
+
+
+def _from_table(table: Path, job: Reading, named: str | None) -> Iterator[Located]:
     inner = replace(job, path=table, root=job.path)  # with the same lists of what is dropped
     folder = table.parent.relative_to(job.path)
-    split = normal_split(folder.parts[0]) if folder.parts else None
-    for where, row in TABLES[table.suffix.lower()](inner):
+    split = normal_split(folder.parts[0]) if folder.parts else named
+    for where, row in _reader(table)(inner):
         yield where, row if row.split or split not in _SPLITS else row.with_(split=split)
+
+
+def _reader(table: Path) -> Callable[[Reading], Iterator[Located]]:
+    return TABLES.get(table.suffix.lower()) or _JSON[json_kind(table)]
+
+
+def _about_pictures(file: Path) -> bool:
+    """Whether a JSON file holds captions of pictures: other programs leave files of theirs beside pictures, too."""
+    text, _ = read_text(file)
+    try:
+        data: Any = by_picture(text) or json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    if json_kind(file) == "karpathy":
+        return True
+    if json_kind(file) == "coco":  # most of COCO's files are about boxes
+        data = data.get("annotations")
+        return isinstance(data, list) and any(isinstance(one, dict) and "caption" in one for one in data[:20])
+    records = [one for one in data[:20] if isinstance(one, dict)] if isinstance(data, list) else []
+    return any(isinstance(cell, str) and is_picture_name(cell) for one in records for cell in one.values())
+
+
+def _split_named(table: Path) -> str | None:
+    """The split after which a table is named: `train.csv`, `captions_val.xlsx`."""
+    found = {normal_split(word) for word in re.split(r"[-_. ]+", table.stem)}.intersection(_SPLITS)
+    return found.pop() if len(found) == 1 else None
 
 
 def _split_of(parts: Sequence[str]) -> tuple[str | None, Sequence[str]]:
@@ -93,23 +133,22 @@ def _by_class(pictures: Sequence[Path], job: Reading) -> Iterator[Located]:
     job.note(f"{len(classes)} folders are read as classes: each one's name is the caption" if sorted_out else "pictures without captions")
 
 
-def write_folder(dataset: Dataset, path: Path) -> None:
+def write_folder(dataset: Dataset, job: Writing) -> None:
     """Hugging Face's imagefolder: `metadata.jsonl` with `file_name` and `text` (the first caption), and everything else a row has.
 
     Pictures are copied into `pictures/`, for the folder to be whole in itself.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    table = path / "metadata.jsonl"
-    with table.open("w", encoding="utf-8") as file:
+    job.place.mkdir()
+    with (job.place / "metadata.jsonl").open("w", encoding="utf-8") as file:
         for row in dataset:
-            record = row_record(row, lambda media, name: reference(_copied(media, path, name), table))
+            record = row_record(row, lambda media, name: _inside(media, name, job))
             names = record.pop("images", [])
             record = {"file_name": names[0] if len(names) == 1 else names, "text": row.texts[0].text if row.texts else ""} | record
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
 
-def _copied(media: Media, folder: Path, name: str) -> Path:
-    """The medium's file inside the folder; one that lies there already stays as it is."""
-    if media.path is not None and media.path.absolute().is_relative_to(folder.absolute()):
-        return media.path
-    return picture_file(Image(data=read_bytes(media)), folder / "pictures", name)
+def _inside(media: Media, name: str, job: Writing) -> str:
+    """The name of the medium's file inside the folder; one that lies there already stays as it is."""
+    there = media.path is not None and media.path.absolute().is_relative_to(job.path.absolute())
+    file = media.path if media.path is not None and there else job.store(media, name, Path(job.path.name, "pictures"))
+    return reference(file, job.path / "metadata.jsonl")

@@ -1,4 +1,4 @@
-"""JSON lines (and a JSON list): anyone's records by column, and our own rows without loss."""
+"""JSON lines (and a JSON list, or captions by file name): anyone's records by column, and our own rows without loss."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import base64
 import json
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-from tonggan.data.formats.base import Finder, Located, Reading, picture_file, reference
+from tonggan.data.formats.base import Finder, Located, Reading
 from tonggan.data.formats.columns import Record, picture_of, rows_of
 from tonggan.data.formats.delimited import read_text
-from tonggan.data.formats.tables import pictures_folder
+from tonggan.data.formats.writing import Writing
+from tonggan.data.media import is_picture_name
 from tonggan.data.rows import SCHEMA, Dataset, from_plain, to_plain
 from tonggan.types import Image, Media, Row, TongganError
 
@@ -21,7 +21,7 @@ Namer = Callable[[Media, str], str]
 
 
 def read_jsonl(job: Reading) -> Iterator[Located]:
-    """One object per line, or one list of objects. Lines that are no JSON are dropped and listed."""
+    """One object per line, one list of objects, or one object `{FILE: CAPTION}`. Lines that are no JSON are dropped and listed."""
     records = _objects(job)
     first = next(records, None)
     if first is None:
@@ -41,6 +41,8 @@ def _objects(job: Reading) -> Iterator[Record]:
             found = list(enumerate(json.loads(text), 1))
         except (ValueError, RecursionError) as error:
             raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
+    elif (named := by_picture(text)) is not None:
+        found = list(enumerate(named, 1))
     else:
         found = []
         for number, line in enumerate(text.split("\n"), 1):
@@ -54,6 +56,17 @@ def _objects(job: Reading) -> Iterator[Record]:
             yield f"{job.label}:{number}", record
         else:
             job.drop(f"{job.label}:{number}", f"not an object but {type(record).__name__}")
+
+
+def by_picture(text: str) -> list[dict[str, Any]] | None:
+    """The records of an object `{FILE: CAPTION}`, in which a caption may also be a list or a record; None for anything else."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(data, dict) or not data or not all(map(is_picture_name, data)):
+        return None
+    return [{**(said if isinstance(said, dict) else {"title": said}), "filepath": name} for name, said in data.items()]
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:
@@ -90,9 +103,10 @@ def _our_row(record: Mapping[str, Any], finder: Finder) -> Row | str:
 
 
 def row_record(row: Row, name: Namer) -> dict[str, Any]:
-    """A row as a JSON object, empty fields left out. Pictures are named by `name`; media inside messages become data URIs."""
+    """A row as a JSON object, empty fields left out but `texts`, by which it is known as ours. Pictures are named by `name`; media
+    inside messages become data URIs."""
     plain = to_plain(row.with_(images=(), audios=(), videos=()))
-    record = {key: value for key, value in plain.items() if value not in (None, [], {})}
+    record = {key: value for key, value in plain.items() if key == "texts" or value not in (None, [], {})}
     if row.images:
         record["images"] = [image.url or name(image, _numbered(row.id, n)) for n, image in enumerate(row.images)]
     for kind, parts in (("audios", row.audios), ("videos", row.videos)):
@@ -122,10 +136,8 @@ def _numbered(name: str, number: int) -> str:
     return name if number == 0 else f"{name}_{number + 1}"
 
 
-def write_jsonl(dataset: Dataset, path: Path) -> None:
+def write_jsonl(dataset: Dataset, job: Writing) -> None:
     """One row per line. Pictures that have no file are written into a folder beside it."""
-    folder = pictures_folder(path)
-    with path.open("w", encoding="utf-8") as file:
+    with job.place.open("w", encoding="utf-8") as file:
         for row in dataset:
-            record = row_record(row, lambda media, name: reference(picture_file(media, folder, name), path))
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            file.write(json.dumps(row_record(row, job.picture), ensure_ascii=False) + "\n")

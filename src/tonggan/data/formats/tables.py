@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import csv
+import io
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tonggan.data.formats.base import Located, Reading, picture_file, reference
-from tonggan.data.formats.columns import (
-    IMAGE_NAMES,
-    LABEL_NAMES,
-    LANG_NAMES,
-    META,
-    PLAIN_NAMES,
-    TEXT_NAMES,
-    Record,
-    plain_name,
-    rows_of,
-)
+from tonggan.data.formats.base import Located, Reading
+from tonggan.data.formats.columns import IMAGE_NAMES, Record, meta_column, numbered, own_header, plain_name, rows_of
 from tonggan.data.formats.delimited import read_text, records, separator
+from tonggan.data.formats.writing import Writing
 from tonggan.data.media import is_picture_name
 from tonggan.data.rows import Dataset
 from tonggan.types import Image, MissingExtra, Row, TongganError
 
-_RESERVED = {*IMAGE_NAMES, *TEXT_NAMES, *LABEL_NAMES, *LANG_NAMES, *(word for words in PLAIN_NAMES.values() for word in words)}
+EXCEL_CELL = 32_767
+"""Characters that a cell of Excel holds; openpyxl cuts off the others without a word."""
+_ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 
 # ------------------------------------------------------------------------------------------------ CSV
 
 
 def read_csv(job: Reading) -> Iterator[Located]:
-    """CSV or TSV, whatever its encoding and separator. A file without a header of names has columns `filepath`, `title`."""
+    """CSV or TSV, whatever its encoding and separator. A file without a header of names has columns `filepath`, `title`.
+
+    An Excel file that was given another ending is read as what it is.
+    """
+    if _head(job.path) in (_ZIP, _OLE):
+        job.note(f"{job.label}: an Excel file, although its name ends in {job.path.suffix!r}; read as one")
+        return read_excel(job)
     text, encoding = read_text(job.path, job.encoding)
     by = "\t" if job.path.suffix.lower() == ".tsv" else separator(text)
     if encoding not in ("utf-8", "utf-8-sig"):
@@ -48,6 +48,14 @@ def read_csv(job: Reading) -> Iterator[Located]:
         return rows_of(_cells([(number, names), *lines], header, job), header, job)
     header = _named(names)
     return rows_of(_cells(lines, header, job), header, job)
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(4)
+    except OSError as error:
+        raise TongganError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _invented(cells: Sequence[str]) -> list[str]:
@@ -77,17 +85,17 @@ def _cells(lines: Iterable[tuple[int, list[str]]], names: Sequence[str], job: Re
         yield where, dict(zip(names, cells, strict=False))
 
 
-def write_csv(dataset: Dataset, path: Path) -> None:
+def write_csv(dataset: Dataset, job: Writing) -> None:
     """A table with open_clip's columns first: `filepath`, `title`. Tab separated, as open_clip expects, unless it ends in `.csv`.
 
     Pictures that have no file are written into a folder beside it.
     """
     names = _columns(dataset)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, delimiter="," if path.suffix.lower() == ".csv" else "\t")
+    with job.place.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter="," if job.path.suffix.lower() == ".csv" else "\t")
         writer.writerow(names)
         for row in dataset:
-            cells = _record(row, path)
+            cells = _record(row, job)
             writer.writerow([cells.get(name, "") for name in names])
 
 
@@ -96,14 +104,15 @@ def write_csv(dataset: Dataset, path: Path) -> None:
 
 def read_excel(job: Reading) -> Iterator[Located]:
     """The first sheet that has cells. Pictures are cells with paths, or, where no column names them, pictures laid on the rows."""
-    if job.path.suffix.lower() == ".xls":
-        raise TongganError(f"{job.path}: the old Excel format; save it as .xlsx")
+    if _head(job.path) == _OLE:
+        raise TongganError(f"{job.path}: the old Excel format (or one with a password); save it as .xlsx without")
     try:
         import openpyxl
     except ImportError:
         raise MissingExtra("Excel", "files") from None
     try:
-        book = openpyxl.load_workbook(job.path, data_only=True)  # values, not formulas
+        # Values, not formulas. The content and not the path: openpyxl would refuse a name with another ending.
+        book = openpyxl.load_workbook(io.BytesIO(job.path.read_bytes()), data_only=True)
     except (OSError, KeyError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile) as error:  # SyntaxError: cut XML
         raise TongganError(f"{job.path}: not readable as Excel: {error}") from None
     filled = [sheet for sheet in book.worksheets if sheet.max_row > 1]
@@ -162,7 +171,7 @@ def _laid_pictures(sheet: Any, header: int) -> dict[int, bytes]:
     return found
 
 
-def write_excel(dataset: Dataset, path: Path) -> None:
+def write_excel(dataset: Dataset, job: Writing) -> None:
     """The same columns as the CSV writer's."""
     try:
         import openpyxl
@@ -174,14 +183,14 @@ def write_excel(dataset: Dataset, path: Path) -> None:
     sheet = book.create_sheet("rows")
     sheet.append(names)
     for row in dataset:
-        cells = _record(row, path)
+        cells = _record(row, job)
         sheet.append([_text_cell(sheet, ILLEGAL_CHARACTERS_RE.sub("", cells.get(name, ""))) for name in names])
-    book.save(path)
+    book.save(job.place)
 
 
 def _text_cell(sheet: Any, word: str) -> Any:
-    """A cell that stays text: a caption that begins with `=` is no formula."""
-    if not word.startswith("="):
+    """A cell that stays text: a caption that begins with `=` is no formula, and `#N/A` no error."""
+    if not word.startswith(("=", "#")):
         return word or None
     from openpyxl.cell import WriteOnlyCell
 
@@ -194,42 +203,24 @@ def _text_cell(sheet: Any, word: str) -> Any:
 
 
 def _columns(dataset: Dataset) -> list[str]:
-    captions, meta, spoken = 1, dict[str, None](), 0
+    captions, meta, spoken, pictures = 0, dict[str, None](), 0, False
     for row in dataset:
+        pictures = pictures or bool(row.images)
         captions = max(captions, len(row.texts))
         spoken = max(spoken, max((number for number, text in enumerate(row.texts, 1) if text.lang), default=0))
         meta |= dict.fromkeys(meta_column(name) for name in row.meta)
-    texts = [numbered(word, n) for n in range(1, captions + 1) for word in (("title", "lang") if n <= spoken else ("title",))]
-    return ["filepath", *texts, "id", "split", "group", *meta]
+    return [*own_header("filepath" if pictures else None, captions, spoken), *meta]
 
 
-def numbered(word: str, number: int) -> str:
-    """`title`, `title_2`, `title_3`, …"""
-    return word if number == 1 else f"{word}_{number}"
-
-
-def meta_column(name: str) -> str:
-    """A meta key as a column; one that would be read as something else gets a prefix."""
-    word = plain_name(name).rstrip("0123456789").rstrip("_-. ")
-    return f"{META}{name}" if word in _RESERVED and name != "artist" else name
-
-
-def _record(row: Row, table: Path) -> dict[str, str]:
+def _record(row: Row, job: Writing) -> dict[str, str]:
     cells = {"id": row.id, "split": row.split or "", "group": row.group or ""}
     if row.images:
-        cells["filepath"] = _picture_cell(row.images[0], table, row.id)
+        cells["filepath"] = _picture_cell(row.images[0], job, row.id)
     for number, text in enumerate(row.texts, 1):
         cells[numbered("title", number)] = text.text
         cells[numbered("lang", number)] = text.lang or ""
     return cells | {meta_column(name): value for name, value in row.meta.items()}
 
 
-def _picture_cell(image: Image, table: Path, name: str) -> str:
-    if image.url is not None:
-        return image.url
-    return reference(picture_file(image, pictures_folder(table), name), table)
-
-
-def pictures_folder(table: Path) -> Path:
-    """Where the writer of a table puts pictures that have no file of their own."""
-    return table.parent / f"{table.stem}_pictures"
+def _picture_cell(image: Image, job: Writing, name: str) -> str:
+    return image.url if image.url is not None else job.picture(image, name)

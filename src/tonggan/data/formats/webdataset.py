@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, normal_split, safe_name
+from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, normal_split
 from tonggan.data.formats.jsonl import row_record
+from tonggan.data.formats.writing import Writing, safe_name
 from tonggan.data.language import language_of
 from tonggan.data.media import PICTURE_SUFFIXES, read_bytes, sniff
 from tonggan.data.rows import Dataset
@@ -175,17 +176,16 @@ def _json(data: bytes | None) -> dict[str, Any] | None:
 # --------------------------------------------------------------------------------------------- writing
 
 
-def write_webdataset(dataset: Dataset, path: Path) -> None:
+def write_webdataset(dataset: Dataset, job: Writing) -> None:
     """Shards `00000.tar`, … in a folder (or one file, when the path ends in `.tar`), each row with its first caption as `txt`
     and everything in `json`. Times and owners are left out, so that equal data give equal files.
     """
-    one_file = path.suffix == ".tar"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    one_file = job.path.suffix == ".tar"
     if not one_file:
-        path.mkdir(exist_ok=True)
+        job.place.mkdir()
     per_shard = max(1, len(dataset)) if one_file else SHARD_ROWS
     for shard, start in enumerate(range(0, max(1, len(dataset)), per_shard)):
-        with tarfile.open(path if one_file else path / f"{shard:05d}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        with tarfile.open(job.place if one_file else job.place / f"{shard:05d}.tar", "w", format=tarfile.PAX_FORMAT) as tar:
             for number in range(start, min(start + per_shard, len(dataset))):
                 _write_row(tar, number, dataset[number])
 
@@ -199,7 +199,7 @@ def _write_row(tar: tarfile.TarFile, number: int, row: Row) -> None:
     if row.texts:
         _add(tar, f"{key}.txt", row.texts[0].text.encode())
     record = row_record(row.with_(images=()), lambda media, name: name)
-    _add(tar, f"{key}.json", json.dumps(record | {"texts": record.get("texts", [])}, ensure_ascii=False).encode())
+    _add(tar, f"{key}.json", json.dumps(record, ensure_ascii=False).encode())
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

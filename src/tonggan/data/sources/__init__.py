@@ -14,15 +14,19 @@ from tonggan.config import one_of
 from tonggan.data.rows import Dataset
 from tonggan.data.sources.artists import EmojiArtists
 from tonggan.data.sources.base import Source, cache_home
+from tonggan.data.sources.cedict import Cedict
 from tonggan.data.sources.openclipart import OpenClipart
 from tonggan.data.sources.openmoji import OpenMoji
+from tonggan.data.sources.pages import Pages
 from tonggan.data.sources.scenes import Scenes
 from tonggan.data.sources.splits import by_artist, by_concept, held_out_captions
 from tonggan.data.sources.stamps import Stamps
 
 __all__ = ["SOURCES", "Source", "by_artist", "by_concept", "cache_home", "describe", "get", "held_out_captions", "load"]
 
-SOURCES: dict[str, Source] = {source.name: source for source in (OpenMoji(), Stamps(), EmojiArtists(), OpenClipart(), Scenes())}
+SOURCES: dict[str, Source] = {
+    source.name: source for source in (OpenMoji(), Stamps(), EmojiArtists(), OpenClipart(), Scenes(), Pages(), Cedict())
+}
 """Every source by name."""
 
 

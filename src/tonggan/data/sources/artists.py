@@ -19,7 +19,7 @@ from tonggan.data.sources.base import Source, cache_home
 from tonggan.data.sources.emoji_names import Emoji, all_emoji, code_of
 from tonggan.data.sources.openmoji import OpenMoji, code_of_file, draw_openmoji, emoji_row
 from tonggan.data.sources.render import Rendered, render
-from tonggan.data.sources.splits import by_artist, by_concept
+from tonggan.data.sources.splits import by_artist, by_concept, look_alikes
 from tonggan.types import Row, Text, TongganError
 
 _SHEETS = {"google": "emoji-datasource-google@16.0.0", "twitter": "emoji-datasource-twitter@16.0.0"}
@@ -75,7 +75,7 @@ class EmojiArtists(Source):
             for artist, licence in ARTISTS.items()
             for e in shared
         ]
-        rows = by_artist(rows, held_out) if held_out else by_concept(rows)
+        rows = by_artist(rows, held_out) if held_out else by_concept(rows, alike=look_alikes(rows))
         return Dataset.from_rows(rows, dropped=[one for drawn in pictures.values() for one in drawn.dropped])
 
     def _pictures(self, artist: str, known: Sequence[Emoji], size: int) -> Rendered:

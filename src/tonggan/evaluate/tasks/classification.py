@@ -2,18 +2,23 @@
 
 Protocol `zero-shot/v1` (Radford et al. 2021, section 3.1.4): per class, all templates are embedded, each normalised, averaged
 and normalised again. Reports accuracy, accuracy in the first five (from six classes on) and balanced accuracy (mean
-recall of the classes). Ties count against the model.
+recall of the classes). Ties count against the model. The protocol of a result ends with a digest of the class names and templates:
+accuracies over other words are not comparable.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from tonggan.config import one_of
 from tonggan.data.prompts import TEMPLATES
-from tonggan.evaluate.resample import Estimate, mean_interval, statistic_interval
+from tonggan.evaluate.metrics.ranks import ranks
+from tonggan.evaluate.metrics.summary import summary
 from tonggan.evaluate.result import Result
 from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, TongganError, UsageError
 
@@ -24,11 +29,13 @@ def class_vectors(
     model: Model, names: Sequence[str], *, lang: str = "en", templates: Sequence[str] | None = None, options: EmbedOptions | None = None
 ) -> np.ndarray:
     """Unit vectors [classes, dim] of class names under prompt templates, in which `{}` stands for the name."""
-    used = list(templates or TEMPLATES[one_of(lang, TEMPLATES, "language of the prompts")])
-    if any("{}" not in template for template in used):
-        raise UsageError(f"a template needs {{}} where the class name goes: {next(t for t in used if '{}' not in t)!r}")
+    used = _templates(lang, templates)
     prompts = [template.replace("{}", name) for name in names for template in used]
-    vectors = model.embed(prompts, options).vectors.reshape(len(names), len(used), -1).mean(axis=1)
+    found = model.embed(prompts, options)
+    if found.errors:
+        at, reason = next(iter(found.errors.items()))
+        raise TongganError(f"the prompt {prompts[at]!r} cannot be embedded: {reason}")
+    vectors = found.vectors.reshape(len(names), len(used), -1).mean(axis=1)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: np.ndarray = vectors / np.maximum(norms, 1e-12)
     return unit
@@ -59,17 +66,21 @@ def classification(
     classes = sorted({value for _, value in kept})
     if len(classes) < 2:
         raise UsageError(f"column {label!r} has one class only ({classes[0]!r}); classification needs two or more")
-    heads = class_vectors(model, [(names or {}).get(c, c) for c in classes], lang=lang, templates=templates, options=options)
+    words = [(names or {}).get(c, c) for c in classes]
+    word, times = Counter(words).most_common(1)[0]
+    if times > 1:
+        same = ", ".join(repr(c) for c, called in zip(classes, words, strict=True) if called == word)
+        raise UsageError(f"classes {same} are all called {word!r}, so nothing can tell them apart; give each a name of its own")
+    used = _templates(lang, templates)
+    heads = class_vectors(model, words, templates=used, options=options)
     pictures = model.embed([row.images[0] for row, _ in kept], options)
     dropped = [Dropped(kept[i][0].id, reason) for i, reason in sorted(pictures.errors.items())]
     good = [i for i in range(len(kept)) if i not in pictures.errors]
     if not good:
         raise TongganError(f"none of the {len(kept)} pictures can be read; the first: {dropped[0].where}: {dropped[0].reason}")
     truth = np.array([classes.index(kept[i][1]) for i in good])
-    scores = pictures.vectors[good] @ heads.T
-    right = scores[np.arange(len(good)), truth]
-    rank = (scores >= right[:, None]).sum(axis=1)  # the right class counts itself once, so ties push it down
-    guess = scores.argmax(axis=1)
+    images = pictures.vectors[good]
+    rank = ranks(images, heads, truth[:, None].tolist())
     task = f"zero-shot {lang}"
     items = [
         {
@@ -77,37 +88,42 @@ def classification(
             "task": task,
             "cluster": kept[i][0].id,
             "truth": kept[i][1],
-            "guess": classes[int(guess[j])],
+            "guess": guess,
             "acc1": int(rank[j] <= 1),
             **({"acc5": int(rank[j] <= 5)} if len(classes) > 5 else {}),
         }
-        for j, i in enumerate(good)
+        for j, (i, guess) in enumerate(zip(good, _guesses(images @ heads.T, truth, rank == 1, classes), strict=True))
     ]
-    clusters = [item["cluster"] for item in items]
-    metrics: dict[str, Estimate] = {}
-    for k in (1, 5) if len(classes) > 5 else (1,):
-        metrics[f"{task} acc{k}"] = mean_interval((rank <= k).astype(float), clusters, chance=k / len(classes))
-    hits = np.stack([truth.astype(float), (rank <= 1).astype(float)], axis=1)
-    metrics[f"{task} balanced accuracy"] = statistic_interval(hits, clusters, _balanced, chance=1 / len(classes))
+    chance = {f"{task} acc{k}": k / len(classes) for k in (1, 5)} | {f"{task} balanced accuracy": 1 / len(classes)}
+    asked = hashlib.sha256(json.dumps([words, used], ensure_ascii=False).encode()).hexdigest()
     return Result(
-        protocol=PROTOCOL + f"; {len(classes)} classes; templates {lang}" + ("" if templates is None else " (given)"),
+        protocol=f"{PROTOCOL}; {len(classes)} classes; templates {lang}{'' if templates is None else ' (given)'}; prompts {asked[:8]}",
         model=model.name,
         weights=model.identity.weights,
         data=data,
         primary=f"{task} acc1",
-        metrics=metrics,
+        metrics=summary(items, chance=chance),
         items=items,
         dropped=dropped,
         extra={"classes": classes},
     )
 
 
+def _guesses(scores: np.ndarray, truth: np.ndarray, found: np.ndarray, classes: Sequence[str]) -> list[str]:
+    """The nearest class; of a picture whose class was not `found` ahead of all others, the nearest of the others: a tie is a mistake."""
+    wrong = np.nan_to_num(scores, nan=-2.0)  # below any cosine
+    wrong[np.arange(len(truth)), truth] = -np.inf
+    return [classes[i] for i in np.where(found, truth, wrong.argmax(axis=1))]
+
+
+def _templates(lang: str, templates: Sequence[str] | None) -> list[str]:
+    used = list(templates or TEMPLATES[one_of(lang, TEMPLATES, "language of the prompts")])
+    if any("{}" not in template for template in used):
+        raise UsageError(f"a template needs {{}} where the class name goes: {next(t for t in used if '{}' not in t)!r}")
+    return used
+
+
 def _label(row: Row, column: str) -> str | None:
     if column == "group":
         return row.group
     return row.split if column == "split" else row.meta.get(column) or None
-
-
-def _balanced(hits: np.ndarray) -> float:
-    """Mean recall over the classes that occur; `hits` [n, 2] holds class number and whether it was right."""
-    return float(np.mean([hits[hits[:, 0] == c, 1].mean() for c in np.unique(hits[:, 0])]))

@@ -7,15 +7,16 @@ of the same group, or with literally the same caption. Ties count against the mo
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from tonggan.evaluate.metrics.ranks import chance_at, median_rank, ranks
-from tonggan.evaluate.resample import Estimate, mean_interval, mean_of_means, statistic_interval
+from tonggan.evaluate.metrics.ranks import chance_at, expected_rank, ranks
+from tonggan.evaluate.metrics.summary import summary
+from tonggan.evaluate.resample import RESAMPLES
 from tonggan.evaluate.result import Result
 from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, UsageError
 
@@ -46,8 +47,9 @@ def retrieval(
     """R@1/5/10, median and mean rank, both ways and per language, with intervals and chance.
 
     Rows without a picture or without a caption do not take part; a row with several pictures is represented by its first.
-    Unreadable pictures leave the gallery and are listed in `dropped`. The primary metric is
-    the mean of R@1, R@5 and R@10 over directions and languages, each with equal weight.
+    Unreadable pictures and captions leave the gallery and are listed in `dropped`. A picture without a caption in some language
+    stays among the candidates of that language's captions, but is no query for them (unless its group has one). The primary metric
+    is the mean of R@1, R@5 and R@10 over directions and languages, each with equal weight.
     `intervals=False` saves the resampling inside a training loop.
     """
     if not {"text", "image"} <= model.modalities:
@@ -67,54 +69,38 @@ def retrieval(
     for i, row in enumerate(kept):
         for text in row.texts:
             by_lang[text.lang or "und"].append(_Caption(i, text.text))
-    wanted = list(langs) if langs else sorted(by_lang)
-    metrics: dict[str, Estimate] = {}
     items: list[dict[str, Any]] = []
+    chance: dict[str, float] = {}
     notes: list[str] = []
-    recalls: list[tuple[np.ndarray, Sequence[object]]] = []
-    for lang in wanted:
+    for lang in list(dict.fromkeys(langs)) if langs else sorted(by_lang):
         captions = _unique(by_lang.get(lang, []))
         if not captions:
             raise UsageError(f"no captions in {lang!r}; there are: {', '.join(sorted(by_lang))}")
         texts = model.embed([c.text for c in captions], options)
+        dropped += [Dropped(kept[captions[n].row].id, reason) for n, reason in sorted(texts.errors.items())]
+        read = [n for n in range(len(captions)) if n not in texts.errors]
+        if not read:
+            raise UsageError(f"none of {len(captions)} captions in {lang!r} could be read; the first: {texts.errors[0]}")
         if texts.truncated:
             notes.append(f"{lang}: {len(texts.truncated)} of {len(captions)} captions were longer than the model reads and were cut")
+        captions, words = [captions[n] for n in read], texts.vectors[read]
+        if shared := len(captions) - len({c.text for c in captions}):
+            notes.append(f"{lang}: {shared} of {len(captions)} captions repeat another's words; intervals take each for a query of its own")
         to_image, to_text = _positives(kept, captions)
         pictured = sorted(to_text)
-        for direction, found, pools, names, total in (
-            ("t2i", ranks(texts.vectors, images, to_image), to_image, [(c.row, n) for n, c in enumerate(captions)], len(kept)),
-            (
-                "i2t",
-                ranks(images[pictured], texts.vectors, [to_text[i] for i in pictured]),
-                [to_text[i] for i in pictured],
-                [(i, None) for i in pictured],
-                len(captions),
-            ),
-        ):
-            task = f"{direction} {lang}"
-            clusters = [kept[at].id for at, _ in names]
-            metrics |= _summary(task, found, clusters, [len(p) for p in pools], total, intervals)
-            for rank, (at, caption) in zip(found.tolist(), names, strict=True):
-                items.append(
-                    {
-                        "id": f"{task} {kept[at].id}" + ("" if caption is None else f" {captions[caption].text}"),
-                        "task": task,
-                        "cluster": kept[at].id,
-                        "query": kept[at].id if caption is None else captions[caption].text,
-                        "rank": rank,
-                        **{f"R@{k}": int(rank <= k) for k in AT},
-                    }
-                )
-            recall = np.mean([found <= k for k in AT], axis=0)
-            recalls.append((recall, clusters))
-    metrics["mean recall"] = mean_of_means(recalls, resamples=2000 if intervals else 1)
+        right = [to_text[i] for i in pictured]
+        queries = [(kept[c.row].id, c.text) for c in captions]
+        items += _items(f"t2i {lang}", queries, ranks(words, images, to_image), to_image, len(kept))
+        items += _items(f"i2t {lang}", [(kept[i].id, None) for i in pictured], ranks(images[pictured], words, right), right, len(captions))
+        chance |= _chance(f"t2i {lang}", to_image, len(kept)) | _chance(f"i2t {lang}", right, len(captions))
+    chance["mean recall"] = float(np.mean([value for name, value in chance.items() if "R@" in name]))
     return Result(
         protocol=PROTOCOL,
         model=model.name,
         weights=model.identity.weights,
         data=data,
         primary="mean recall",
-        metrics=metrics,
+        metrics=summary(items, chance=chance, resamples=RESAMPLES if intervals else 0),
         items=items,
         dropped=dropped,
         notes=notes,
@@ -146,12 +132,28 @@ def _positives(rows: Sequence[Row], captions: Sequence[_Caption]) -> tuple[list[
     return to_image, to_text
 
 
-def _summary(task: str, found: np.ndarray, clusters: list[str], sizes: list[int], total: int, intervals: bool) -> dict[str, Estimate]:
-    resamples = 2000 if intervals else 1
-    summary = {}
-    for k in AT:
-        chance = float(np.mean([chance_at(k, total, size) for size in sizes]))
-        summary[f"{task} R@{k}"] = mean_interval((found <= k).astype(float), clusters, chance=chance, resamples=resamples)
-    summary[f"{task} median rank"] = statistic_interval(found, clusters, median_rank, resamples=400 if intervals else 1)
-    summary[f"{task} mean rank"] = mean_interval(found.astype(float), clusters, resamples=resamples)
-    return summary
+def _items(
+    task: str, queries: Sequence[tuple[str, str | None]], found: np.ndarray, right: Sequence[Sequence[int]], candidates: int
+) -> list[dict[str, Any]]:
+    """One record per query: the row's id and, where words are the query, its caption."""
+    return [
+        {
+            "id": f"{task} {row}" + ("" if caption is None else f" {caption}"),
+            "task": task,
+            "cluster": row,
+            "query": row if caption is None else caption,
+            "candidates": candidates,
+            "right": len(right[n]),
+            "rank": rank,
+            **{f"R@{k}": int(rank <= k) for k in AT},
+        }
+        for n, ((row, caption), rank) in enumerate(zip(queries, found.tolist(), strict=True))
+    ]
+
+
+def _chance(task: str, right: Sequence[Sequence[int]], candidates: int) -> dict[str, float]:
+    """What a random order of the candidates would give on average. (The median has no such closed form.)"""
+    sizes = Counter(map(len, right))
+    by_size = {f"{task} R@{k}": {size: chance_at(k, candidates, size) for size in sizes} for k in AT}
+    by_size[f"{task} mean rank"] = {size: expected_rank(candidates, size) for size in sizes}
+    return {name: sum(sizes[size] * value for size, value in of.items()) / len(right) for name, of in by_size.items()}

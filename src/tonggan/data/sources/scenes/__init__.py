@@ -18,21 +18,27 @@ from tonggan.data.sources.scenes.draw import draw
 from tonggan.data.sources.scenes.read import read
 from tonggan.data.sources.scenes.words import chinese, english
 from tonggan.data.sources.scenes.world import COLORS, HELD_OUT, SHAPES, Scene, Thing, random_scene
-from tonggan.data.sources.splits import by_concept
+from tonggan.data.sources.splits import by_concept, concepts, look_alikes
+from tonggan.data.splits import SPARE
 from tonggan.types import Image, Row, Text
 
 __all__ = ["COLORS", "HELD_OUT", "SHAPES", "Scene", "Scenes", "Thing", "chinese", "draw", "english", "generate", "random_scene", "read"]
 
 
 def generate(n: int, seed: int = 0, *, size: int = 96) -> Dataset:
-    """Scenes 0..n-1 of the endless sequence that `seed` names: scene 7 is the same whatever `n` is.
+    """Scenes 0..n-1 of the endless sequence that `seed` names: scene 7 is the same picture whatever `n` is.
 
-    Splits train, val and test share no caption; a scene with a colour and shape kept apart (`HELD_OUT`) is in the split
-    `combination`. `meta["scene"]` has the objects (`Scene.from_json`).
+    Splits train, val and test share no caption and no picture that looks alike; a scene with a colour and shape kept apart
+    (`HELD_OUT`) is in the split `combination`, or `spare` where it looks like one without. `meta["scene"]` has the objects
+    (`Scene.from_json`).
     """
     scenes = [random_scene(np.random.default_rng([seed, i])) for i in range(n)]
-    rows = by_concept([_row(scene, f"scenes/{seed}/{i}", size) for i, scene in enumerate(scenes)])
-    return Dataset.from_rows([row.with_(split="combination") if scene.held_out else row for row, scene in zip(rows, scenes, strict=True)])
+    rows = [_row(scene, f"scenes/{seed}/{i}", size) for i, scene in enumerate(scenes)]
+    alike = look_alikes(rows)
+    number = concepts(rows, alike)
+    shown = {number[i] for i, scene in enumerate(scenes) if not scene.held_out}
+    held_out = {i: SPARE if number[i] in shown else "combination" for i, scene in enumerate(scenes) if scene.held_out}
+    return Dataset.from_rows(row.with_(split=held_out.get(i, row.split)) for i, row in enumerate(by_concept(rows, alike=alike)))
 
 
 def _row(scene: Scene, name: str, size: int) -> Row:

@@ -1,0 +1,137 @@
+"""Providers as data: where they are, which key they want, what their pictures may be, where requests go.
+
+tonggan.load("dashscope:qwen-vl-max")
+tonggan.load("openai+http://127.0.0.1:8000/v1#my-model")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from typing import Literal
+
+import yaml
+from pydantic import Field
+
+from tonggan.config import Config, did_you_mean
+from tonggan.types import UsageError
+
+Known = bool | Literal["unknown"]
+
+
+class Title(Config):
+    """A provider's name in both languages."""
+
+    en: str
+    zh: str
+
+
+class PictureLimits(Config):
+    """What a provider takes for a picture; what is not set was on no page that was read."""
+
+    urls: Known = "unknown"
+    data_uris: Known = "unknown"
+    formats: tuple[Literal["jpeg", "png", "webp", "gif"], ...] = ("jpeg", "png")
+    max_bytes: int | None = None
+    """Of the encoded picture; its base64 is a third longer, and some providers mean that: see `room`."""
+    max_side: int | None = None
+    min_side: int | None = None
+    max_ratio: float | None = None
+    max_tokens: int | None = None
+    """The most tokens that one picture is billed as; needed for a budget in money."""
+    detail: Literal["low", "high", "auto"] | None = None
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that the encoded picture may have when base64 counts."""
+        return None if self.max_bytes is None else self.max_bytes * 3 // 4
+
+
+class VideoLimits(Config):
+    """How clips are sent."""
+
+    frames: Known = "unknown"
+    urls: Known = "unknown"
+    note: str = ""
+
+
+class Range(Config):
+    """Allowed values, both ends included."""
+
+    min: float
+    max: float
+
+
+class Price(Config):
+    """What a million tokens cost, in `currency`."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    currency: str
+
+
+class Preset(Config):
+    """One provider."""
+
+    title: Title
+    base_url: str
+    keys: tuple[str, ...]
+    """Environment variables that may hold the key; the first that is set is taken."""
+    data: Literal["mainland", "abroad", "local", "unknown"] = "unknown"
+    """Where requests go: 境内, 境外, or nowhere."""
+    models: tuple[str, ...] = ()
+    """Some that take pictures; others work as well."""
+    picture: PictureLimits = PictureLimits()
+    video: VideoLimits = VideoLimits()
+    temperature: Range | None = None
+    concurrency: int = Field(default=4, ge=1)
+    per_minute: int | None = Field(default=None, ge=1)
+    """Requests a minute that the account allows."""
+    request_bytes: int | None = None
+    price: Price | Literal["unknown"] = "unknown"
+    checked: str = "never"
+    """The date on which it was last called by us, or never."""
+    note: str = ""
+
+
+@cache
+def presets() -> Mapping[str, Preset]:
+    """Every provider by its short name."""
+    text = resources.files(__package__).joinpath("presets.yaml").read_text("utf-8")
+    return {name: Preset.parse(data, f"presets.yaml: {name}") for name, data in yaml.safe_load(text).items()}
+
+
+def named(name: str) -> tuple[str, Preset, str] | None:
+    """(provider, preset, model) of `PROVIDER:MODEL` or `openai+URL#MODEL`; None when the name has neither form."""
+    if name.startswith(("openai+http://", "openai+https://")):
+        url, _, model = name.removeprefix("openai+").partition("#")
+        if not model:
+            raise UsageError(f"{name}: which model? Write it behind a #, for example openai+http://127.0.0.1:8000/v1#qwen2-vl")
+        local = any(f"//{host}" in url for host in ("127.0.0.1", "localhost", "[::1]"))
+        title = Title(en=url, zh=url)
+        return "openai+", Preset(title=title, base_url=url, keys=("TONGGAN_API_KEY",), data="local" if local else "unknown"), model
+    provider, colon, model = name.partition(":")
+    if not colon or provider not in presets():
+        return None
+    if not model:
+        some = ", ".join(f"{provider}:{one}" for one in presets()[provider].models[:2]) or f"{provider}:MODEL"
+        raise UsageError(f"{name}: which model? For example {some}")
+    return provider, presets()[provider], model
+
+
+def near(name: str) -> str:
+    """` (did you mean 'dashscope'?)` for a misspelt provider, else nothing."""
+    provider, colon, _ = name.partition(":")
+    return did_you_mean(provider, presets()) if colon else ""
+
+
+def key_of(provider: str, preset: Preset) -> str:
+    """The key from the environment; a server of one's own needs none. Raises `UsageError` that names the variables."""
+    for variable in preset.keys:
+        if value := os.environ.get(variable, "").strip():
+            return value
+    if preset.data == "local":
+        return "none"
+    raise UsageError(f"{provider}: no key; set {' or '.join(preset.keys)} in the environment (keys are never read from files or options)")

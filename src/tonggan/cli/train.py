@@ -1,0 +1,118 @@
+"""`tonggan train`: by a recipe, or from a published model to your own data."""
+
+from __future__ import annotations
+
+import json as json_
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tonggan.cli.shared import ImageCol, Json, Limit, TextCol, check_data, plain, plural, print_dropped, print_json, recipe_file
+from tonggan.types import UsageError
+
+if TYPE_CHECKING:
+    from tonggan.recipes.run import Run
+    from tonggan.train.trainer import Finished
+
+
+def train(
+    recipe: Annotated[str | None, typer.Argument(help="A shipped recipe (see: tonggan recipes ls), or your own YAML.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes to the run: stages.0.train.steps=50 seed=1 …")] = None,
+    start: Annotated[str | None, typer.Option("--from", help="Adapt this model: anything `load` opens, also PICTURES+TEXT.")] = None,
+    data: Annotated[str | None, typer.Option(help="With --from: a source, or a file or folder of yours.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/NAME, with --from runs/adapted.")] = None,
+    freeze: Annotated[list[str] | None, typer.Option(help="With --from: image, text; such a tower is encoded once and cached.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.01, help="With --from: how long to train.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, also after a crash.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Measure the training step instead of training.")] = False,
+    image_col: ImageCol = None,
+    text_col: TextCol = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Train by a recipe, or adapt a model to your own data. Ctrl-C writes a checkpoint; the same command with --resume goes on.
+
+    Examples: `tonggan train clip-mini-emoji seed=1`; `tonggan train --from PARTS --data my.csv --image-col 图片 --text-col 标题`
+    """
+    from tonggan.config import override
+    from tonggan.recipes.adapt import adapt_config
+    from tonggan.recipes.config import RunConfig
+    from tonggan.recipes.run import Run
+
+    changes = overrides or []
+    if start is not None and recipe is not None and "=" in recipe:
+        # With --from there is no recipe, so the first change stands in its place.
+        changes = [recipe, *changes]
+        recipe = None
+    if (recipe is None) == (start is None):
+        raise UsageError("name a recipe, or a model with --from: exactly one of them")
+    if recipe is not None:
+        columns = (("--image-col", image_col), ("--text-col", text_col))
+        for name, given in (("--data", data), ("--freeze", freeze), ("--minutes", minutes), *columns):
+            if given:
+                raise UsageError(f"{name} goes with --from; change a recipe by field=value")
+        config = RunConfig.read(recipe_file(recipe), changes)
+        where = out or Path("runs") / config.name
+    else:
+        if data is None:
+            raise UsageError("--from needs --data: the pictures and words to adapt to")
+        if not resume:  # a run that was begun keeps its rows
+            check_data(data, image_col, text_col)
+        override({}, changes)  # what is no assignment at all is said before every picture is read
+        where = out or Path("runs") / "adapted"
+        config = adapt_config(
+            str(start), data, where, freeze=freeze, minutes=minutes, image_col=image_col, text_col=text_col, resume=resume
+        )
+        config = RunConfig.parse(override(config.model_dump(mode="json"), changes), f"--from {start}")
+    run = Run(config, where, limit=limit, quiet=json)
+    if profile:
+        from tonggan.recipes.profile import profile_run
+
+        found = profile_run(run)
+        print_json(found.to_dict()) if json else typer.echo(found.text())
+        return
+    known = list(run.dropped_rows())
+    print_dropped(known)
+    before = _finished_before(run) if resume else None
+    finished = run.train(resume=resume)  # of a run that was finished before, it checks the settings
+    finished = before or finished
+    if json:
+        told = {"run": str(where), "steps": finished.steps, "seconds": finished.seconds, "best": finished.best, "stopped": finished.stopped}
+        print_json(told | {"finished_before": before is not None, "model": str(_model(where)), "dropped": plain(run.dropped)})
+    else:
+        print_dropped([one for one in run.dropped if one not in known])
+        if finished.stopped != "interrupted":  # then the trainer has said where it stands and how to go on
+            _print(run, finished, before is not None)
+    if finished.stopped == "interrupted":
+        raise typer.Exit(1)
+
+
+def _finished_before(run: Run) -> Finished | None:
+    """How a run ended whose every stage is done: what the trainer wrote down then. None while there is something left to do."""
+    from tonggan.train.checkpoint import STATE
+    from tonggan.train.trainer import Finished
+
+    last = run.out / "last" / STATE
+    if not last.is_file() or not {stage.name for stage in run.config.stages} <= set(run.stages_done()):
+        return None
+    state = json_.loads(last.read_text("utf-8"))
+    return Finished(state["step"], state["seconds"], state["best"], "done")
+
+
+def _model(where: Path) -> Path:
+    """The directory that `load` takes of a run: `best/`, or `last/` where nothing was evaluated."""
+    return where / "best" if (where / "best").exists() else where / "last"
+
+
+def _print(run: Run, finished: Finished, before: bool) -> None:
+    stages = len(run.config.stages)
+    told = f"{plural(finished.steps, 'update')} in {finished.seconds:.0f} s"
+    told += f" (the last of {stages} stages)" if stages > 1 else ""
+    told += ", stopped early because no evaluation was better (train.patience)" if finished.stopped == "patience" else ""
+    told += "" if finished.best is None else f", best mean recall {100 * finished.best:.1f} %"
+    typer.echo(f"{run.out}: {'was finished already, nothing is left to do: ' if before else ''}{told}")
+    typer.echo(f"model: {_model(run.out)}")
+    there, index = quote(str(run.out)), quote(str(run.out / "index"))
+    typer.echo(f"next: tonggan eval {there} --data DATA\n      tonggan index {there} DATA --to {index}\n      tonggan serve {there}")

@@ -1,0 +1,113 @@
+"""The rows of a run: opened once, those that cannot serve left out and listed, on request also those that give the evaluation away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import cache
+
+from tonggan.data import open_data
+from tonggan.data.rows import Dataset
+from tonggan.data.sources import held_out_captions
+from tonggan.data.splits import caption_key
+from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
+from tonggan.steps.transfer import TransferConfig
+from tonggan.types import Dropped, Row, Text, TongganError
+
+COMMON = frozenset(["a", "an", "the", "of", "in", "on", "and", "with", "s", "is"])
+
+
+class RunRows:
+    """What a run learns from and is measured on; the first `limit` usable rows of each. `dropped` grows as data are opened."""
+
+    def __init__(self, config: RunConfig, limit: int | None = None) -> None:
+        self._config, self._limit = config, limit
+        self._known: dict[tuple[str, str], Dataset] = {}
+        self.dropped: list[Dropped] = []
+
+    def of(self, data: DataConfig, *, pictures: bool = True) -> Dataset:
+        """Rows with a caption in one of the languages of `data` and, unless only texts are wanted, a picture."""
+
+        def find() -> Dataset:
+            found = _open(data.model_dump_json())
+            self.drop(found.dropped)
+            usable = [i for i, row in enumerate(found) if (row.images or not pictures) and any(wanted(t, data) for t in row.texts)]
+            if not usable:
+                langs = f" in {', '.join(data.langs)}" if data.langs else ""
+                needed = "a picture and a caption" if pictures else "a caption"
+                raise TongganError(f"{data.source}: no row of split {data.split!r} has {needed}{langs}")
+            return found.where(usable[: self._limit])
+
+        return self._once(f"pictures: {pictures}", data.model_dump_json(), find)
+
+    def stream(self, stream: StreamConfig) -> Dataset:
+        """What a stream learns from: for language transfer, rows with a caption in both languages."""
+
+        def find() -> Dataset:
+            rows = self.of(stream.data, pictures=stream.uses_pictures)
+            if isinstance(stream.step, TransferConfig):
+                rows = rows.where([i for i, row in enumerate(rows) if {"zh", "en"} <= {t.lang for t in row.texts}])
+            if stream.exclude_heldout:
+                rows = rows.where(self._telling_nothing(rows))
+            if not rows:
+                why = "with a Chinese and an English caption" if isinstance(stream.step, TransferConfig) else "that is not held out"
+                raise TongganError(f"stream {stream.name}: {stream.data.source} has no row {why}")
+            return rows
+
+        return self._once("stream", stream.model_dump_json(), find)
+
+    def stage(self, stage: Stage) -> list[Row]:
+        """The rows of all its streams."""
+        return [row for stream in stage.streams for row in self.stream(stream)]
+
+    def held_out(self) -> list[Row]:
+        """What the run is evaluated on."""
+        return list(self.of(self._config.evaluation.data)) if self._config.evaluation else []
+
+    def drop(self, several: Iterable[Dropped]) -> None:
+        """Note rows that are lost, once each."""
+        self.dropped += [one for one in several if one not in self.dropped]
+
+    def _once(self, kind: str, key: str, find: Callable[[], Dataset]) -> Dataset:
+        if (kind, key) not in self._known:
+            self._known[kind, key] = find()
+        return self._known[kind, key]
+
+    def _telling_nothing(self, rows: Dataset) -> list[int]:
+        """Numbers of rows that share no caption with the held-out side (val and test) of the evaluation's data."""
+        if self._config.evaluation is None:
+            return list(range(len(rows)))
+        every = self.of(self._config.evaluation.data.model_copy(update={"split": None, "langs": None}))
+        held = [t for row in every if row.split != "train" for t in row.texts]
+        same = {caption_key(t.text) for t in held}
+        words = [frozenset(caption_key(t.text).split()) - COMMON for t in held if t.lang == "en"]
+        words = [w for w in words if w]
+
+        def silent(row: Row) -> bool:
+            for text in row.texts:
+                key = caption_key(text.text)
+                if key in same or (text.lang == "en" and any(w <= set(key.split()) for w in words)):
+                    return False
+            return True
+
+        return [i for i, row in enumerate(rows) if silent(row)]
+
+
+def wanted(text: Text, data: DataConfig) -> bool:
+    """Whether a caption says something, in one of the languages of `data`."""
+    return bool(text.text.strip()) and (data.langs is None or text.lang in data.langs)
+
+
+@cache
+def _open(data: str) -> Dataset:
+    """Rows of a `DataConfig` (as JSON, so that opening is done once)."""
+    config = DataConfig.model_validate_json(data)
+    found = open_data(config.source, image_col=config.image_col, text_col=config.text_col, options=config.options)
+    if config.protocol == "captions":
+        dropped = found.dropped
+        found = Dataset.from_rows(held_out_captions(list(found), seed=config.protocol_seed), dropped=dropped)
+    if config.split is None:
+        return found
+    dropped = found.dropped
+    kept = found.split(config.split)
+    kept.dropped = dropped
+    return kept

@@ -1,0 +1,194 @@
+"""Directories of families that we have no code for, through `load`: equal to `transformers` called by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from tonggan import load
+from tonggan.types import CannotError, ChatOptions, Image, Message, Text, TongganError, UsageError
+
+transformers = pytest.importorskip("transformers", reason="the extra 'hf' is not installed")
+WORDS = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<image>",
+    "USER:",
+    "ASSISTANT:",
+    "A",
+    "B",
+    "C",
+    "D",
+    "a",
+    "red",
+    "bird",
+    "what",
+    "is",
+    "this",
+    "?",
+]
+TEMPLATE = (
+    "{% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] %}"
+    "{{ '<image>' if c['type'] == 'image' else c['text'] }} {% endfor %}{% endfor %}ASSISTANT: "
+)
+
+
+def tokenizer() -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+    made.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    return made
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    text = transformers.LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128
+    )
+    config = transformers.LlavaConfig(
+        vision_config=vision, text_config=text, image_token_index=4, vision_feature_select_strategy="default", vision_feature_layer=-1
+    )
+    model = transformers.LlavaForConditionalGeneration(config)
+    model.generation_config.eos_token_id = 2
+    pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    processor = transformers.LlavaProcessor(
+        image_processor=pictures,
+        tokenizer=tokenizer(),
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    directory = tmp_path_factory.mktemp("llava")
+    model.save_pretrained(directory)
+    processor.save_pretrained(directory)
+    return directory
+
+
+def picture(seed: int = 0) -> Image:
+    return Image(array=np.random.default_rng(seed).integers(0, 255, (40, 50, 3), dtype=np.uint8))
+
+
+def asking(words: str, seed: int = 0) -> list[Message]:
+    return [Message("user", (picture(seed), Text(words)))]
+
+
+def by_hand(directory: Path, words: str, seed: int = 0) -> tuple[Any, Any, Any]:
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(directory).eval()
+    processor = transformers.AutoProcessor.from_pretrained(directory)
+    inputs = processor(images=PIL.Image.fromarray(picture(seed).array), text=f"USER: <image> {words} ASSISTANT: ", return_tensors="pt")
+    return model, processor, inputs
+
+
+def test_a_chat_model_answers_as_generate_does(llava: Path) -> None:
+    model = load(str(llava))
+    assert model.can == {"chat", "logprob"}
+    answers = model.chat([asking("what is this ?"), asking("a red bird", 1)], ChatOptions(max_tokens=6))
+    for answer, (words, seed) in zip(answers, [("what is this ?", 0), ("a red bird", 1)], strict=True):
+        theirs, processor, inputs = by_hand(llava, words, seed)
+        with torch.inference_mode():
+            made = theirs.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+        assert answer.text == processor.tokenizer.decode(made, skip_special_tokens=True).strip()
+        assert answer.usage.output_tokens == len(made)
+        assert answer.outcome == ("answered" if made[-1] == 2 else "truncated")
+
+
+def test_log_probabilities_are_those_of_the_forward_pass(llava: Path) -> None:
+    model = load(str(llava))
+    ((a, bird),) = model.logprob([asking("what is this ?")], [["A", "a red bird"]])
+    theirs, _, inputs = by_hand(llava, "what is this ?")
+    ids = torch.tensor([[11, 12, 13]])
+    joined = torch.cat([inputs["input_ids"], ids], dim=1)
+    with torch.inference_mode():
+        logits = theirs(input_ids=joined, pixel_values=inputs["pixel_values"], attention_mask=torch.ones_like(joined)).logits[0]
+    odds = logits.log_softmax(-1)
+    assert bird == pytest.approx(sum(float(odds[-4 + k, ids[0, k]]) for k in range(3)), abs=1e-4)
+    assert a == pytest.approx(float(odds[-4, 7]), abs=1e-4)
+
+
+def test_an_unreadable_picture_fails_alone(llava: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    broken = [Message("user", (Image.open(tmp_path / "broken.png"), Text("what ?")))]
+    first, second = load(str(llava)).chat([broken, asking("what ?")], ChatOptions(max_tokens=2))
+    assert first.outcome == "error" and "broken.png" in str(first.error)
+    assert second.outcome in ("answered", "truncated")
+
+
+@pytest.fixture(scope="module")
+def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.BlipConfig(
+        text_config={**shape, "vocab_size": len(WORDS), "encoder_hidden_size": 32, "bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 2},
+        vision_config={**shape, "image_size": 28, "patch_size": 14},
+        projection_dim=16,
+    )
+    model = transformers.BlipForQuestionAnswering(config)
+    pictures = transformers.BlipImageProcessor(size={"height": 28, "width": 28})
+    directory = tmp_path_factory.mktemp("blip")
+    model.save_pretrained(directory)
+    transformers.BlipProcessor(image_processor=pictures, tokenizer=tokenizer()).save_pretrained(directory)
+    return directory
+
+
+def test_an_encoder_decoder_answers_about_one_picture(blip: Path) -> None:
+    model = load(str(blip))
+    (answer,) = model.chat([asking("what is this ?")], ChatOptions(max_tokens=5))
+    theirs = transformers.BlipForQuestionAnswering.from_pretrained(blip).eval()
+    processor = transformers.AutoProcessor.from_pretrained(blip)
+    inputs = processor(images=PIL.Image.fromarray(picture().array), text="what is this ?", return_tensors="pt")
+    with torch.inference_mode():
+        made = theirs.generate(**inputs, max_new_tokens=5, do_sample=False)[0]
+    assert answer.text == processor.tokenizer.decode(made, skip_special_tokens=True).strip()
+    (none,) = model.chat([[Message("user", (Text("what ?"),))]])
+    assert none.outcome == "error" and "one picture, not 0" in str(none.error)
+    with pytest.raises(CannotError, match="encoder-decoder"):
+        model.logprob([asking("what ?")], [["A"]])
+
+
+def test_a_foreign_two_tower_model_embeds(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    text = {**shape, "vocab_size": len(WORDS), "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = transformers.SiglipConfig(text_config=text, vision_config={**shape, "image_size": 28, "patch_size": 14})
+    transformers.SiglipModel(config).save_pretrained(tmp_path)
+    transformers.SiglipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    model = load(str(tmp_path))
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    found = model.embed(["a red bird", picture(), Image.open(tmp_path / "broken.png"), "what"])
+    assert found.vectors.shape == (4, 32)
+    assert np.allclose(np.linalg.norm(found.vectors, axis=1), [1, 1, 0, 1], atol=1e-5)
+    assert list(found.errors) == [2]
+    theirs = transformers.SiglipModel.from_pretrained(tmp_path).eval()
+    with torch.inference_mode():
+        ids = tokenizer()(["a red bird"], padding="max_length", max_length=16, return_tensors="pt")["input_ids"]
+        vector = theirs(input_ids=ids, pixel_values=torch.zeros(1, 3, 28, 28)).text_embeds[0]
+    assert np.allclose(found.vectors[0], torch.nn.functional.normalize(vector, dim=0).numpy(), atol=1e-5)
+    with pytest.raises(CannotError, match="it can: embed"):
+        model.chat([asking("what ?")])
+
+
+def test_what_transformers_cannot_open_is_said_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "siglip", "architectures": ["SiglipModel"]}')
+    with pytest.raises(TongganError, match="transformers cannot open it"):
+        load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "never-heard-of"}')
+    with pytest.raises((TongganError, UsageError), match="never-heard-of"):
+        load(str(tmp_path))
