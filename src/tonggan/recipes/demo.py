@@ -55,7 +55,8 @@ def demo(
         say(f"An earlier demo in {where} was cut short; going on with it.")
     assert held is not None
     rows = list(run.rows(held))
-    told = Demo(name, rows, attribution=sources.get(name).attribution, onwards=next_steps(where))
+    used = list(dict.fromkeys([name, *(stream.data.source for stage in config.stages for stream in stage.streams)]))
+    told = Demo(name, rows, used, attribution=". ".join(sources.get(one).attribution for one in used), onwards=next_steps(where))
 
     @contextmanager
     def timed(what: str) -> Iterator[None]:

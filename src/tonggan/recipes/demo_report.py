@@ -23,6 +23,8 @@ class Demo:
 
     source: str
     rows: list[Row]
+    used: list[str] = field(default_factory=list)
+    """Every source that was learnt from."""
     results: dict[str, Result] = field(default_factory=dict)
     differences: dict[str, dict[str, Estimate]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -85,6 +87,13 @@ def _numbers(page: Page, told: Demo) -> None:
     chance = told.results["adapted"].metrics
     rows.append([Words("chance", "随机"), *(_percent(chance[f"{d} en R@{k}"].chance or 0) for d in ("t2i", "i2t") for k in (1, 5, 10))])
     page.table(head, rows, strong=0)
+    learnt = Words("Chinese was learnt from captions in both languages", "中文是从中英对照的描述中学来的")
+    if "cedict" in told.used:
+        learnt = Words(
+            "Chinese was learnt from captions in both languages and from a dictionary; it knows the words, but has seen no picture",
+            "中文是从中英对照的描述和一部词典中学来的；词典认识这些词，但没有见过任何图片",
+        )
+    page.text(Words(f"{learnt.en}.", f"{learnt.zh}。"), quiet=True)
     head = [Words("adapted minus …, paired", "已适配减去……（配对）"), *head[1:]]
     rows = [
         [NAMES[other], *(_estimate(told.differences[other][f"{d} en R@{k}"], sign=True) for d in ("t2i", "i2t") for k in (1, 5, 10))]
@@ -172,7 +181,8 @@ def _cells(result: Result, lang: str) -> list[Words | str]:
 
 def _estimate(e: Estimate, sign: bool = False) -> str:
     form = "+.1f" if sign else ".1f"
-    return f"{100 * e.value:{form}} ({100 * e.low:{form}} – {100 * e.high:{form}})"
+    # The value may stand above its interval, but the interval stays on one line.
+    return f"{100 * e.value:{form}} ({100 * e.low:{form}}\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}{100 * e.high:{form}})"
 
 
 def _triple(e: Estimate) -> tuple[float, float, float]:
