@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from tonggan.cli import data, env, evaluate, models, recipes, search, serve, train
+from tonggan.cli import compare, data, env, evaluate, models, recipes, search, serve, train
 from tonggan.cli.shared import Verbs
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("eval")(evaluate.eval_)
 app.command("index")(search.index)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
+app.command("compare")(compare.compare)
 app.command("env")(env.env)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -105,10 +105,10 @@ class Endpoint(Model):
         frame = 16 * len(made.messages) + 16  # roles and separators
         return Bound(None if pictures is None else made.text_bytes + pictures + frame, options.max_tokens)
 
-    def kept(self, conversation: Sequence[Message], options: ChatOptions) -> bool:
-        """Whether this answer is here already."""
-        body, _ = self.body(conversation, options)
-        return self._answers is not None and self._answers.get(request_key(self._where, body)) is not None
+    def size(self, conversation: Sequence[Message], options: ChatOptions) -> tuple[bool, int]:
+        """Whether the answer is here already, and how many bytes would be sent for it; nothing is sent."""
+        body, made = self.body(conversation, options)
+        return self._answers is not None and self._answers.get(request_key(self._where, body)) is not None, made.bytes
 
     @property
     def _where(self) -> str:
