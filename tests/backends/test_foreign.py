@@ -14,71 +14,17 @@ from tonggan import load
 from tonggan.types import CannotError, ChatOptions, Image, Message, Text, TongganError, UsageError
 
 transformers = pytest.importorskip("transformers", reason="the extra 'hf' is not installed")
-WORDS = [
-    "<pad>",
-    "<s>",
-    "</s>",
-    "<unk>",
-    "<image>",
-    "USER:",
-    "ASSISTANT:",
-    "A",
-    "B",
-    "C",
-    "D",
-    "a",
-    "red",
-    "bird",
-    "what",
-    "is",
-    "this",
-    "?",
-]
-TEMPLATE = (
-    "{% for m in messages %}{{ m['role'].upper() + ': ' }}{% for c in m['content'] %}"
-    "{{ '<image>' if c['type'] == 'image' else c['text'] }} {% endfor %}{% endfor %}ASSISTANT: "
-)
-
-
-def tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    made.add_special_tokens({"additional_special_tokens": ["<image>"]})
-    return made
+import tiny  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    vision = transformers.CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
-    )
-    text = transformers.LlamaConfig(
-        vocab_size=len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128
-    )
-    config = transformers.LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=4, vision_feature_select_strategy="default", vision_feature_layer=-1
-    )
-    model = transformers.LlavaForConditionalGeneration(config)
-    model.generation_config.eos_token_id = 2
-    pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
-    processor = transformers.LlavaProcessor(
-        image_processor=pictures,
-        tokenizer=tokenizer(),
-        patch_size=14,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        chat_template=TEMPLATE,
-    )
-    directory = tmp_path_factory.mktemp("llava")
-    model.save_pretrained(directory)
-    processor.save_pretrained(directory)
-    return directory
+    return tiny.llava(tmp_path_factory.mktemp("llava"))
+
+
+@pytest.fixture(scope="module")
+def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.blip(tmp_path_factory.mktemp("blip"))
 
 
 def picture(seed: int = 0) -> Image:
@@ -130,23 +76,6 @@ def test_an_unreadable_picture_fails_alone(llava: Path, tmp_path: Path) -> None:
     assert second.outcome in ("answered", "truncated")
 
 
-@pytest.fixture(scope="module")
-def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = transformers.BlipConfig(
-        text_config={**shape, "vocab_size": len(WORDS), "encoder_hidden_size": 32, "bos_token_id": 1, "eos_token_id": 2, "sep_token_id": 2},
-        vision_config={**shape, "image_size": 28, "patch_size": 14},
-        projection_dim=16,
-    )
-    model = transformers.BlipForQuestionAnswering(config)
-    pictures = transformers.BlipImageProcessor(size={"height": 28, "width": 28})
-    directory = tmp_path_factory.mktemp("blip")
-    model.save_pretrained(directory)
-    transformers.BlipProcessor(image_processor=pictures, tokenizer=tokenizer()).save_pretrained(directory)
-    return directory
-
-
 def test_an_encoder_decoder_answers_about_one_picture(blip: Path) -> None:
     model = load(str(blip))
     (answer,) = model.chat([asking("what is this ?")], ChatOptions(max_tokens=5))
@@ -165,11 +94,11 @@ def test_an_encoder_decoder_answers_about_one_picture(blip: Path) -> None:
 def test_a_foreign_two_tower_model_embeds(tmp_path: Path) -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    text = {**shape, "vocab_size": len(WORDS), "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    text = {**shape, "vocab_size": len(tiny.WORDS), "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     config = transformers.SiglipConfig(text_config=text, vision_config={**shape, "image_size": 28, "patch_size": 14})
     transformers.SiglipModel(config).save_pretrained(tmp_path)
     transformers.SiglipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
-    tokenizer().save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
     model = load(str(tmp_path))
     (tmp_path / "broken.png").write_bytes(b"no picture")
     found = model.embed(["a red bird", picture(), Image.open(tmp_path / "broken.png"), "what"])
@@ -178,7 +107,7 @@ def test_a_foreign_two_tower_model_embeds(tmp_path: Path) -> None:
     assert list(found.errors) == [2]
     theirs = transformers.SiglipModel.from_pretrained(tmp_path).eval()
     with torch.inference_mode():
-        ids = tokenizer()(["a red bird"], padding="max_length", max_length=16, return_tensors="pt")["input_ids"]
+        ids = tiny.tokenizer()(["a red bird"], padding="max_length", max_length=16, return_tensors="pt")["input_ids"]
         vector = theirs(input_ids=ids, pixel_values=torch.zeros(1, 3, 28, 28)).text_embeds[0]
     assert np.allclose(found.vectors[0], torch.nn.functional.normalize(vector, dim=0).numpy(), atol=1e-5)
     with pytest.raises(CannotError, match="it can: embed"):

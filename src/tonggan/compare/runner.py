@@ -98,7 +98,8 @@ def compare(
                     opened = error
             cell = _measure(opened, one, data, circular) if not isinstance(opened, TongganError) else Cell(why=str(opened))
             told.cells[one.name, name] = cell
-            for kind, result in (("", cell.result), (".blind", cell.blind)):
+            # The result itself last: where it is, everything is.
+            for kind, result in ((".blind", cell.blind), ("", cell.result)):
                 if result is not None:
                     result.write(place, f"{_slug(name)}{_turned(circular)}{kind}")
             say(f"{name} on {one.name}: {_line(cell)}")
@@ -175,6 +176,8 @@ def _measure(model: Model, task: Task, data: str, circular: bool) -> Cell:
                 return Cell(why=f"the first question was not answered: {first['said'][0]}")
         result = choice(model, task.rows, circular=turned, data=data)
         blind = choice(model, task.rows, circular=turned, blind=True, data=data) if result.extra["way"] != "embed" else None
+        if blind is not None and set(blind.extra["outcomes"]) == {"error"}:
+            blind = None  # a model that answers nothing without a picture
         return Cell(result, blind=blind, seconds=time.monotonic() - begun)
     except CannotError as error:
         return Cell(why=str(error), cannot=True)
@@ -183,17 +186,17 @@ def _measure(model: Model, task: Task, data: str, circular: bool) -> Cell:
 
 
 def _known(place: Path, model: str, data: str, circular: bool) -> Cell | None:
-    file = place / f"{_slug(model)}{_turned(circular)}.json"
-    if not file.is_file():
+    """What was measured on these very items before; None where it was not, or where requests failed: those are made again."""
+    whole, without = (place / f"{_slug(model)}{_turned(circular)}{kind}.json" for kind in ("", ".blind"))
+    if not whole.is_file():
         return None
     try:
-        result = Result.read(file)
-        blind = (
-            Result.read(place / f"{_slug(model)}{_turned(circular)}.blind.json") if result.extra.get("way") not in (None, "embed") else None
-        )
+        result = Result.read(whole)
+        blind = Result.read(without) if without.is_file() else None
     except TongganError:
         return None
-    # Failed requests are asked again; kept answers are not.
+    if blind is not None and blind.data != data:
+        blind = None
     failed = any("error" in item.get("outcome", ()) for item in (*result.items, *(blind.items if blind else ())))
     return Cell(result, blind=blind) if result.data == data and not failed else None
 

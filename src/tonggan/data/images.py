@@ -59,11 +59,13 @@ class ImageProcessor:
 
     def __call__(self, image: Image | PIL.Image.Image, *, decode: Decode | None = None) -> np.ndarray:
         """One picture. `decode` overrides the setting."""
+        return np.ascontiguousarray(np.asarray(self.fit(self.open(image, decode=decode))).transpose(2, 0, 1))
+
+    def open(self, image: Image | PIL.Image.Image, *, decode: Decode | None = None) -> PIL.Image.Image:
+        """The picture as the settings decode it, before it is resized and cut."""
         # Twice the size leaves the antialiasing filter something to work on.
-        picture = load_image(
-            image, decode=decode or self.config.decode, size_hint=2 * self.config.size, transparency=self.config.transparency
-        )
-        return np.ascontiguousarray(np.asarray(self.fit(picture)).transpose(2, 0, 1))
+        hint = 2 * self.config.size
+        return load_image(image, decode=decode or self.config.decode, size_hint=hint, transparency=self.config.transparency)
 
     def fit(self, picture: PIL.Image.Image) -> PIL.Image.Image:
         """The resized and cut picture."""

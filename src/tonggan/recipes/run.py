@@ -116,14 +116,16 @@ class Run:
                 continue
             finished = self._stage(number, stage, resume=resume)
             if finished.stopped == "interrupted":
+                self._spent(stage.name, time.monotonic() - begun)
                 return finished
             self._take(self._stage_directory(number))
-            done[stage.name] = time.monotonic() - begun
+            done[stage.name] = self._spent(stage.name, time.monotonic() - begun)
             _write(self.out / "stages.json", json.dumps(done))
         return finished or Finished(0, 0.0, None, "done")
 
     def _check_stages(self) -> None:
         """What a later stage would fail by, found before the first is trained."""
+        spoken = {text.lang for row in self._rows.held_out() for text in row.texts}
         wider = False
         for stage in self.config.stages:
             check_length(stage.train)
@@ -131,6 +133,10 @@ class Run:
             check_loggers(stage.train.loggers)
             if stage.train.patience is not None and self.config.evaluation is None:
                 raise UsageError(f"stage {stage.name}: train.patience waits for a better evaluation, and evaluation is not set")
+            asked = stage.langs or (self.config.evaluation.langs if self.config.evaluation else None) or ()
+            if self.config.evaluation is not None and (absent := [lang for lang in asked if lang not in spoken]):
+                there = ", ".join(sorted(lang or "und" for lang in spoken))
+                raise UsageError(f"stage {stage.name}: no caption in {absent[0]!r} among what it is evaluated on; there are: {there}")
             wider |= stage.bilingual  # it moves the BERT to text.bert
             for name in stage.freeze:
                 if not (wider and name.startswith("text.")):
@@ -249,8 +255,8 @@ class Run:
             rows = rows.where([i for i, row in enumerate(rows) if row.id in pictures])
         if "text" in stage.freeze and teacher is None:
             text = text_features(self.local(), [t.text for row in rows for t in row.texts if wanted(t, stream.data)])
-        if isinstance(stream.step, ContrastiveConfig) and len(rows) < 2:
-            raise TongganError(f"stream {stream.name}: contrastive learning tells rows apart, but there is only {len(rows)}")
+        if isinstance(stream.step, ContrastiveConfig):
+            self._apart(stream, rows)
         collate = PairCollate(
             self.parts.processor,
             seed=self.config.seed,
@@ -263,6 +269,16 @@ class Run:
         )
         loader = stream.loader.model_copy(update={"batch_size": min(stream.loader.batch_size, len(rows))})
         return Stream(stream.name, self._step(stream), Loader(rows, collate, loader, seed=self.config.seed), stream.weight, stream.every)
+
+    def _apart(self, stream: StreamConfig, rows: Dataset) -> None:
+        """Contrastive learning tells rows apart; where nothing differs, its loss stays at chance from the first update to the last."""
+        if len(rows) < 2 or stream.loader.batch_size < 2:
+            few = f"there is only {len(rows)}" if len(rows) < 2 else "batch_size is 1"
+            raise TongganError(f"stream {stream.name}: contrastive learning tells rows apart, but {few}")
+        if rows[0].group is not None and len({row.group for row in rows}) == 1:
+            raise TongganError(
+                f"stream {stream.name}: all {len(rows)} rows are of one group ({rows[0].group}), so nothing tells them apart"
+            )
 
     def _step(self, stream: StreamConfig) -> nn.Module:
         if isinstance(stream.step, ContrastiveConfig):
@@ -291,9 +307,23 @@ class Run:
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)
 
+    def finished(self) -> bool:
+        """Whether every stage has been trained to its end."""
+        return {stage.name for stage in self.config.stages} <= self.stages_done().keys()
+
     def stages_done(self) -> dict[str, float]:
-        """Seconds that each finished stage took, its preparation included (those since it was last resumed)."""
-        file = self.out / "stages.json"
+        """Seconds that each finished stage took, its preparation and earlier attempts included (but for one that was killed)."""
+        return self._numbers("stages.json")
+
+    def _spent(self, stage: str, seconds: float) -> float:
+        """Note that an attempt at a stage took so long; what all attempts took."""
+        spent = self._numbers("spent.json")
+        spent[stage] = spent.get(stage, 0.0) + seconds
+        _write(self.out / "spent.json", json.dumps(spent))
+        return spent[stage]
+
+    def _numbers(self, name: str) -> dict[str, float]:
+        file = self.out / name
         return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
 
     def _check_same(self, file: Path) -> None:
