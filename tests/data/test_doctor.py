@@ -13,7 +13,7 @@ from draw import encoded, picture, saved
 
 from tonggan.data.doctor import doctor
 from tonggan.data.rows import Dataset
-from tonggan.types import Image, Row, Text, UsageError
+from tonggan.types import Image, Row, Text, TongganError, UsageError
 
 
 def healthy(n: int = 40) -> list[Row]:
@@ -171,6 +171,21 @@ def test_data_that_hang_together_cannot_be_split_and_a_wrong_column_is_an_error(
     (tmp_path / "t.csv").write_text("图片,标题\na.jpg,x\n", "utf-8")
     with pytest.raises(UsageError, match="did you mean '标题'"):
         doctor(tmp_path / "t.csv", text_col="标")
+
+
+def test_pictures_that_are_addresses_must_be_downloaded(tmp_path):
+    lines = [f"https://example.org/{n}.jpg,picture {n}" for n in range(12)]
+    (tmp_path / "t.csv").write_text("\n".join(["图片,标题", *lines]), "utf-8")
+    diagnosis = doctor(tmp_path / "t.csv")
+    assert not diagnosis.ok and codes(diagnosis, "error") == {"remote": 12}
+    assert "12 pictures are addresses on the network; download them first" in diagnosis.text() and "只是网址" in diagnosis.text("zh")
+    assert "https://example.org/0.jpg" in diagnosis.text()
+    with pytest.raises(TongganError, match=r"none of the 12 rows can be used; the first: t.csv:2: an address on the network"):
+        diagnosis.cured()
+    rows = [*healthy(), Row(id="far", images=(Image(url="https://example.org/1.jpg"),), texts=(Text("far"),), split="train")]
+    mixed = doctor(Dataset.from_rows(rows))
+    assert codes(mixed, "error") == {"remote": 1} and "1 picture is an address" in mixed.text()
+    assert len(mixed.cured()) == 40 and mixed.cured().dropped[-1].where == "far"
 
 
 def test_a_thousand_small_pictures_take_seconds():

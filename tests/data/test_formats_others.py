@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
 import io
 import json
+import lzma
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -379,8 +382,6 @@ def test_of_a_cut_archive_the_rows_before_the_cut_are_kept(tmp_path, packed):
     path = tar_of(tmp_path / "c.tar", members)
     data = path.read_bytes()
     if packed:
-        import gzip
-
         path = tmp_path / "c.tar.gz"
         data = gzip.compress(data)
     path.write_bytes(data[: len(data) // 2])
@@ -388,6 +389,17 @@ def test_of_a_cut_archive_the_rows_before_the_cut_are_kept(tmp_path, packed):
     assert 5 <= len(dataset) < 20
     assert [row.texts[0].text for row in dataset] == [f"text {n}" for n in range(len(dataset))]
     assert any("damaged or cut off" in d.reason and d.where == path.name for d in dataset.dropped)
+
+
+@pytest.mark.parametrize("packing", [gzip, bz2, lzma], ids=lambda module: module.__name__)
+def test_a_packed_archive_with_damage_inside_harms_no_other(tmp_path, packing):
+    members = [member for n in range(6) for member in sample(f"{n:03d}", n)]
+    data = bytearray(packing.compress(tar_of(tmp_path / "d", members).read_bytes()))
+    data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
+    (tmp_path / "d.tar").write_bytes(data)
+    tar_of(tmp_path / "e.tar", sample("e", 9))
+    dataset = formats.read(f"{tmp_path}/d.tar::{tmp_path}/e.tar")
+    assert dataset[-1].id == "e" and dataset.dropped[-1].where == "d.tar" and "damaged or cut off" in dataset.dropped[-1].reason
 
 
 def test_a_damaged_header_in_the_middle_is_noticed(tmp_path):
@@ -521,7 +533,7 @@ def test_a_hugging_face_data_set_with_class_labels(tmp_path):
     )
     datasets.DatasetDict({"train": made}).save_to_disk(str(tmp_path / "hf"))
     dataset = formats.read(tmp_path / "hf")
-    assert [(row.texts[0].text, row.split) for row in dataset] == [("dog", "train"), ("cat", "train")]
+    assert [(row.texts[0].text, row.meta["label"], row.split) for row in dataset] == [("dog", "dog", "train"), ("cat", "cat", "train")]
     assert dataset[1].images[0].data == encoded(1)
 
 

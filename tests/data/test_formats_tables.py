@@ -58,6 +58,44 @@ def test_western_text_is_not_taken_for_chinese(folder):
     assert dataset[0].texts[0].text == "Un été à Pâques, déjà"
 
 
+NEIGHBOURS = {
+    "cp950": ["一隻在樹上唱歌的鳥", "這條狗很乖", "鐘面", "貓"],
+    "cp932": ["木の上で歌っている鳥", "おとなしい犬です①", "時計", "猫"],
+    "cp949": ["나무 위에서 노래하는 새", "아주 얌전한 개입니다", "시계", "고양이", "안녕하세요 여러분", "똠얌꿍"],
+}
+
+
+@pytest.mark.parametrize("encoding", NEIGHBOURS)
+def test_tables_from_taiwan_japan_and_korea_are_read(folder, encoding):
+    for number in range(len(NEIGHBOURS[encoding])):
+        saved(folder / f"{number}.jpg", number)
+    lines = [("filepath", "title"), *((f"{number}.jpg", said) for number, said in enumerate(NEIGHBOURS[encoding]))]
+    dataset = formats.read(table(folder, lines, encoding=encoding))
+    assert [row.texts[0].text for row in dataset] == NEIGHBOURS[encoding]
+    assert f"encoding: {encoding}" in dataset.notes
+
+
+@pytest.mark.parametrize("said", [[*"狗猫马鸡鸟草花车床杯果瓜虎"], ["爸爸抱着孩子"], ["陶喆的镕炉"]])
+def test_chinese_words_are_not_taken_for_a_neighbours(folder, said):
+    lines = [("filepath", "title"), *(("图片/狗.png" if n % 2 else "图片/猫 1.jpg", word) for n, word in enumerate(said))]
+    dataset = formats.read(table(folder, lines, encoding="gb18030"))
+    assert [text.text for row in dataset for text in row.texts] == said
+
+
+@pytest.mark.parametrize("said", ["Álbum", "it’s the dog’s", "“Hello” she said", "Ål og Ærø", "Über Öl"])
+def test_western_accents_are_not_taken_for_asian_letters(folder, said):
+    saved(folder / "1.jpg", 1)
+    dataset = formats.read(table(folder, [("filepath", "title"), ("1.jpg", said)], encoding="cp1252"))
+    assert dataset[0].texts[0].text == said and "encoding: cp1252" in dataset.notes
+
+
+def test_text_with_more_accents_than_any_western_language_is_doubtful(folder):
+    saved(folder / "1.jpg", 1)
+    path = table(folder, [("filepath", "title"), ("1.jpg", "貓頭鷹" * 9)], encoding="gbk")
+    assert any("encoding: cp1252; doubtful" in note for note in formats.read(path).notes)
+    assert formats.read(path, encoding="gbk")[0].texts[0].text == "貓頭鷹" * 9
+
+
 @pytest.mark.parametrize("said", ["25° été, déjà vu", "α é", "кот и 猫", "一只猫", "联通", "über naïve Ωmega"])
 def test_short_texts_keep_their_encoding(folder, said):
     for encoding in ("utf-8", "gb18030") if said in ("一只猫", "联通") else ("utf-8",):
@@ -138,6 +176,24 @@ def test_columns_are_recognised_in_both_languages_and_by_their_cells(folder):
     assert dict(row.meta) == {"价格": "12", "artist": "张三", "作者": "张三"}
 
 
+def test_columns_taken_for_id_split_group_and_artist_are_named(folder):
+    path = table(folder, [("image_id", "图片", "标题", "作者", "subset", "分组"), ("7", "图片/狗.png", "一条狗", "张三", "test", "犬")])
+    expected = "columns: pictures from 图片, captions from 标题, id from image_id, split from subset, group from 分组, artist from 作者"
+    assert expected in formats.read(path).notes
+
+
+@pytest.mark.parametrize("label", ["label", "类别", "class"])
+def test_a_label_is_the_caption_and_stays_for_classification(folder, label):
+    lines = [("filepath", label), ("图片/狗.png", "狗"), ("图片/猫 1.jpg", "猫"), ("图片/猫 1.jpg", "黑猫")]
+    dataset = formats.read(table(folder, lines))
+    assert [[text.text for text in row.texts] for row in dataset] == [["狗"], ["猫", "黑猫"]]
+    assert [dict(row.meta) for row in dataset] == [{label: "狗"}, {label: "猫"}]
+    formats.write(dataset, folder / "again.csv")
+    assert [dict(row.meta) for row in formats.read(folder / "again.csv")] == [{label: "狗"}, {label: "猫"}]
+    said = formats.read(table(folder, [(*line, "一句话") for line in lines], name="b.csv"), text_col=label)
+    assert said[0].texts[0].text == "狗" and said[0].meta[label] == "狗"
+
+
 def test_several_caption_columns_and_languages_can_be_chosen(folder):
     path = table(folder, [("path", "法文", "德文"), ("图片/狗.png", "un chien", "ein Hund")])
     for chosen in (["法文", "德文"], "法文,德文", "法文，德文"):
@@ -166,6 +222,29 @@ def test_pictures_are_found_although_the_table_is_from_another_computer(folder):
     saved(folder / "别处" / "狗.png", 8)
     dataset = formats.read(table(folder, [("图片", "标题"), ("D:/old/狗.png", "x"), ("图片/狗.png", "y")]))
     assert [d.reason for d in dataset.dropped] == ["D:/old/狗.png: no such file there, and 2 of this name elsewhere"]
+
+
+@pytest.mark.parametrize("cell", ["cats/1.jpg", "C:\\old\\Cats\\1.jpg", "cats\\1", "../cats/1.jpg", "empty/1.jpg", "inner/1.jpg"])
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl"])
+def test_a_picture_missing_from_its_folder_is_not_taken_from_another(tmp_path, cell, name):
+    for file in ("dogs/1.jpg", "dogs/2.jpg", "cats/2.jpg", "deep/inner/2.jpg"):
+        saved(tmp_path / file, 1)
+    (tmp_path / "empty").mkdir()
+    cells = [(cell, "a cat"), ("dogs/2.jpg", "a dog"), ("CATS/2.JPG", "in its folder"), ("inner/2.jpg", "in its folder")]
+    if name == "t.csv":
+        table(tmp_path, [("图片", "标题"), *cells], name=name)
+    else:
+        (tmp_path / name).write_text("\n".join(json.dumps({"id": one, "images": [one], "texts": [said]}) for one, said in cells))
+    dataset = formats.read(tmp_path / name)
+    assert [row.images[0].path.relative_to(tmp_path).as_posix() for row in dataset] == ["dogs/2.jpg", "cats/2.jpg", "deep/inner/2.jpg"]
+    assert [one.reason for one in dataset.dropped] == [f"{cell}: no such file"]
+    assert "1 picture was found by the name alone or the end of the path, for example 'inner/2.jpg' as deep/inner/2.jpg" in dataset.notes
+
+
+def test_pictures_found_in_another_folder_than_the_one_named_are_noted(folder):
+    dataset = formats.read(table(folder, [("图片", "标题"), ("D:/old/狗.PNG", "x"), ("图片\\猫 1.JPG", "y"), ("鸟", "z")]))
+    assert names(dataset) == ["狗.png", "猫 1.jpg", "鸟.webp"]
+    assert "2 pictures were found by the name alone or the end of the path, for example 'D:/old/狗.PNG' as 图片/狗.png" in dataset.notes
 
 
 def test_lines_of_one_picture_are_joined_and_equal_ids_made_unique(folder):
@@ -286,6 +365,14 @@ def test_parquet_with_hugging_faces_pictures(folder):
         formats.read(folder / "broken.parquet")
 
 
+def test_parquet_with_captions_in_plain_bytes(folder):
+    said = ["一条狗".encode(), b"\xff\xfe", None]
+    pq.write_table(pa.table({"id": [b"a", b"b", b"c"], "image": ["图片/狗.png"] * 3, "text": said}), folder / "b.parquet")
+    dataset = formats.read(folder / "b.parquet")
+    assert [(row.id, row.texts[0].text, row.texts[0].lang) for row in dataset] == [("a", "一条狗", "zh")]
+    assert [one.reason for one in dataset.dropped] == ["its caption is damaged (bytes that are no text)", "图片/狗.png: empty caption"]
+
+
 def test_unknown_files_and_formats(folder):
     with pytest.raises(TongganError, match="no such file or folder"):
         formats.read(folder / "no.csv")
@@ -352,6 +439,13 @@ def test_damaged_sheets_and_columns_are_errors_or_dropped(folder):
             new.writestr(name, old.read(name)[:-40] if "sheet1" in name else old.read(name))
     with pytest.raises(TongganError, match="not readable as Excel"):
         formats.read(folder / "cut.xlsx")
+    data = bytearray((folder / "x.xlsx").read_bytes())
+    with zipfile.ZipFile(folder / "x.xlsx") as old:
+        part = old.getinfo("xl/worksheets/sheet1.xml")
+    data[part.header_offset + 30 + len(part.filename)] = 0x07  # no block of packed data begins so
+    (folder / "bent.xlsx").write_bytes(data)
+    with pytest.raises(TongganError, match=r"not readable as Excel: .*invalid block type"):
+        formats.read(folder / "bent.xlsx")
 
 
 def test_several_captions_under_one_id_are_one_row(folder):
@@ -362,6 +456,14 @@ def test_several_captions_under_one_id_are_one_row(folder):
     )
     dataset = formats.read(table(folder, lines))
     assert [(row.id, len(row.texts)) for row in dataset] == [("1", 2), ("2", 1)]
+
+
+@pytest.mark.parametrize("said", [{"images": ["图片/狗.png"], "caption": "一条狗"}, {"image": "图片/狗.png", "texts": ["一条狗"]}])
+def test_records_of_others_with_an_id_keep_their_captions_and_columns(folder, said):
+    (folder / "a.jsonl").write_text(json.dumps({"id": 7, **said, "licence": "CC0"}), "utf-8")
+    row = formats.read(folder / "a.jsonl")[0]
+    assert (row.id, row.images[0].path.name, [text.text for text in row.texts]) == ("7", "狗.png", ["一条狗"])
+    assert dict(row.meta) == {"licence": "CC0"}
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,32 @@ def test_unreadable_pictures_change_nothing_about_resuming(data: Dataset) -> Non
     first.close(), again.close()
 
 
+@pytest.mark.parametrize("langs", [None, ["zh"], ["en"]])
+def test_the_largest_batch_has_the_longest_captions_that_may_be_taken(langs: list[str] | None) -> None:
+    """Rows 0 to 2 are long in English, 3 to 5 in Chinese (fewer characters, more tokens), each beside a short caption to draw instead."""
+    long, short = {"en": "a picture of a picture of a", "zh": "一张很长的中文图片说明"}, {"en": "a b", "zh": "一"}
+    texts = [(Text(long["en"], "en"), Text(short["en"], "en"), Text(short["zh"], "zh"))] * 3
+    texts += [(Text(short["zh"], "zh"), Text(long["zh"], "zh"), Text(short["en"], "en"))] * 3
+    texts += [(Text(short["zh"], "zh"), Text(short["en"], "en"))] * 10
+    image = Image(array=np.zeros((9, 8, 3), np.uint8))
+    data = Dataset.from_rows([Row(id=str(i), images=(image,), texts=t, group="g") for i, t in enumerate(texts)])
+    tokenizer = train_bpe(["a picture of a picture", "图"] * 20, 400, max_length=100)
+    collate = PairCollate(Processor(PROCESSOR.image, tokenizer), seed=1, langs=langs)
+    source = Loader(data, collate, LoaderConfig(batch_size=3), seed=9)
+    before = source.state_dict()
+    batch = source.largest()
+    wanted = long[langs[0]] if langs else long["zh"]
+    assert batch.tokens is not None and batch.tokens.lengths.tolist() == [len(tokenizer.encode([wanted])[0][0])] * 3
+    assert batch.keys is not None and len(batch.keys.unique()) == batch.keys.numel(), "one group, yet no row without a negative"
+    assert source.state_dict() == before
+    unused = Loader(data, PairCollate(collate.processor, seed=1, langs=langs), LoaderConfig(batch_size=3), seed=9)
+    for _ in range(8):
+        one, two = next(source), next(unused)
+        assert one.ids == two.ids and one.langs == two.langs and one.keys is not None and two.keys is not None
+        assert torch.equal(one.keys, two.keys)
+    source.close(), unused.close()
+
+
 # ------------------------------------------------------------------------------------ cached features
 
 

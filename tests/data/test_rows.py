@@ -163,6 +163,70 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
         Dataset.from_rows(numbered(3)).write(tmp_path / "mine")
 
 
+def replaced(folder: Path) -> Path:
+    """A data set with files of the user's beside its own."""
+    where = Dataset.from_rows(numbered(3)).write(folder / "d")
+    saved(where / "pictures" / "a.png", 1)
+    (where / "letter.txt").write_text("do not lose me")
+    (where / "rows-mine.arrow").write_bytes(b"mine")
+    return where
+
+
+OTHERS = {"pictures/a.png", "letter.txt", "rows-mine.arrow"}
+
+
+def names_below(where: Path) -> set[str]:
+    return {path.relative_to(where).as_posix() for path in where.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", range(5))
+def test_an_interrupted_replacement_loses_no_file(tmp_path, monkeypatch, at, done):
+    where = replaced(tmp_path)
+    calls = iter(range(100))
+    rename = Path.rename
+
+    def interrupted(path, target):
+        number = next(calls)
+        if number != at or done:
+            rename(path, target)
+        if number == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Dataset.from_rows(numbered(5)).write(where)
+    assert len(Dataset.read(where)) == 3 and names_below(where) >= OTHERS
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]
+    monkeypatch.undo()
+    Dataset.from_rows(numbered(5)).write(where)
+    assert len(Dataset.read(where)) == 5 and names_below(where) >= OTHERS
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_what_cannot_be_put_back_is_kept_and_named(tmp_path, monkeypatch, at):
+    where = replaced(tmp_path)
+    calls = iter(range(100))
+    rename = Path.rename
+
+    def broken(path, target):
+        if next(calls) >= at:
+            raise OSError(16, "Device or resource busy")
+        rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(TongganError, match=r"cannot be replaced .*busy.*; what was in it is now in .*-old and .*: join them by hand"):
+        Dataset.from_rows(numbered(5)).write(where)
+    assert {name.split("/", 1)[1] for name in names_below(tmp_path)} >= OTHERS
+
+
+def test_a_link_to_a_data_set_stays_a_link(tmp_path):
+    where = replaced(tmp_path / "disk")
+    (tmp_path / "link").symlink_to(where, target_is_directory=True)
+    Dataset.from_rows(numbered(5)).write(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and len(Dataset.read(where)) == 5 and names_below(where) >= OTHERS
+
+
 def test_equal_ids_and_damaged_directories_are_named(tmp_path):
     with pytest.raises(UsageError, match="'a' occurs twice"):
         Dataset.from_rows([Row(id="a"), Row(id="a")])

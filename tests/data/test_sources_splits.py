@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from draw import encoded
+from draw import encoded, saved
 
 from tonggan.data.rows import Dataset
 from tonggan.data.sources.splits import by_artist, by_concept, caption_key, concepts, held_out_captions, look_alikes
+from tonggan.data.sources.stamps import Stamps
 from tonggan.data.splits import leaks
 from tonggan.types import Image, Row, Text, UsageError
 
@@ -105,5 +107,15 @@ def test_held_out_captions_follow_the_seed():
     rows = many()
     sides = [[one.split for one in held_out_captions(rows, seed=seed, test=40, val=10)] for seed in (0, 0, 1)]
     assert sides[0] == sides[1] != sides[2]
-    with pytest.raises(ValueError, match="concepts to hold out"):
+    with pytest.raises(UsageError, match="1050 concepts to hold out, but there are only 125 with a caption in 'en'"):
         held_out_captions(rows, seed=0, test=1000)
+
+
+def test_stamps_without_a_description_in_the_languages_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TONGGAN_HOME", str(tmp_path / "home"))
+    for number, (name, said) in enumerate({"duck": "A duck.\nzh_CN.utf8=一只鸭子。", "goose": "A goose."}.items()):
+        saved(tmp_path / f"{name}.png", number)
+        (tmp_path / f"{name}.txt").write_text(said, "utf-8")
+    stamps = Stamps(tmp_path).rows(size=16, languages=("zh", "zh-TW"))
+    assert [one.id for one in stamps] == ["stamps/duck"]
+    assert [(one.where, one.reason) for one in stamps.dropped] == [("stamps/goose", "no description in zh, zh-TW")]

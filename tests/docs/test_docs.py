@@ -6,6 +6,7 @@ import ast
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -15,6 +16,7 @@ from tonggan.cli import app
 from tonggan.recipes.config import RunConfig
 
 ROOT = Path(__file__).parents[2]
+TONGGAN: Any = get_command(app)
 PAGES = [
     p
     for p in [
@@ -25,14 +27,6 @@ PAGES = [
     ]
     if p.exists()
 ]
-
-
-def commands() -> set[str]:
-    root = get_command(app)
-    found = set()
-    for name, command in root.commands.items():  # type: ignore[attr-defined]
-        found |= {f"{name} {sub}" for sub in getattr(command, "commands", {})} | {name}
-    return found
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -59,33 +53,88 @@ def test_named_tests_exist(page: Path) -> None:
         assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
-def named_commands(text: str) -> tuple[list[str], list[str]]:
-    """Lines of a page's code blocks; and what it calls `tonggan` with, there or between backquotes."""
-    blocks = re.findall(r"```(?:bash|sh|console|shell|)\n(.*?)```", text, re.S)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return lines, [line for line in [*lines, *re.findall(r"`(tonggan [^`]+)`", text)] if line.startswith("tonggan ")]
+SHELLS = {"", "bash", "sh", "console", "shell"}
+
+
+def fenced(text: str) -> tuple[list[str], str]:
+    """Lines of a page's blocks of shell commands, continued ones as one; and the page without any block."""
+    lines: list[str] = []
+    prose: list[str] = []
+    language: str | None = None
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        if fence := re.match(r"\s*```\s*([\w-]*)", line):
+            language = fence[1] if language is None else None
+        elif language is None:
+            prose.append(line)
+        elif language in SHELLS:
+            lines.append(line.strip().removeprefix("$ "))
+    return lines, "\n".join(prose)
+
+
+def named_commands(text: str) -> tuple[list[list[str]], list[list[str]]]:
+    """The words of every line of a page's shell blocks; and those of every call of `tonggan`, there or between backquotes."""
+    lines, prose = fenced(text)
+    split = [shlex.split(line, comments=True) for line in lines]
+    split = [words for words in split if words]
+    inline = [shlex.split(" ".join(code.split())) for code in re.findall(r"`(tonggan [^`]+)`", prose)]
+    return split, [words[words.index("tonggan") :] for words in (*split, *inline) if "tonggan" in words]
+
+
+def check_call(words: list[str]) -> None:
+    """Walk from `tonggan` to the verb, then look for each option among the verb's own."""
+    command, rest = TONGGAN, words[1:]
+    while rest and not rest[0].startswith("-") and hasattr(command, "commands"):
+        assert rest[0] in command.commands, f"no verb {rest[0]!r}: {shlex.join(words)}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    known = {"--help"} | {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    for word in rest:
+        option = word.partition("=")[0]
+        assert option in known or not re.match(r"--?[a-z]", option), f"no option {option}: {shlex.join(words)}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_named_commands_exist(page: Path) -> None:
     text = page.read_text("utf-8")
-    known = commands()
-    lines, named = named_commands(text)
-    for line in named:
-        verb = line.split()[1]
-        if verb.startswith("-"):
-            continue
-        assert verb in known, f"{page.name}: {line}"
+    lines, calls = named_commands(text)
+    for words in calls:
+        check_call(words)
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
-    for target in [*re.findall(r"`make ([a-z-]+)", text), *(line.split()[1] for line in lines if line.startswith("make "))]:
+    for target in [*re.findall(r"`make ([a-z-]+)", text), *(words[1] for words in lines if words[0] == "make")]:
         assert target in targets, f"{page.name}: make {target}"
 
 
+def test_a_command_that_does_not_exist_is_found_wherever_it_stands() -> None:
+    page = """A `tonggan eval` and
+
+```python
+x = 1
+```
+
+prose between blocks, tonggan is a name here
+
+```bash
+KEY=a tonggan serve runs/demo \\
+  --port 1  # it's free
+tonggan data doctor my.csv --image-col 图片 --typo
+```
+"""
+    lines, calls = named_commands(page)
+    assert [words[0] for words in lines] == ["KEY=a", "tonggan"]
+    assert [words[1] for words in calls] == ["serve", "data", "eval"]
+    check_call(calls[0])
+    with pytest.raises(AssertionError, match="no option --typo"):
+        check_call(calls[1])
+    with pytest.raises(AssertionError, match="no verb 'dcotor'"):
+        check_call(["tonggan", "data", "dcotor", "x"])
+
+
 def test_the_articles_commands_are_recipes_that_parse() -> None:
-    """With their changes: a field that a recipe has not is found here, not by the reader."""
+    """With their changes: a field that a recipe has not, or a training of nothing, is found here, not by the reader."""
     found = 0
-    for line in named_commands((ROOT / "docs" / "article.md").read_text("utf-8"))[1]:
-        match shlex.split(line):
+    for words in named_commands((ROOT / "docs" / "article.md").read_text("utf-8"))[1]:
+        match words:
+            case ["tonggan", "train"]:
+                pytest.fail("train needs a recipe, or --from")
             case ["tonggan", "train", recipe, *changes] if recipe in recipes.names():
                 RunConfig.read(recipes.path(recipe), changes)
                 found += bool(changes)
@@ -104,6 +153,19 @@ def test_the_articles_map_is_whole_and_the_same_in_both_languages() -> None:
         assert all(one) and all(other), one[0]
         assert "`tests/" in one[-2] or "`src/" not in " ".join(one[:3]), f"{one[0]}: no test"
         assert sorted(re.findall(r"`[^`]+`", " ".join(one))) == sorted(re.findall(r"`[^`]+`", " ".join(other))), one[0]
+
+
+@pytest.mark.parametrize(("article", "readme"), [("docs/article.md", "README.md"), ("docs/zh/article.md", "README.zh-CN.md")])
+def test_the_articles_map_gives_the_readmes_numbers(article: str, readme: str) -> None:
+    """In a cell that cites it, every triple of per cents is a row of its table, every number of points one that it gives."""
+    text = (ROOT / readme).read_text("utf-8")
+    rows = {"/".join(found) for found in re.findall(r"\| (\d+\.\d) ± [\d.]+ " * 3, text)}
+    cells = [cell for row in table_rows(ROOT / article) for cell in row if re.search(r"[(（]README[)）]", cell)]
+    triples = [triple for cell in cells for triple in re.findall(r"[\d.]+/[\d.]+/[\d.]+(?= %)", cell)]
+    assert len(triples) >= 4 and set(triples) <= rows, set(triples) - rows
+    given = re.compile(r"\d+ (?:to|到) \d+(?=\s(?:points|个百分点))")
+    points = [found for cell in cells for found in given.findall(cell)]
+    assert points and set(points) <= set(given.findall(text)), points
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if p.parent.name == "docs"], ids=lambda p: p.name)

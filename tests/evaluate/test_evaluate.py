@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -154,6 +155,57 @@ def test_same_group_and_same_caption_are_right_answers() -> None:
     result = retrieval(Fake(table), rows)
     assert result.metrics["t2i en R@1"].value == 1.0
     assert result.metrics["i2t en R@1"].value == 1.0
+
+
+def test_rows_of_one_picture_are_one_picture(tmp_path: Path) -> None:
+    """A table with one caption per line: a model that finds everything scores 1, in either way of holding pictures."""
+    where = {name: np.eye(3)[i] for i, name in enumerate("abc")}
+    files = {name: tmp_path / f"{name}.png" for name in where}
+    for file in files.values():
+        file.touch()
+    lines = [(f"{name}{n}", name, f"{name} {n}") for name in where for n in range(3)]
+
+    class Files(Fake):
+        def embed(self, items: Sequence[Item], options: EmbedOptions | None = None) -> Embeddings:
+            seen.append(len(items))
+            return super().embed([picture(*where[p.path.stem]) if isinstance(p, Image) and p.path else p for p in items], options)
+
+    for held in (lambda name: picture(*where[name]), lambda name: Image.open(files[name])):
+        seen: list[int] = []
+        rows = [Row(id=i, images=(held(name),), texts=(Text(words, "en"),)) for i, name, words in lines]
+        result = retrieval(Files({words: where[name].tolist() for _, name, words in lines}), rows)
+        assert result.metrics["t2i en R@1"].value == result.metrics["i2t en R@1"].value == 1
+        assert seen == [3, 9], "each picture is encoded once"
+        tasks = {task: [item for item in result.items if item["task"] == task] for task in ("t2i en", "i2t en")}
+        assert [(item["candidates"], item["right"], item["cluster"]) for item in tasks["t2i en"]] == [(3, 1, f"{n}0") for n in "aaabbbccc"]
+        assert [(item["candidates"], item["right"], item["query"]) for item in tasks["i2t en"]] == [(9, 3, f"{n}0") for n in "abc"]
+        assert "6 rows show a picture that another row shows too" in result.notes[0]
+        again = retrieval(Files({words: where[name].tolist() for _, name, words in lines}), rows[::-1])
+        assert all(e.value == 0 for e in paired(result, again).values())
+
+
+def test_a_picture_belongs_to_the_groups_of_all_its_rows() -> None:
+    rows = [
+        Row(id="a", images=(picture(1, 0, 0),), texts=(Text("cat", "en"),), group="cat"),
+        Row(id="b", images=(picture(1, 0, 0),), texts=(Text("cat", "en"), Text("pet", "en")), group="pet"),
+        Row(id="c", images=(picture(0, 1, 0),), texts=(Text("dog", "en"),), group="pet"),
+        Row(id="d", images=(picture(0, 0, 1),), texts=(Text("bird", "en"),)),
+    ]
+    table: dict[str, list[float]] = {"cat": [0, 1, 0], "pet": [1, 0, 0], "dog": [0, 1, 0], "bird": [0, 0, 1]}
+    result = retrieval(Fake(table), rows)
+    assert {item["id"]: item["right"] for item in result.items} == {
+        "t2i en a cat": 2, "t2i en a pet": 2, "t2i en c dog": 2, "t2i en d bird": 1, "i2t en a": 3, "i2t en c": 3, "i2t en d": 1,
+    }  # fmt: skip
+    assert result.metrics["t2i en R@1"].value == 1
+
+
+def test_rows_that_take_no_part_are_listed() -> None:
+    bare, wordless = Row(id="x", texts=(Text("a dog", "en"),)), Row(id="y", images=(picture(0, 0, 1),), meta={"label": ""})
+    result = retrieval(Fake(TABLE), [bare, *ROWS, wordless], langs=["en"])
+    assert [(d.where, d.reason) for d in result.dropped] == [("x", "no picture"), ("y", "no caption")]
+    named = [row.with_(meta={"label": f"k{i}"}) for i, row in enumerate(ROWS)]
+    found = classification(Fake({f"k{i}": np.eye(3)[i].tolist() for i in range(3)}), [bare, *named, wordless], templates=["{}"])
+    assert [(d.where, d.reason) for d in found.dropped] == [("x", "no picture"), ("y", "column 'label' is empty")]
 
 
 def test_unreadable_picture_is_listed_and_leaves_the_gallery() -> None:

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 from tonggan.objectives import contrastive
 from tonggan.objectives.contrastive import Objective, alignment, info_nce, nt_xent, one_way, sigmoid, top1
 from tonggan.objectives.positives import positives, target_entropy, targets
+from tonggan.types import TongganError
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,7 @@ def test_one_way_is_the_articles_formulas(denominator: str) -> None:
 @pytest.mark.parametrize("tile", [None, 2])
 @pytest.mark.parametrize("kind", ["one_way", "decoupled", "nt_xent"])
 def test_an_anchor_without_a_negative_is_told(kind: str, tile: int | None) -> None:
-    with pytest.raises(ValueError, match="no negative"):
+    with pytest.raises(TongganError, match=r"no negative.*step\.objective.*loader\.batch_size.*step\.multi_positives"):
         objective(kind, unit(3), unit(3), log(10), log(1), torch.ones(3, 1, dtype=torch.long), tile)
 
 

@@ -64,6 +64,51 @@ def test_an_id_that_is_not_there_deletes_nothing_and_is_named(index: Index) -> N
     assert index.delete(["r", "r", "g"]) == 2
 
 
+def test_pictures_that_moved_are_found_where_they_are_without_being_embedded_again(tmp_path: Path, model: ColourModel) -> None:
+    def rows() -> list[Row]:
+        files = {"it's red": "r.png", "blue": "b.png"}
+        return [Row(id=id, images=(Image.open(next(tmp_path.rglob(file))),), texts=(Text(id),)) for id, file in files.items()]
+
+    (tmp_path / "old").mkdir()
+    for name, colour in (("r.png", (250, 0, 0)), ("b.png", (0, 0, 250))):
+        Pil.new("RGB", (16, 16), colour).save(tmp_path / "old" / name)
+    index = Index.create(tmp_path / "i", model)
+    index.add(model, rows())
+    (tmp_path / "old").rename(tmp_path / "new")
+    calls = len(model.calls)
+    again = index.add(model, rows())
+    assert (again.added, again.updated, again.unchanged, len(model.calls)) == (0, 0, 2, calls)
+    hit = index.search(model, "red", 1)[0]
+    assert (hit.id, hit.where, hit.title) == ("it's red", str(tmp_path / "new" / "r.png"), "it's red") and hit.thumbnail
+    assert hit.score == pytest.approx(1.0, abs=1e-3)
+    assert len(index) == 2
+
+
+def test_a_creation_that_was_killed_can_be_repeated(tmp_path: Path, model: ColourModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Index.create(tmp_path / "i", model)
+    assert (tmp_path / "i" / "lance").is_dir() and not (tmp_path / "i" / "index.json").exists()
+    assert Index.create(tmp_path / "i", model).add(model, colour_rows()).added == 3
+
+
+@pytest.mark.parametrize("part", ["data", "_versions"])
+def test_a_damaged_table_names_its_directory_whatever_is_asked(index: Index, model: ColourModel, part: str) -> None:
+    for file in (index.directory / "lance" / "items.lance" / part).iterdir():
+        file.write_bytes(b"nonsense")
+    for call in (
+        lambda i: i.search(model, "red"),
+        lambda i: i.add(model, [Row(id="r", images=(square(9, 9, 9),))]),
+        lambda i: i.delete(["r"]),
+    ):
+        with pytest.raises(TongganError, match=f"{index.directory}.*the index failed"):
+            call(Index.open(index.directory))
+
+
 def test_survives_closing_and_moving(index: Index, model: ColourModel, tmp_path: Path) -> None:
     shutil.move(index.directory, tmp_path / "elsewhere")
     assert [hit.id for hit in Index.open(tmp_path / "elsewhere").search(model, "green", 1)] == ["g"]

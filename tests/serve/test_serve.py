@@ -7,6 +7,7 @@ import io
 import re
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,6 +144,21 @@ def test_pictures_in_the_forms_that_others_use(url: str) -> None:
     ]
     for form in forms:
         assert np.argmax(post(url, "/v1/embeddings", **form).json()["data"][0]["embedding"]) == 0
+
+
+def test_every_form_of_a_data_uri_is_a_picture_and_words_are_none(url: str) -> None:
+    drawing = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><rect width='9' height='9' fill='lime'/></svg>"
+    packed = base64.b64encode(drawing.encode()).decode()
+    for form in (
+        f"data:image/svg+xml,{drawing}",
+        f"DATA:image/SVG+xml;charset=utf-8,{urllib.parse.quote(drawing)}",
+        f"data:image/svg+xml;BASE64,{packed}",
+        f"data:;base64,{packed}",
+    ):
+        assert post(url, "/v1/embeddings", input=form).json()["data"][0]["embedding"][:1] == pytest.approx([0], abs=0.01), form
+        assert post(url, "/v1/search", image=form, limit=1).json()["data"][0]["id"] == "g"
+    for words in ("data: red", "data:red, 3/4 of it", "data:3/4 of the red"):
+        assert np.argmax(post(url, "/v1/embeddings", input=words).json()["data"][0]["embedding"]) == 0
 
 
 def test_search_and_classify(url: str) -> None:
@@ -364,6 +380,13 @@ def test_kind_that_the_model_has_not() -> None:
     model.modalities = frozenset({"text"})
     with Engine(model) as engine, pytest.raises(CannotError, match="not image"):
         engine.embed([square(1, 1, 1)])
+
+
+def test_a_model_that_does_not_embed_is_not_served() -> None:
+    model = ColourModel()
+    model.can = frozenset({"chat"})
+    with pytest.raises(CannotError, match="colours cannot be served: it can chat"):
+        Engine(model)
 
 
 def test_index_of_another_model_is_not_served(tmp_path: Path) -> None:

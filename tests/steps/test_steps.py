@@ -16,6 +16,7 @@ from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
 from tonggan.steps.transfer import TextTransferStep, TransferConfig
 from tonggan.tensors import Batch, pad
 from tonggan.train.gradcache import cached_backward
+from tonggan.types import UsageError
 
 
 @pytest.fixture
@@ -45,11 +46,14 @@ def test_features_stand_in_for_pixels_and_tokens(model: DualEncoder) -> None:
 
 
 def test_report_has_what_is_needed_to_read_the_loss(model: DualEncoder) -> None:
-    report = ContrastiveStep(model, ContrastiveConfig(alignment=0.5))(batch()).report
+    data = batch()
+    plain, report = (ContrastiveStep(model, ContrastiveConfig(alignment=weight))(data).report for weight in (0.0, 0.5))
+    assert "objective" not in plain
+    assert report["objective"] == plain["loss"], "what floor and chance belong to"
+    assert report["loss"] == pytest.approx(report["objective"] + 0.5 * report["alignment"])
     assert report["chance"] == pytest.approx(math.log(6))
     assert report["floor"] == pytest.approx(2 * math.log(2) / 6)
     assert report["scale"] == pytest.approx(1 / 0.07, rel=1e-4)
-    assert {"loss", "alignment"} <= set(report)
     assert 0 <= report["i2t_top1"] <= 1
     assert 0 <= report["t2i_top1"] <= 1
 
@@ -145,7 +149,7 @@ def test_the_scale_is_held_and_can_come_down_again(model: DualEncoder) -> None:
 
 
 def test_sigmoid_needs_its_bias(model: DualEncoder) -> None:
-    with pytest.raises(ValueError, match="bias_init"):
+    with pytest.raises(UsageError, match=r"step\.objective: sigmoid needs a bias.*bias_init"):
         ContrastiveStep(model, ContrastiveConfig(objective="sigmoid"))
     with_bias = DualEncoder(presets()["mini"].model_copy(update={"bias_init": -10.0})).eval()
     ContrastiveStep(with_bias, ContrastiveConfig(objective="sigmoid"))(batch()).loss.backward()
@@ -181,6 +185,8 @@ def test_transfer_with_contrast_to_teacher_and_pictures(model: DualEncoder) -> N
     report = step(whole).report
     distance = (2 - 2 * report["cosine"]) / student.dim
     assert report["loss"] == pytest.approx(distance + 0.5 * report["contrast_teacher"] + 2 * report["contrast_image"], rel=1e-5)
+    # Rows 0 and 2 are of one group: both contrastive terms leave what their targets' entropy is.
+    assert report["floor"] == pytest.approx(2.5 * 2 * math.log(2) / 6)
     cached_backward(step, whole, 4)
     assert student.log_scale.grad is not None and float(student.log_scale.grad.abs()) > 0
     with pytest.raises(ValueError, match="pictures"):

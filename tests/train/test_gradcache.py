@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from tonggan.objectives.contrastive import info_nce
 from tonggan.tensors import Batch, StepOutput
+from tonggan.train import checkpoint, gradcache
 from tonggan.train.gradcache import cached_backward
 
 
@@ -82,6 +84,19 @@ def test_dropout_is_replayed() -> None:
         assert p.grad is not None
         assert torch.allclose(got[name], p.grad, atol=1e-12, rtol=0), name
     assert torch.equal(after, torch.get_rng_state()), "the generator stands where one encoding leaves it"
+
+
+def test_the_generator_of_the_batchs_own_gpu_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only which device is asked for: no GPU is needed."""
+    second = torch.device("cuda:1")
+    states = {second: torch.ones(3), torch.device("cuda:0"): torch.zeros(3)}
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put.append((state, device)))
+    put: list[tuple[Tensor, torch.device]] = []
+    on_second = Batch(ids=("a",), pixels=SimpleNamespace(device=second))  # type: ignore[arg-type]
+    gradcache._restore(gradcache._random_state(on_second))
+    checkpoint.restore_random(*checkpoint.random_state(second), second)
+    assert [(float(state.sum()), device) for state, device in put] == [(3.0, second)] * 2
 
 
 def test_never_encodes_more_than_a_part() -> None:

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tonggan.config import ConfigError
+from tonggan.data.rows import Dataset
+from tonggan.data.sources import scenes
 from tonggan.models import build, presets
 from tonggan.tensors import Batch, StepOutput
 from tonggan.train import checkpoint
@@ -117,6 +119,62 @@ def test_an_evaluation_that_is_only_looked_at_chooses_nothing(tmp_path: Path, ch
     assert all(torch.equal(best[n], last[n]) for n in best) is not choose
     with pytest.raises(UsageError, match=r"train\.patience"):
         make(tmp_path / "other", choose=False, patience=2)
+
+
+class Sums(nn.Module):
+    """Regress without randomness and in two halves, for GradCache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 1))
+
+    def forward(self, batch: Batch) -> StepOutput:
+        return self.couple(self.encode(batch), None)
+
+    def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
+        assert batch.image_features is not None
+        return {"off": self.net(batch.image_features) - batch.image_features.sum(1, keepdim=True)}
+
+    def couple(self, reps: dict[str, torch.Tensor], keys: torch.Tensor | None) -> StepOutput:
+        loss = reps["off"].square().mean()
+        return StepOutput(loss, {"loss": float(loss.detach()), "most": float(reps["off"].detach().abs().max())})
+
+
+def streamed(run: Path, every: int = 1, **train: Any) -> Trainer:
+    torch.manual_seed(4)
+    trainer = make(run, Sums(), **train)
+    trainer.streams = [Stream("a", trainer.module, Counting()), Stream("b", trainer.module, Counting(), weight=3.0, every=every)]
+    return trainer
+
+
+def test_a_weight_counts_once_also_in_parts(tmp_path: Path) -> None:
+    """In what is logged, and in what is learnt."""
+    whole, parts = streamed(tmp_path / "whole"), streamed(tmp_path / "parts", micro_batch=3)
+    whole.fit(), parts.fit()
+    for one, other in zip(records(tmp_path / "whole"), records(tmp_path / "parts"), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+        if "loss" in one:
+            assert one["loss"] == pytest.approx(one["a/loss"] + 3 * one["b/loss"])
+    for mine, theirs in zip(whole.module.parameters(), parts.module.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_stream_that_is_seldom_due_is_logged(tmp_path: Path) -> None:
+    """Every fourth update has one: the numbers of updates 1, 5, 9, 13 and 17 stand in lines 1, 5, 10, 15 and 20, resumed or not."""
+    streamed(tmp_path / "each", every=4, log_every=1).fit()
+    streamed(tmp_path / "whole", every=4, log_every=5).fit()
+    each = {r["step"]: r for r in records(tmp_path / "each") if "loss" in r}
+    whole = {r["step"]: r for r in records(tmp_path / "whole") if "loss" in r}
+    assert {step for step, r in each.items() if "b/loss" in r} == {1, 5, 9, 13, 17}
+    for step, update in {1: 1, 5: 5, 10: 9, 15: 13, 20: 17}.items():
+        assert whole[step]["b/most"] == each[update]["b/most"] and whole[step]["a/most"] == each[step]["a/most"]
+        assert whole[step]["loss"] == pytest.approx(whole[step]["a/loss"] + 3 * whole[step]["b/loss"])
+    first = streamed(tmp_path / "parts", every=4, log_every=5)
+    first.progress = lambda: first.step / 20 if first.step < 14 else 1.0  # type: ignore[method-assign]
+    first._evaluation_due = lambda: False  # type: ignore[method-assign]
+    first.fit()
+    streamed(tmp_path / "parts", every=4, log_every=5).fit(resume=True)
+    assert whole == {r["step"]: r for r in records(tmp_path / "parts") if "loss" in r}
 
 
 def test_interrupt_writes_a_checkpoint_and_resume_goes_on(tmp_path: Path) -> None:
@@ -278,6 +336,24 @@ def test_best_is_the_best_and_patience_ends(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "best" / "trainer.json").read_text()) == {"step": 2, "score": 3.0}
 
 
+def test_patience_that_has_run_out_stays_so(tmp_path: Path) -> None:
+    """Neither Ctrl-C in the evaluation that exhausts it nor going on makes anything else of it."""
+    trainer = make(tmp_path, eval_every=1, patience=1)
+    scores = iter([2.0, 1.0])
+
+    def evaluate() -> dict[str, float]:
+        score = next(scores)
+        if score == 1.0:
+            signal.raise_signal(signal.SIGINT)
+        return {"score": score}
+
+    trainer._evaluate = evaluate
+    assert trainer.fit().stopped == "patience"
+    again = make(tmp_path, eval_every=1, patience=1)
+    finished = again.fit(resume=True)
+    assert (finished.stopped, finished.steps, finished.best) == ("patience", 2, 2.0)
+
+
 def test_evaluation_changes_nothing(tmp_path: Path) -> None:
     plain = make(tmp_path / "a", eval_every=1000)
     plain.fit()
@@ -384,20 +460,51 @@ def test_exactly_one_length(tmp_path: Path) -> None:
             TrainConfig.parse(wrong)
 
 
+NOTING = """
+import json, sys
+from tonggan.cli import main
+from tonggan.data.loader import Loader
+from tonggan.train.trainer import Trainer
+
+file, taken, following, update = sys.argv.pop(1), [], Loader.__next__, Trainer.update
+
+def take(loader):
+    batch = following(loader)
+    taken[:] = batch.ids
+    return batch
+
+def noted(trainer):
+    found = update(trainer)
+    with open(file, "a") as out:
+        out.write(json.dumps([trainer.step, taken]) + "\\n")
+    return found
+
+Loader.__next__, Trainer.update = take, noted
+main()
+"""
+"""The command line, with a line in a file for every update: its number and the rows of its batch."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("window", ["null", "100"], ids=["map", "shards"])
+@pytest.mark.parametrize("window", ["null", "30"], ids=["map", "shards"])
 def test_kill_at_random_moments_and_resume(tmp_path: Path, window: str) -> None:
-    """kill -9, several times, in map and shard mode: losses and evaluations are those of a run that nobody touched."""
-    command = [
-        sys.executable, "-m", "tonggan.cli", "train", "quickstart", "stages.0.train.steps=40", "stages.0.train.checkpoint_every=3",
-        "stages.0.train.log_every=1", "stages.0.train.eval_every=10", f"stages.0.streams.0.loader.window={window}",
-        "stages.0.streams.0.loader.batch_size=16", "--limit", "200", "--out",
-    ]  # fmt: skip
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True, timeout=280)
+    """kill -9, several times, in map and shard mode: batches, losses and evaluations are those of a run that nobody touched."""
+    scenes.generate(300).write(tmp_path / "scenes", shard_rows=40)
+    assert len(Dataset.read(tmp_path / "scenes").split("train").shards) > 4
+
+    def command(name: str) -> list[str]:
+        return [
+            sys.executable, "-c", NOTING, str(tmp_path / f"{name}.jsonl"), "train", "quickstart",
+            f"stages.0.streams.0.data.source={tmp_path / 'scenes'}", f"evaluation.data.source={tmp_path / 'scenes'}",
+            "stages.0.train.steps=40", "stages.0.train.checkpoint_every=3", "stages.0.train.log_every=1", "stages.0.train.eval_every=10",
+            f"stages.0.streams.0.loader.window={window}", "stages.0.streams.0.loader.batch_size=16", "--out", str(tmp_path / name),
+        ]  # fmt: skip
+
+    subprocess.run(command("whole"), check=True, capture_output=True, timeout=280)
     generator = torch.Generator().manual_seed(5)
     resume: list[str] = []
     for _ in range(3):
-        process = subprocess.Popen([*command, str(tmp_path / "killed"), *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([*command("killed"), *resume], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wanted = int(torch.randint(2, 12, (1,), generator=generator))
         begun = _lines(tmp_path / "killed")
         deadline = time.monotonic() + 120
@@ -408,8 +515,12 @@ def test_kill_at_random_moments_and_resume(tmp_path: Path, window: str) -> None:
         resume = ["--resume"] if (tmp_path / "killed" / "last").exists() or (tmp_path / "killed" / ".last.previous").exists() else []
         if not resume:
             (tmp_path / "killed" / "metrics.jsonl").unlink(missing_ok=True)
-    subprocess.run([*command, str(tmp_path / "killed"), *resume], check=True, capture_output=True, timeout=280)
+    subprocess.run([*command("killed"), *resume], check=True, capture_output=True, timeout=280)
     assert records(tmp_path / "killed") == records(tmp_path / "whole")
+    whole, killed = ([json.loads(line) for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()] for name in ("whole", "killed"))
+    rows = dict(whole)
+    assert sorted(rows) == list(range(1, 41)) == sorted({step for step, _ in killed})
+    assert all(ids == rows[step] for step, ids in killed), "also of the updates that a kill undid"
 
 
 def _lines(run: Path) -> int:

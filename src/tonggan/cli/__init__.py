@@ -5,6 +5,8 @@ Everything heavy is imported inside the verb, so that `tonggan --help` answers a
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -45,5 +47,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 
 
 def main() -> None:
-    """The `tonggan` command."""
+    """The `tonggan` command. What a terminal has no letter for (`✗` in GBK, half a character) is shown by its number."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -96,7 +96,7 @@ def show(
             }
             for row in shown
         ]
-        print_json({"rows": rows, "total": len(dataset), "dropped": plain(dataset.dropped)})
+        print_json({"rows": rows, "total": len(dataset), "dropped": plain(dataset.dropped), "notes": list(dataset.notes)})
         return
     for row in shown:
         words = " | ".join(f"{t.text} [{t.lang or '?'}]" for t in row.texts)
@@ -129,7 +129,8 @@ def convert(
     lost = formats.write(dataset, to, format)
     written, dropped = len(dataset) - len(lost.dropped), [*dataset.dropped, *lost.dropped]
     if json:
-        print_json({"file": str(to), "rows": written, "not_kept": lost, "dropped": plain(dropped)})
+        told = {"file": str(to), "rows": written, "not_kept": lost, "dropped": plain(dropped), "notes": list(dataset.notes)}
+        print_json(told)
         return
     typer.echo(f"{to}: {plural(written, 'row')}")
     for what in lost:
@@ -162,6 +163,8 @@ def doctor(
         from tonggan.backends import load_local
 
         tokenizer = load_local(model).processor.text
+        if tokenizer is None:
+            raise UsageError(f"--model {model}: reads no text, so it cuts no caption; name one that does, or leave --model out")
     if data in sources.SOURCES:
         found = replace(examine(sources.load(data), tokenizer=tokenizer, strict=strict), name=data)
     else:

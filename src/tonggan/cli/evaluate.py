@@ -35,7 +35,8 @@ def embed(
     found = load(model).embed(items)
     names = [item if isinstance(item, str) else item.where for item in items]
     if out is not None:
-        np.save(out, found.vectors)
+        with out.open("wb") as file:  # given a name, numpy would add an ending to it
+            np.save(file, found.vectors)
     if json:
         rows = [
             {"item": n, **({"error": found.errors[i]} if i in found.errors else {"vector": found.vectors[i].tolist()})}
@@ -92,8 +93,8 @@ def eval_(
             return classification(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
         return retrieval(load(name), rows, langs=lang, data=data)
 
-    result = measure(model)
-    result = replace(result, dropped=[*dataset.dropped, *result.dropped])
+    measured = measure(model)
+    result = replace(measured, dropped=[*dataset.dropped, *measured.dropped], notes=[*dataset.notes, *measured.notes])
     if out is not None:
         result.write(out, task)
     other = None
@@ -106,7 +107,7 @@ def eval_(
         extra = {"differences": {k: asdict(v) for k, v in differences.items()}} if other else {}
         print_json(result.to_dict() | extra)
         return
-    print_result(result, other, differences)
+    print_result(replace(result, notes=measured.notes), other, differences)  # the reader's notes were said when it had read
     if out is not None:
         typer.echo(f"written: {out / (task + '.json')} and every item in {out / (task + '.items.jsonl')}")
 

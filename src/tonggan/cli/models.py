@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tonggan.cli.shared import Json, Verbs, plural, print_json
+from tonggan.cli.shared import Json, Verbs, plural, print_json, print_notes
 
 if TYPE_CHECKING:
     from tonggan.compare.registry import ModelFacts, Published, Registry, Selection, Shown
@@ -163,8 +163,7 @@ def add(
         print_json({"kind": added.kind, "rows": added.rows, "file": str(added.file), "notes": added.notes})
         return
     typer.echo(f"{added.file}: {plural(added.rows, 'row')} of {added.kind}")
-    for note in added.notes:
-        typer.echo(f"note: {note}", err=True)
+    print_notes(added.notes)
 
 
 def _load(own: Path | None) -> Registry:

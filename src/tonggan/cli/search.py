@@ -68,6 +68,7 @@ def index(
                 "deleted": removed,
                 "approximate": built,
                 "dropped": plain(changes.dropped),
+                "notes": list(dataset.notes) if dataset is not None else [],
             }
         )
         return

@@ -53,7 +53,12 @@ class Verbs(TyperGroup):
 
 def print_json(value: Any, *, indent: int | None = 1) -> None:
     """One JSON value on standard output; with `indent=None` on one line."""
-    typer.echo(json_.dumps(value, ensure_ascii=False, indent=indent))
+    text = json_.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # an emoji in GBK, half a character: JSON has escapes of its own for them
+        text = json_.dumps(value, indent=indent)
+    typer.echo(text)
 
 
 def plain(dropped: Iterable[Dropped]) -> list[dict[str, str]]:
@@ -68,6 +73,12 @@ def print_dropped(dropped: Sequence[Dropped]) -> None:
     typer.secho(f"{plural(len(dropped), 'row')} could not be used:", err=True, fg="yellow")
     for one in dropped:
         typer.echo(f"  {one.where}: {one.reason}", err=True)
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """What a reader decided or mended, on standard error."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def plural(count: int, what: str) -> str:
@@ -103,11 +114,13 @@ def check_data(name: str, image_col: str | None = None, text_col: str | None = N
 
 
 def open_rows(name: str, image_col: str | None, text_col: str | None, split: str | None = None, limit: int | None = None) -> Dataset:
-    """The rows of a source, or of a file or folder."""
+    """The rows of a source, or of a file or folder; says what their reader decided."""
     from tonggan.data import open_data
 
     check_data(name, image_col, text_col)
-    return open_data(name, image_col=image_col, text_col=text_col, split=split, limit=limit)
+    found = open_data(name, image_col=image_col, text_col=text_col, split=split, limit=limit)
+    print_notes(found.notes)
+    return found
 
 
 def open_picture(path: Path) -> Image:

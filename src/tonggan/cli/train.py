@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tonggan.cli.shared import ImageCol, Json, Limit, TextCol, check_data, plain, plural, print_dropped, print_json, recipe_file
+from tonggan.cli.shared import (
+    ImageCol,
+    Json,
+    Limit,
+    TextCol,
+    check_data,
+    plain,
+    plural,
+    print_dropped,
+    print_json,
+    print_notes,
+    recipe_file,
+)
 from tonggan.types import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +32,9 @@ if TYPE_CHECKING:
 def train(
     recipe: Annotated[str | None, typer.Argument(help="A shipped recipe (see: tonggan recipes ls), or your own YAML.")] = None,
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes to the run: stages.0.train.steps=50 seed=1 …")] = None,
-    start: Annotated[str | None, typer.Option("--from", help="Adapt this model: anything `load` opens, also PICTURES+TEXT.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Adapt this model: a run, a directory of ours or of Hugging Face's CLIP, or PICTURES+TEXT.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="With --from: a source, or a file or folder of yours.")] = None,
     out: Annotated[Path | None, typer.Option(help="Directory of the run. Default: runs/NAME, with --from runs/adapted.")] = None,
     freeze: Annotated[list[str] | None, typer.Option(help="With --from: image, text; such a tower is encoded once and cached.")] = None,
@@ -75,18 +89,30 @@ def train(
         return
     known = list(run.dropped_rows())
     print_dropped(known)
+    notes = _notes(run)
+    print_notes(notes)
     before = _finished_before(run) if resume else None
-    finished = run.train(resume=resume)  # of a run that was finished before, it checks the settings
+    try:
+        finished = run.train(resume=resume)  # of a run that was finished before, it checks the settings
+    finally:  # also when it fails: these rows may be why
+        said = set(known)
+        print_dropped([one for one in run.dropped if one not in said])
     finished = before or finished
     if json:
         told = {"run": str(where), "steps": finished.steps, "seconds": finished.seconds, "best": finished.best, "stopped": finished.stopped}
-        print_json(told | {"finished_before": before is not None, "model": str(_model(where)), "dropped": plain(run.dropped)})
-    else:
-        print_dropped([one for one in run.dropped if one not in known])
-        if finished.stopped != "interrupted":  # then the trainer has said where it stands and how to go on
-            _print(run, finished, before is not None)
+        told |= {"finished_before": before is not None, "model": str(_model(where)), "dropped": plain(run.dropped), "notes": notes}
+        print_json(told)
+    elif finished.stopped != "interrupted":  # then the trainer has said where it stands and how to go on
+        _print(run, finished, before is not None, where / "data" if start is not None else None)
     if finished.stopped == "interrupted":
         raise typer.Exit(1)
+
+
+def _notes(run: Run) -> list[str]:
+    """What the readers of its data decided, once each."""
+    streams = [stream.data for stage in run.config.stages for stream in stage.streams if stream.uses_pictures]
+    held = [run.config.evaluation.data] if run.config.evaluation else []
+    return list(dict.fromkeys(note for data in (*streams, *held) for note in run.rows(data).notes))
 
 
 def _finished_before(run: Run) -> Finished | None:
@@ -106,7 +132,10 @@ def _model(where: Path) -> Path:
     return where / "best" if (where / "best").exists() else where / "last"
 
 
-def _print(run: Run, finished: Finished, before: bool) -> None:
+def _print(run: Run, finished: Finished, before: bool, kept: Path | None) -> None:
+    """How it ended and what to do next; `kept` are the rows of an adaptation, where most were learnt from and some held out."""
+    from tonggan.data.rows import Dataset
+
     stages = len(run.config.stages)
     told = f"{plural(finished.steps, 'update')} in {finished.seconds:.0f} s"
     told += f" (the last of {stages} stages)" if stages > 1 else ""
@@ -114,5 +143,6 @@ def _print(run: Run, finished: Finished, before: bool) -> None:
     told += "" if finished.best is None else f", best mean recall {100 * finished.best:.1f} %"
     typer.echo(f"{run.out}: {'was finished already, nothing is left to do: ' if before else ''}{told}")
     typer.echo(f"model: {_model(run.out)}")
-    there, index = quote(str(run.out)), quote(str(run.out / "index"))
-    typer.echo(f"next: tonggan eval {there} --data DATA\n      tonggan index {there} DATA --to {index}\n      tonggan serve {there}")
+    there, index, data = quote(str(run.out)), quote(str(run.out / "index")), quote(str(kept or "DATA"))
+    unseen = f"{data} --split test" if kept is not None and "test" in Dataset.read(kept).splits else "DATA"
+    typer.echo(f"next: tonggan eval {there} --data {unseen}\n      tonggan index {there} {data} --to {index}\n      tonggan serve {there}")

@@ -4,7 +4,8 @@
     print(diagnosis.text("zh"))
     diagnosis.cured().write("runs/data")
 
-Errors are what makes results wrong or rows useless: unusable rows, unreadable pictures, leaks across splits, a broken schema.
+Errors are what makes results wrong or rows useless: unusable rows, pictures that are unreadable or only addresses, leaks across
+splits, a broken schema.
 Warnings are what one should know. Without a split of its own the data set gets a proposed one.
 """
 
@@ -22,7 +23,7 @@ from tonggan.data.formats import read
 from tonggan.data.rows import Dataset
 from tonggan.data.similar import near_duplicates, scan
 from tonggan.data.splits import Proposal, propose_split
-from tonggan.types import Dropped, UsageError
+from tonggan.types import Dropped, TongganError, UsageError
 
 __all__ = ["Diagnosis", "Encoder", "Example", "Finding", "doctor"]
 
@@ -64,9 +65,15 @@ class Diagnosis:
         return tuple(finding for finding in self.findings if finding.severity == severity)
 
     def cured(self) -> Dataset:
-        """The rows that can be used, the others listed in `dropped`, with the proposed split where there was none."""
+        """The rows that can be used, the others listed in `dropped`, with the proposed split where there was none.
+
+        Raises `TongganError` when no row is left.
+        """
         dataset = self.dataset if self.proposal is None else self.dataset.with_splits(self.proposal.names)
         kept = [number for number in range(len(dataset)) if number not in self.unreadable]
+        if self.unreadable and not kept:
+            number, reason = next(iter(self.unreadable.items()))
+            raise TongganError(f"{self.name}: none of the {len(dataset)} rows can be used; the first: {dataset[number].id}: {reason}")
         gone = [Dropped(dataset[number].id, f"{dataset[number].images[0].where}: {reason}") for number, reason in self.unreadable.items()]
         return dataset.where(kept).with_dropped(gone)
 

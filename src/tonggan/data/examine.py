@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from tonggan.data.formats.base import EMPTY_CAPTION
 from tonggan.data.rows import Dataset
-from tonggan.data.similar import Pictures, components
+from tonggan.data.similar import Pictures, components, remote
 from tonggan.data.splits import SPARE, Leak, Tie, caption_key, leaks
 from tonggan.types import Dropped, Row
 
@@ -69,11 +69,18 @@ class Visit:
 
     @property
     def unreadable(self) -> dict[int, str]:
-        """Rows none of whose pictures can be read."""
+        """Rows none of whose pictures can be read, and why."""
         bad: dict[int, list[str]] = defaultdict(list)
         for picture, reason in self.pictures.reasons.items():
             bad[int(self.pictures.rows[picture])].append(reason)
+        for number, _ in self.remote:
+            bad[number].append("an address on the network; download it first")
         return {number: reasons[0] for number, reasons in bad.items() if len(reasons) == len(self.rows[number].images)}
+
+    @property
+    def remote(self) -> list[tuple[int, str]]:
+        """(row, address) of each picture that is only an address on the network."""
+        return [(number, str(image.url)) for number, row in enumerate(self.rows) for image in row.images if remote(image)]
 
     def example(self, number: int, detail: str = "") -> Example:
         """A row by its id, and its picture's name where that says more."""
@@ -125,6 +132,16 @@ def undecodable(visit: Visit) -> list[Finding]:
     n = len(bad)
     examples = tuple(visit.picture(number, reason) for number, reason in bad.items())
     return [Finding("unreadable", "error", n, f"{plural(n, 'picture')} cannot be read", f"有 {n} 张图片无法读取", examples)] if n else []
+
+
+def distant(visit: Visit) -> list[Finding]:
+    """Pictures that are addresses: nothing is downloaded while training or measuring."""
+    far = visit.remote
+    if not (n := len(far)):
+        return []
+    examples = tuple(visit.example(number, url[:200]) for number, url in far[:EXAMPLES])
+    which = "are addresses on the network; download them first" if n > 1 else "is an address on the network; download it first"
+    return [Finding("remote", "error", n, f"{plural(n, 'picture')} {which}", f"有 {n} 张图片只是网址，请先下载", examples)]
 
 
 def schema(visit: Visit) -> list[Finding]:
@@ -288,5 +305,5 @@ def truncated(visit: Visit, tokenizer: Encoder) -> list[Finding]:
     return found
 
 
-ALL = (unusable, undecodable, schema, crossing, media, twins, captions, balance)
+ALL = (unusable, undecodable, distant, schema, crossing, media, twins, captions, balance)
 """Every examination that needs nothing but the data."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol, runtime_checkable
 
+import torch
 from pydantic import Field
 
 from tonggan.config import Config
 from tonggan.data.order import Stream
 from tonggan.data.rows import Dataset
 from tonggan.tensors import Batch
-from tonggan.types import Row, TongganError, UsageError
+from tonggan.types import Row, Text, TongganError, UsageError
 
 
 class LoaderConfig(Config):
@@ -30,6 +32,15 @@ class LoaderConfig(Config):
 
 Collate = Callable[[Sequence[Row], Sequence[int]], Batch]
 """(rows, their epochs) -> Batch; must depend on nothing else."""
+
+
+@runtime_checkable
+class Choosing(Protocol):
+    """A collate that takes one of a row's captions, and not any: only those in its languages, say."""
+
+    def captions(self, row: Row) -> list[Text]:
+        """The captions of a row that it may take."""
+        ...
 
 
 class Loader:
@@ -76,14 +87,23 @@ class Loader:
         return self.collate([self.dataset[i] for i in numbers], epochs)
 
     def largest(self, among: int = 20_000) -> Batch:
-        """A batch of the rows with the longest captions (among the first so many): the most memory that a batch can take.
+        """A batch of the longest captions that may be taken (of the first `among` rows): the most memory that a batch can take.
 
-        Nothing of the order is used up.
+        Long in UTF-8 bytes: in characters, a Chinese caption of many tokens would count as a short one. Nothing of the order is used up.
+        No two of its rows are positives of each other: whether every row has a negative is a question for real batches.
         """
         count = min(among, len(self.dataset))
-        longest = sorted(range(count), key=lambda i: -max((len(t.text) for t in self.dataset[i].texts), default=0))
+        longest = sorted(range(count), key=lambda i: -max((_bytes(t) for t in self._captions(self.dataset[i])), default=0))
         numbers = (longest * (1 + self.config.batch_size // count))[: self.config.batch_size]
-        return self._make(numbers, [0] * len(numbers))
+        rows = [self.dataset[i] for i in numbers]
+        # With one caption left, that one is taken.
+        batch = self.collate([row.with_(texts=tuple(sorted(self._captions(row), key=_bytes)[-1:])) for row in rows], [0] * len(rows))
+        if batch.keys is None:
+            return batch
+        return replace(batch, keys=torch.arange(1, 1 + batch.keys.numel()).view(batch.keys.shape))
+
+    def _captions(self, row: Row) -> Sequence[Text]:
+        return self.collate.captions(row) if isinstance(self.collate, Choosing) else row.texts
 
     @property
     def epoch(self) -> float:
@@ -123,6 +143,10 @@ class Loader:
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _bytes(text: Text) -> int:
+    return len(text.text.encode("utf-8", "surrogatepass"))
 
 
 def joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:

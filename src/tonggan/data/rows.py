@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
 from bisect import bisect_right
@@ -31,6 +32,7 @@ BATCH_BYTES = 32_000_000
 SHARD_ROWS = 10_000
 SPOOL_BYTES = 256_000_000
 """Rows made in memory move to a temporary memory-mapped file once they hold more than this."""
+_OURS = re.compile(r"dataset\.json|rows-\d{5,}\.arrow")
 
 _MEDIA = pa.struct(
     [("path", pa.string()), ("data", pa.large_binary()), ("url", pa.string()), ("role", pa.string()), ("rate", pa.float64())]
@@ -138,20 +140,21 @@ class Dataset(Sequence[Row]):
         """Write shards and their record, whole or not at all; an older data set there is replaced, anything else is refused.
 
         Media paths become relative where they lie inside the directory, else absolute; `embed` stores the files' bytes instead,
-        so that the directory can travel alone.
+        so that the directory can travel alone. What else lies in a replaced directory (its pictures, for one) stays there.
         """
         where = Path(directory)
         if where.is_file() or (where.is_dir() and any(where.iterdir()) and not (where / "dataset.json").is_file()):
             raise TongganError(f"{where}: there is something else here already; choose a new directory")
-        where.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{where.name}-", dir=where.parent))
+        home = where.resolve()  # a link to a directory stays one
+        home.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
         try:
             self._write_into(fresh, where.absolute(), embed, shard_rows)
             fresh.chmod(0o755)  # mkdtemp makes private directories
-            if where.is_dir():
-                _adopt_files(where, fresh)
-                shutil.rmtree(where)
-            fresh.rename(where)
+            if home.is_dir():
+                _replace(home, fresh)
+            else:
+                fresh.rename(home)
         except BaseException:
             shutil.rmtree(fresh, ignore_errors=True)
             raise
@@ -412,11 +415,40 @@ def _light(image: Image) -> Image:
     return image if image.data is None else Image(data=b"", role=image.role)
 
 
-def _adopt_files(old: Path, fresh: Path) -> None:
-    """Keep what else lies in a directory whose data set is replaced (its pictures, for one)."""
-    for file in old.iterdir():
-        if file.name != "dataset.json" and not (file.name.startswith("rows-") and file.suffix == ".arrow"):
-            file.rename(fresh / file.name)
+def _replace(home: Path, fresh: Path) -> None:
+    """Put a fresh data set in the place of an old one and move the user's other files into it; a failure puts everything back.
+
+    The old directory is deleted last, when nothing but the old data set is left in it.
+    """
+    aside = fresh.with_name(f"{fresh.name}-old")
+    try:
+        home.rename(aside)
+        fresh.rename(home)
+        _move_others(aside, home)
+    except BaseException:
+        _put_back(home, fresh, aside)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(home: Path, fresh: Path, aside: Path) -> None:
+    """Undo as much of a replacement as was done, which the directories show; raises `TongganError` naming them when it cannot."""
+    try:
+        if aside.exists() and home.exists():
+            _move_others(home, aside)
+            home.rename(fresh)
+        if aside.exists():
+            aside.rename(home)
+    except OSError as error:
+        there = f"what was in it is now in {aside} and {home}: join them by hand"
+        raise TongganError(f"{home}: cannot be replaced ({error}); {there}") from None
+
+
+def _move_others(old: Path, new: Path) -> None:
+    """Move what is not the data set itself."""
+    for file in list(old.iterdir()):
+        if not _OURS.fullmatch(file.name):
+            file.rename(new / file.name)
 
 
 def _hashed(value: Any) -> str:

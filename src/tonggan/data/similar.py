@@ -69,7 +69,7 @@ def scan(dataset: Iterable[Row], *, workers: int = 4) -> Pictures:
     rows: list[int] = []
     found: list[Facts] = []
     with ThreadPoolExecutor(workers) as pool:
-        pictures = ((number, image) for number, row in enumerate(dataset) for image in row.images if not _remote(image))
+        pictures = ((number, image) for number, row in enumerate(dataset) for image in row.images if not remote(image))
         while chunk := list(islice(pictures, 256)):
             rows += [number for number, _ in chunk]
             found += pool.map(facts, (image for _, image in chunk))
@@ -83,7 +83,8 @@ def scan(dataset: Iterable[Row], *, workers: int = 4) -> Pictures:
     )
 
 
-def _remote(image: Image) -> bool:
+def remote(image: Image) -> bool:
+    """Whether a picture is an address on the network, where nothing of ours looks for it."""
     return image.url is not None and image.url[:5].lower() != "data:"
 
 

@@ -136,9 +136,16 @@ class Tokenizer:
         return found
 
     def encode(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-        """Ids of each text with special tokens, and the numbers of those that were cut to `max_length`."""
+        """Ids of each text with special tokens, and the numbers of those that were cut to `max_length`.
+
+        Raises `UsageError` for a text that is not valid Unicode.
+        """
         cleaned = [clean(text) for text in texts] if self.config.cleaning == "openai" else list(texts)
-        found = self._backend.encode_batch_fast(cleaned)
+        try:
+            found = self._backend.encode_batch_fast(cleaned)
+        except TypeError:
+            _check_unicode(cleaned)
+            raise
         return [one.ids for one in found], [i for i, one in enumerate(found) if one.overflowing]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -146,13 +153,14 @@ class Tokenizer:
         return str(self._backend.decode(list(ids)))
 
     def save(self, path: str | Path) -> None:
-        """Write `tokenizer.json`, without the settings."""
+        """Write `tokenizer.json`, without the settings; raises `OSError` when the disk is full."""
         # Cutting belongs to the settings: in the file it would be applied twice by other readers.
         self._backend.no_truncation()
         try:
-            self._backend.save(str(path))
+            written = self._backend.to_str(pretty=True)
         finally:
             self._backend.enable_truncation(self.config.max_length)
+        Path(path).write_text(written, encoding="utf-8")  # the Rust side's own `save` raises bare Exception
 
     def with_characters(self, texts: Iterable[str]) -> Tokenizer:
         """A WordPiece tokenizer that also knows every Han character of `texts`; known words keep their ids."""
@@ -181,11 +189,24 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
+def _check_unicode(texts: Iterable[str]) -> None:
+    """Raise `UsageError` where a text holds half of a surrogate pair: no bytes stand for it."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"the text {text[:60]!r} is not valid Unicode: character {error.start + 1} is half of a surrogate pair; "
+                "read it again in its right encoding, or replace it: text.encode('utf-8', 'replace').decode()"
+            ) from None
+
+
 def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64) -> Tokenizer:
     """A byte-level BPE learnt from captions: any text can be written in it, and the same captions give the same tokenizer.
 
     Full-width forms become ordinary ones and letters lower case (NFKC). Every Han character is its own word, so that what is
-    learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks.
+    learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks. Raises `UsageError` for a caption that is not valid
+    Unicode.
     """
     if vocab_size < 300:
         raise UsageError(f"vocab_size {vocab_size}: expected 300 or more (256 bytes and the special tokens)")
@@ -203,7 +224,9 @@ def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, min_frequency=2, show_progress=False
     )
-    backend.train_from_iterator(sorted(set(captions)), trainer)
+    learnt_from = sorted(set(captions))
+    _check_unicode(learnt_from)
+    backend.train_from_iterator(learnt_from, trainer)
     ids = {token: int(backend.token_to_id(token) or 0) for token in special}
     backend.post_processor = processors.TemplateProcessing(
         single=f"{START} $A {END}", special_tokens=[(START, ids[START]), (END, ids[END])]

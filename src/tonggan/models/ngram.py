@@ -8,6 +8,7 @@ Shape letters: B rows, L tokens, G n-grams of a row, D width.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,6 +20,8 @@ from torch import Tensor, nn
 from tonggan.config import Config
 from tonggan.models.towers import Bert, BertTextConfig
 from tonggan.tensors import Hidden, Tokens
+
+log = logging.getLogger("tonggan")
 
 
 class NgramText(nn.Module):
@@ -117,6 +120,8 @@ def conjugate_gradients(
         scaled = residual / diagonal
         before, along = along, (residual * scaled).sum(0)
         way = scaled.addcmul_(along / before.clamp(min=torch.finfo(right.dtype).tiny), way)
+    else:
+        log.warning("the regression was stopped after %d steps, before it came within %g of its solution", steps, tolerance)
     return x
 
 

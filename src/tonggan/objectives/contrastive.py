@@ -26,6 +26,7 @@ from tonggan.objectives.gather import Ranks
 from tonggan.objectives.positives import positive_pairs, positives, target_entropy, targets
 from tonggan.objectives.precision import full_precision
 from tonggan.objectives.tiled import TiledByRows, TiledInfoNCE, one_way_rule, sigmoid_rule
+from tonggan.types import TongganError
 
 
 class Objective(NamedTuple):
@@ -219,10 +220,14 @@ def _against_negatives(
 
 
 def _chance(negatives: Int[Tensor, "n"], denominator: Literal["all", "negatives"], ranks: Ranks) -> float:
-    """The mean over all anchors where every logit is equal. If any has no negative, every process raises, and none waits for another."""
+    """The mean over all anchors where every logit is equal. If any has no negative, every process raises `TongganError`, none waits."""
     everyone = ranks.gather(negatives)
     if bool((everyone == 0).any()):
-        raise ValueError("an anchor has no negative in this batch: every candidate shares a key with it")
+        raise TongganError(
+            "a row has no negative in this batch: every other row has its group, its picture or its caption, and this objective tells "
+            "rows from their negatives only. Set step.objective to infonce or sigmoid, which do without, or make the batch larger "
+            "(loader.batch_size); step.multi_positives=false takes such rows for negatives"
+        )
     candidates = everyone if denominator == "negatives" else everyone + 1
     return float(candidates.cpu().double().log().mean())
 

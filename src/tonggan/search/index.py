@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -54,15 +55,17 @@ class Index:
             index = cls.open(where)
             index.check(model)
             return index
-        if where.exists() and any(where.iterdir()):
+        begun = where / ".index.json.part"
+        if where.exists() and any(where.iterdir()) and not begun.exists():
             raise UsageError(f"{where}: not empty and not an index; name a new directory")
         where.mkdir(parents=True, exist_ok=True)
         dim = model.embed(["index"]).vectors.shape[1]
-        LanceStore(where / "lance", dim, create=True)
         record = {"format": FORMAT, "model": _portable(model.name, where), "dim": dim, "identity": asdict(model.identity)}
-        temporary = where / ".index.json.part"
-        temporary.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
-        temporary.replace(where / "index.json")
+        begun.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
+        # A table beside a record that is not in place yet is empty, and perhaps of another width: left by a call that was killed here.
+        shutil.rmtree(where / "lance", ignore_errors=True)
+        LanceStore(where / "lance", dim, create=True)
+        begun.replace(where / "index.json")
         return cls.open(where)
 
     @classmethod
@@ -96,7 +99,8 @@ class Index:
             )
 
     def add(self, model: Model, rows: Iterable[Row], *, batch: int = 256, options: EmbedOptions | None = None) -> Changes:
-        """Embed and store the rows' first pictures; a known id is updated, one whose picture and words are unchanged is left alone.
+        """Embed and store the rows' first pictures; a known id is updated. One whose picture and words are unchanged is not
+        embedded again; where its file lies now is recorded.
 
         Rows without a picture, and pictures that cannot be read, are listed in the result.
         """
@@ -109,20 +113,26 @@ class Index:
             self._add_chunk(model, chunk, known, changes, options)
         return changes
 
-    def _add_chunk(self, model: Model, rows: list[Row], known: dict[str, str], changes: Changes, options: EmbedOptions | None) -> None:
+    def _add_chunk(
+        self, model: Model, rows: list[Row], known: dict[str, tuple[str, str]], changes: Changes, options: EmbedOptions | None
+    ) -> None:
         due: dict[str, tuple[Row, str, bytes]] = {}
+        moved: dict[str, str] = {}
         for row in rows:
             if not row.images:
                 changes.dropped.append(Dropped(row.id, "no picture"))
                 continue
             try:
-                content = _content(row)
-                if known.get(row.id) == content:
+                content, place = _content(row), row.images[0].where
+                if (there := known.get(row.id)) is not None and there[0] == content:
                     changes.unchanged += 1
+                    if there[1] != place:
+                        moved[row.id] = place
                     continue
                 due[row.id] = (row, content, _thumbnail(row.images[0]))
             except MediaError as error:
                 changes.dropped.append(Dropped(row.id, error.reason))
+        self._store.move(moved)
         entries = list(due.values())
         if not entries:
             return
@@ -138,7 +148,7 @@ class Index:
                 changes.updated += 1
             else:
                 changes.added += 1
-            known[row.id] = content
+            known[row.id] = (content, row.images[0].where)
         self._store.upsert(records)
 
     def delete(self, ids: Sequence[str]) -> int:

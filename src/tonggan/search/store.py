@@ -6,7 +6,8 @@ asked to, is an approximate index built, because at that size the difference in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -52,8 +53,9 @@ class VectorStore(Protocol):
 
     def upsert(self, records: Sequence[Record]) -> None: ...
     def delete(self, ids: Sequence[str]) -> int: ...
+    def move(self, places: Mapping[str, str]) -> None: ...
     def search(self, vector: np.ndarray, limit: int) -> list[Hit]: ...
-    def contents(self) -> Mapping[str, str]: ...
+    def contents(self) -> Mapping[str, tuple[str, str]]: ...
     def __len__(self) -> int: ...
 
 
@@ -71,7 +73,7 @@ class LanceStore:
             raise TongganError(
                 f"{directory}: no table here: the index is incomplete (a copy that left folders out?); copy it whole, or make it again"
             )
-        self._dim = dim
+        self._directory, self._dim = directory, dim
         self._approximate = HnswSq(distance_type="cosine")
         schema = pa.schema(
             [
@@ -84,10 +86,8 @@ class LanceStore:
                 ("meta", pa.string()),
             ]
         )
-        try:
+        with self._told():
             self._table: Any = lancedb.connect(directory).create_table(_TABLE, schema=schema, exist_ok=True)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise TongganError(f"{directory}: the index cannot be opened: {str(error).splitlines()[0]}") from None
 
     def upsert(self, records: Sequence[Record]) -> None:
         """Add records; one whose id is there already replaces it."""
@@ -96,35 +96,63 @@ class LanceStore:
         columns: dict[str, Any] = {name: [getattr(r, name) for r in records] for name in Record.__slots__ if name != "vector"}
         flat = pa.array(np.stack([r.vector for r in records]).astype(np.float32).ravel())
         columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, self._dim)
-        data = pa.table({name: columns[name] for name in self._table.schema.names}, schema=self._table.schema)
-        self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+        with self._told():
+            data = pa.table({name: columns[name] for name in self._table.schema.names}, schema=self._table.schema)
+            self._merge(data)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete by id; gives how many there were."""
         before = len(self)
         for start in range(0, len(ids), 500):
-            quoted = ", ".join("'" + i.replace("'", "''") + "'" for i in ids[start : start + 500])
-            self._table.delete(f"id IN ({quoted})")
+            with self._told():
+                self._table.delete(_among(ids[start : start + 500]))
         return before - len(self)
+
+    def move(self, places: Mapping[str, str]) -> None:
+        """Give the records of these ids another `where`."""
+        if not places:
+            return
+        with self._told():
+            found = self._table.search().where(_among(list(places))).limit(len(places)).select(self._table.schema.names).to_arrow()
+            where = pa.array([places[i] for i in found["id"].to_pylist()], pa.string())
+            self._merge(found.set_column(found.schema.get_field_index("where"), "where", where))
 
     def search(self, vector: np.ndarray, limit: int) -> list[Hit]:
         """The nearest by cosine, best first, equal scores in the order of their ids."""
-        query = self._table.search(vector.astype(np.float32), vector_column_name="vector").distance_type("cosine").limit(limit)
-        try:
+        with self._told():
+            query = self._table.search(vector.astype(np.float32), vector_column_name="vector").distance_type("cosine").limit(limit)
             found = query.select(["id", "title", "where", "thumbnail", "meta", "_distance"]).to_arrow().to_pylist()
-        except (OSError, RuntimeError, ValueError) as error:
-            raise TongganError(f"the index is damaged: {str(error).splitlines()[0][:200]}; make it again") from None
         hits = [Hit(r["id"], 1.0 - r["_distance"], r["title"], r["where"], r["thumbnail"], r["meta"]) for r in found]
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
-    def contents(self) -> Mapping[str, str]:
-        """Content hash of every id."""
-        found = self._table.search().select(["id", "content"]).limit(max(len(self), 1)).to_arrow()
-        return dict(zip(found["id"].to_pylist(), found["content"].to_pylist(), strict=True))
+    def contents(self) -> Mapping[str, tuple[str, str]]:
+        """Content hash and `where` of every id."""
+        with self._told():
+            found = self._table.search().select(["id", "content", "where"]).limit(max(len(self), 1)).to_arrow()
+        return dict(zip(found["id"].to_pylist(), zip(found["content"].to_pylist(), found["where"].to_pylist(), strict=True), strict=True))
 
     def approximate(self) -> None:
         """Build an approximate index (IVF with HNSW and scalar quantisation); later queries go through it."""
-        self._table.create_index("vector", config=self._approximate)
+        with self._told():
+            self._table.create_index("vector", config=self._approximate)
 
     def __len__(self) -> int:
-        return int(self._table.count_rows())
+        with self._told():
+            return int(self._table.count_rows())
+
+    def _merge(self, data: pa.Table) -> None:
+        self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all().execute(data)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Whatever the engine fails by names the directory: a damaged file, a full disk, no rights."""
+        try:
+            yield
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise TongganError(f"{self._directory}: the index failed: {reason}; if it is damaged, make it again") from None
+
+
+def _among(ids: Sequence[str]) -> str:
+    quoted = ", ".join("'" + i.replace("'", "''") + "'" for i in ids)
+    return f"id IN ({quoted})"

@@ -44,11 +44,16 @@ class _Job:
 
 
 class Engine:
-    """Serves one model and, where there is one, the index made with it. Close it, or use it as a context manager."""
+    """Serves one model and, where there is one, the index made with it. Close it, or use it as a context manager.
+
+    Raises `CannotError` for a model that does not embed, `TongganError` for another model's index.
+    """
 
     def __init__(
         self, model: Model, index: Index | None = None, *, max_batch: int = 64, wait_ms: float = 3.0, remember: int = 4096
     ) -> None:
+        if "embed" not in model.can:
+            raise CannotError(f"{model.name} cannot be served: it can {', '.join(sorted(model.can))}, and all that is served needs embed")
         if index is not None:
             index.check(model)
         self.model = model

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,9 @@ try:
     from starlette.routing import Match, Mount
 except ImportError:
     raise MissingExtra("the server", "serve") from None
+
+
+_DATA_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+*-]+[;,]|;base64,)", re.IGNORECASE)
 
 
 class Strict(pydantic.BaseModel):
@@ -74,7 +78,7 @@ class ChatMessage(Strict):
 
 
 class EmbeddingsRequest(Strict):
-    """`input` as OpenAI has it; pictures are data URIs (infinity's `modality: image`, or recognised by `data:`)."""
+    """`input` as OpenAI has it; pictures are data URIs (infinity's `modality: image`, or recognised by `data:TYPE/…`)."""
 
     input: Words | list[Words | ContentPart] | None = None
     messages: list[ChatMessage] | None = None
@@ -290,7 +294,7 @@ def _item(one: str | ContentPart, modality: str | None) -> Item:
         if one.type == "text" and one.text is not None:
             return _text(one.text)
         raise UsageError(f"a content part of type {one.type} needs its field {one.type!r}")
-    if modality == "image" or (modality is None and one[:5].lower() == "data:" and ";base64," in one[:200]):
+    if modality == "image" or (modality is None and _DATA_URI.match(one)):
         return _picture(one)
     return _text(one)
 
@@ -302,7 +306,7 @@ def _text(words: str) -> Text:
 
 
 def _picture(uri: str) -> Image:
-    """A picture out of a data URI, decoded from base64 here so that a malformed one is refused at once."""
+    """A picture out of a data URI, decoded here (from base64 or per cents) so that a malformed one is refused at once."""
     return resolve(Image(url=uri), SERVER)
 
 

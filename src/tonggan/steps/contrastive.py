@@ -16,6 +16,7 @@ from tonggan.config import Config
 from tonggan.models.dual_encoder import DualEncoder
 from tonggan.objectives.contrastive import Objective, alignment, info_nce, nt_xent, one_way, scale, sigmoid, top1
 from tonggan.tensors import Batch, StepOutput
+from tonggan.types import UsageError
 
 TILE_FROM = 2048
 """From this many rows on the tiled form is used by itself: below, a matrix of 16 MB costs less than computing it twice."""
@@ -60,7 +61,10 @@ class ContrastiveStep(nn.Module):
     def __init__(self, model: DualEncoder, config: ContrastiveConfig) -> None:
         super().__init__()
         if config.objective == "sigmoid" and model.bias is None:
-            raise ValueError("the sigmoid objective needs a bias: set bias_init in the model's configuration (SigLIP: -10)")
+            raise UsageError(
+                "step.objective: sigmoid needs a bias, and this model has none; set bias_init in its shape (model.config.bias_init, "
+                "SigLIP: -10), or take another objective"
+            )
         self.model = model
         self.config = config
         held = [(owner, name) for owner in (model.modules() if config.anchor else ()) for name in getattr(owner, "anchored", ())]
@@ -79,12 +83,16 @@ class ContrastiveStep(nn.Module):
         }
 
     def couple(self, reps: dict[str, Tensor], keys: Tensor | None) -> StepOutput:
-        """The objective over all pairs of the batch. `i2t_top1` and `t2i_top1` are the shares of pictures and of texts whose nearest
-        row in the batch is a positive by its keys, whether or not the objective uses them."""
+        """The objective over all pairs of the batch, and the terms that are added to it.
+
+        `floor` and `chance` are the objective's: beside terms, its own value is reported as `objective`. `i2t_top1` and `t2i_top1` are
+        the shares of pictures and of texts whose nearest row in the batch is a positive by its keys, whether or not the objective uses
+        them.
+        """
         image, text = reps["image"], reps["text"]
         found = self._objective(image, text, keys if self.config.multi_positives else None)
         loss = found.loss
-        report = {"loss": float(found.loss.detach()), "floor": found.floor, "chance": found.chance}
+        report = {"loss": 0.0, "floor": found.floor, "chance": found.chance}
         report["i2t_top1"], report["t2i_top1"] = top1(image, text, keys=keys)
         if self.config.alignment:
             term = alignment(image, text)
@@ -93,6 +101,9 @@ class ContrastiveStep(nn.Module):
         if self._anchored:
             pairs = zip(self._anchored, self._starts, strict=True)
             loss = loss + self.config.anchor * torch.stack([(now - start).square().sum() for now, start in pairs]).sum()
+        if loss is not found.loss:
+            report["objective"] = float(found.loss.detach())
+        report["loss"] = float(loss.detach())
         report["scale"] = float(scale(self.model.log_scale.detach(), self.model.config.max_scale))
         return StepOutput(loss, report)
 

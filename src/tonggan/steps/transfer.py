@@ -72,5 +72,6 @@ class TextTransferStep(nn.Module):
                 term = info_nce(text, reps[name], self.model.log_scale, keys=keys, max_scale=self.model.config.max_scale)
                 loss = loss + weight * term.loss
                 report[f"contrast_{name}"] = float(term.loss.detach())
+                report["floor"] += weight * term.floor
         report["loss"] = float(loss.detach())
         return StepOutput(loss, report)

@@ -106,12 +106,15 @@ def load_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors:
             optimizer.state[parameters[name]][key] = value.to(parameters[name].device, copy=True)
 
 
-def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Every global generator: torch's as tensors, Python's and numpy's as plain data."""
+def random_state(device: torch.device) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Every global generator: torch's, also that of `device`, as tensors, Python's and numpy's as plain data.
+
+    What concerns GPUs has not been run on one.
+    """
     tensors = {"random/torch": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
-    if torch.backends.mps.is_available():
+    if device.type == "cuda":
+        tensors["random/cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
         tensors["random/mps"] = torch.mps.get_rng_state()
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -122,12 +125,12 @@ def random_state() -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, plain
 
 
-def restore_random(tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    """Put `random_state` back."""
+def restore_random(tensors: dict[str, Tensor], plain: dict[str, Any], device: torch.device) -> None:
+    """Put `random_state` back; the state of another kind of device than `device` is left aside."""
     torch.set_rng_state(tensors["random/torch"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
-    if "random/mps" in tensors and torch.backends.mps.is_available():
+    if "random/cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random/cuda"], device)
+    if "random/mps" in tensors and device.type == "mps":
         torch.mps.set_rng_state(tensors["random/mps"])
     version, numbers, gauss = plain["python"]
     random.setstate((version, tuple(numbers), gauss))
@@ -135,11 +138,11 @@ def restore_random(tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
     np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """What bit-for-bit equality depends on."""
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }

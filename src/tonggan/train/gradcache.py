@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -29,9 +29,11 @@ class Coupled(Protocol):
 
 
 def cached_backward(
-    step: Coupled, batch: Batch, micro: int, *, quiet: Callable[[], AbstractContextManager[Any]] = nullcontext
+    step: Coupled, batch: Batch, micro: int, *, weight: float = 1.0, quiet: Callable[[], AbstractContextManager[Any]] = nullcontext
 ) -> StepOutput:
     """Gradients of `step` on the whole batch, added to `.grad`, with no more than `micro` rows' activations in memory.
+
+    The gradients are those of `weight` times the loss; what is returned is the step's own output.
 
     Dropout and any other randomness of the first encoding are replayed in the second. Parameters that the loss uses itself
     (the scale) get their gradient once, together with the last part's. Networks with live BatchNorm statistics are outside the
@@ -51,7 +53,7 @@ def cached_backward(
             pieces.append(step.encode(part))
     reps = {name: torch.cat([piece[name] for piece in pieces]).requires_grad_() for name in pieces[0]}
     output = step.couple(reps, batch.keys)
-    gradients, own = _gradients(output.loss, reps)
+    gradients, own = _gradients(output.loss * weight, reps)
     after = _random_state(batch)
     at = 0
     for number, (part, state) in enumerate(zip(parts, states, strict=True), start=1):
@@ -100,14 +102,19 @@ def _parts(batch: Batch, micro: int) -> Iterator[Batch]:
         yield batch.slice(start, start + micro)
 
 
-def _random_state(batch: Batch) -> tuple[Tensor, Tensor | None]:
+Random: TypeAlias = tuple[Tensor, tuple[Tensor, torch.device] | None]
+"""The CPU's generator and, where the batch is on a GPU, that GPU's. (The second has not been run on a GPU.)"""
+
+
+def _random_state(batch: Batch) -> Random:
     tokens = None if batch.tokens is None else batch.tokens.ids
     where = next((t.device for t in (batch.pixels, batch.image_features, batch.text_features, tokens) if t is not None), None)
-    cuda = torch.cuda.get_rng_state(where) if where is not None and where.type == "cuda" else None
+    cuda = (torch.cuda.get_rng_state(where), where) if where is not None and where.type == "cuda" else None
     return torch.get_rng_state(), cuda
 
 
-def _restore(state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1])
+def _restore(state: Random) -> None:
+    cpu, cuda = state
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state(*cuda)

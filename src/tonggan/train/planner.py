@@ -40,7 +40,7 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
     module.zero_grad(set_to_none=True)
     buffers = {name: buffer.detach().clone() for name, buffer in stream.step.named_buffers()}
     modes = {part: part.training for part in stream.step.modules()}
-    tensors, plain = checkpoint.random_state()
+    tensors, plain = checkpoint.random_state(device)
     before = _used(device)
     available = _free(device)
     try:
@@ -58,7 +58,7 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
                 buffer.copy_(buffers[name])
         for part, mode in modes.items():
             part.training = mode
-        checkpoint.restore_random(tensors, plain)
+        checkpoint.restore_random(tensors, plain, device)
     # Fused AdamW keeps two numbers per weight, from its first update on.
     kept = sum(value.numel() * value.element_size() for state in trainer.optimizer.state.values() for value in state.values())
     state = max(0, 2 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad) - kept)

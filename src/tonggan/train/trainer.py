@@ -118,6 +118,8 @@ class Trainer:
         self.average = Average(module, optim.ema) if optim.ema is not None else None
         self.step, self.seconds, self.best, self.waited, self.fifths = 0, 0.0, -math.inf, 0, 0
         self.clock = Clock(self.device)
+        self._since: dict[str, float] = {}
+        """The latest of every number since the last line of `metrics.jsonl`: a stream need not be due in the update that is written."""
         self._title, self._quiet = title, quiet
         self._interrupted = threading.Event()
         self._written = -1
@@ -132,25 +134,28 @@ class Trainer:
             self.load(self.run / "last")
         logs = sinks(self.run, self.train.loggers, keep_until=self.step)
         bar = Bar(self._title, quiet=self._quiet)
-        stopped: Literal["done", "patience", "interrupted"] = "done"
+        stopped: Literal["done", "patience", "interrupted"] = "patience" if self._out_of_patience() else "done"
         saved = time.monotonic()
         try:
             with self._catching_interrupts():
-                while self.progress() < 1:
+                while stopped == "done" and self.progress() < 1:
                     begun = time.perf_counter()
                     record, rows = self.update()
                     took = time.perf_counter() - begun
                     self.seconds += took
-                    record |= {"items_per_second": rows / took}
+                    self._since |= record | {"items_per_second": rows / took}
+                    self._since["loss"] = loss = self._total(self._since)
                     if self.step % self.train.log_every == 0 or self.step == 1:
                         for sink in logs:
-                            sink.write({"step": self.step, "seconds": round(self.seconds, 3), **record})
+                            sink.write({"step": self.step, "seconds": round(self.seconds, 3), **self._since})
+                        self._since = {}
                     left = self.seconds * (1 / max(self.progress(), 1e-9) - 1)
-                    bar.show(self.progress(), self.step, record["loss"], rows / took, left)
-                    due = self._evaluation_due()
-                    if due and not self._measure(logs, bar):
-                        stopped = "patience"
-                    if self._interrupted.is_set():
+                    bar.show(self.progress(), self.step, loss, rows / took, left)
+                    if self._evaluation_due():
+                        self._measure(logs, bar)
+                        if self._out_of_patience():
+                            stopped = "patience"
+                    if stopped == "done" and self._interrupted.is_set():
                         stopped = "interrupted"
                     every = self.train.checkpoint_every
                     if stopped != "done" or time.monotonic() - saved > self.train.checkpoint_seconds or (every and self.step % every == 0):
@@ -190,8 +195,10 @@ class Trainer:
                 raise self._diverged(f"loss became {loss}", {stream.name: batch.ids})
             ids[stream.name] = batch.ids
             record["loss"] += stream.weight * loss
-            prefix = f"{stream.name}/" if len(self.streams) > 1 else ""
-            record |= {prefix + k: v for k, v in output.report.items() if k != "loss" or prefix}
+            prefix = self._prefix(stream)
+            record |= {prefix + k: v for k, v in output.report.items() if k != "loss"}
+            if prefix:
+                record[f"{prefix}loss"] = loss
         with self.clock("optimizer"):
             record["grad_norm"] = self._clip(ids)
             self.optimizer.step()
@@ -205,20 +212,30 @@ class Trainer:
         record["lr"] = self.optim.lr * factor
         return record, rows
 
+    def _prefix(self, stream: Stream) -> str:
+        return f"{stream.name}/" if len(self.streams) > 1 else ""
+
+    def _total(self, record: dict[str, float]) -> float:
+        """The weighted loss of all streams that are in `record`, not only of those that were due in one update."""
+        if len(self.streams) == 1:
+            return record["loss"]
+        return sum(stream.weight * record[name] for stream in self.streams if (name := f"{self._prefix(stream)}loss") in record)
+
     def due(self, step: int) -> list[Stream]:
         """Streams that update number `step` (from 0) takes a batch of."""
         return [stream for stream in self.streams if step % stream.every == 0]
 
     def backward(self, stream: Stream, batch: Batch) -> StepOutput:
-        """Add the gradients of one batch, in parts of `micro_batch` rows where that is smaller; nothing is updated."""
+        """Add the gradients of one batch, times the stream's weight, in parts of `micro_batch` rows where that is smaller.
+
+        Nothing is updated, and what is returned is not weighted.
+        """
         micro = self.train.micro_batch
         self.prepare_step(stream)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             if micro is not None and micro < len(batch):
                 with self.clock("forward, backward, forward again"):
-                    if stream.weight != 1.0:
-                        return cached_backward(_Weighted(stream.step, stream.weight), batch, micro)
-                    return cached_backward(stream.step, batch, micro)  # type: ignore[arg-type]
+                    return cached_backward(stream.step, batch, micro, weight=stream.weight)  # type: ignore[arg-type]
             with self.clock("forward"):
                 output: StepOutput = stream.step(batch)
         with self.clock("backward"):
@@ -272,10 +289,10 @@ class Trainer:
         due, self.fifths = fifths > self.fifths, max(fifths, self.fifths)
         return due
 
-    def _measure(self, logs: Sequence[Any], bar: Bar) -> bool:
-        """Evaluate, keep the best; False when patience has run out. Costs no training time and no random numbers."""
+    def _measure(self, logs: Sequence[Any], bar: Bar) -> None:
+        """Evaluate, keep the best. Costs no training time and no random numbers."""
         assert self._evaluate is not None
-        tensors, plain = checkpoint.random_state()
+        tensors, plain = checkpoint.random_state(self.device)
         self.module.eval()
         with self._averaged():
             found = self._evaluate()
@@ -285,11 +302,13 @@ class Trainer:
                 checkpoint.write(self.run / "best", self._save, {}, {"step": self.step, "score": score})
             else:
                 self.waited += 1
-        checkpoint.restore_random(tensors, plain)
+        checkpoint.restore_random(tensors, plain, self.device)
         for sink in logs:
             sink.write({"step": self.step, "seconds": round(self.seconds, 3), **{f"eval/{k}": v for k, v in found.items()}})
         bar.say(f"update {self.step}: " + "  ".join(f"{k} {v:.4g}" for k, v in found.items()))
-        return self.train.patience is None or self.waited < self.train.patience
+
+    def _out_of_patience(self) -> bool:
+        return self.train.patience is not None and self.waited >= self.train.patience
 
     def _averaged(self) -> Any:
         return self.average if self.average is not None else _Nothing()
@@ -298,7 +317,7 @@ class Trainer:
 
     def write(self) -> None:
         """Write `last/`: the model as it would be used, and all that resuming needs."""
-        tensors, plain = checkpoint.random_state()
+        tensors, plain = checkpoint.random_state(self.device)
         tensors |= checkpoint.optimizer_tensors(self.module, self.optimizer)
         tensors |= {f"module/{name}": value for name, value in self.module.state_dict().items()}
         if self.average is not None:
@@ -309,9 +328,10 @@ class Trainer:
             "best": None if self.best == -math.inf else self.best,
             "waited": self.waited,
             "fifths": self.fifths,
+            "since": self._since,
             "random": plain,
             "streams": {stream.name: stream.batches.state_dict() for stream in self.streams},
-            "environment": checkpoint.environment(),
+            "environment": checkpoint.environment(self.device),
         }
         checkpoint.write(self.run / "last", self._save_averaged, tensors, state)
         self._written = self.step
@@ -332,31 +352,18 @@ class Trainer:
                 weight.copy_(tensors[f"average/{name}"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.waited, self.fifths = state["waited"], state["fifths"]
+        self._since = state.get("since", {})  # earlier checkpoints have none
         self.best = -math.inf if state["best"] is None else state["best"]
         for stream in self.streams:
             stream.batches.load_state_dict(state["streams"][stream.name])
-        now = checkpoint.environment()
+        now = checkpoint.environment(self.device)
         changed = [f"{name}: {value} then, {now.get(name)} now" for name, value in state["environment"].items() if now.get(name) != value]
         if changed:
             Bar("resume", quiet=self._quiet).say("resuming elsewhere, so not bit for bit: " + "; ".join(changed))
-        checkpoint.restore_random(tensors, state["random"])
+        checkpoint.restore_random(tensors, state["random"], self.device)
 
     def _catching_interrupts(self) -> Any:
         return _Interrupts(self._interrupted)
-
-
-class _Weighted:
-    """A coupled step whose loss is scaled, for GradCache."""
-
-    def __init__(self, step: nn.Module, weight: float) -> None:
-        self._step, self._weight = step, weight
-
-    def encode(self, batch: Batch) -> dict[str, torch.Tensor]:
-        return self._step.encode(batch)  # type: ignore[operator]
-
-    def couple(self, reps: dict[str, torch.Tensor], keys: torch.Tensor | None) -> StepOutput:
-        output: StepOutput = self._step.couple(reps, keys)  # type: ignore[operator]
-        return StepOutput(output.loss * self._weight, output.report)
 
 
 class _Nothing:

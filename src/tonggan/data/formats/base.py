@@ -6,8 +6,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PureWindowsPath
 from typing import Literal, TypeAlias, get_args
 
@@ -233,11 +234,15 @@ class Finder:
 
     Tried in turn: the path as it is; from the table's directory; with Windows' backslashes and without its drive; ever
     shorter tails of it; the bare name anywhere below the directory, if it is the only one; the same without an ending.
+    A folder that is there is believed: a file missing from it is missing, whatever has the same name elsewhere.
     """
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self._index: dict[str, list[Path]] | None = None
+        self._files: dict[str, list[Path]] | None = None
+        self._folders: set[tuple[str, ...]] = set()
+        self._moved = 0
+        self._example = ""
 
     def find(self, text: str) -> Path | str:
         """The file, or the reason why there is none."""
@@ -248,16 +253,33 @@ class Finder:
             parts = parts[1:]
         if not parts:
             return "not a path"
-        tails = (self.base.joinpath(*parts[start:]) for start in range(len(parts)))
-        for candidate in (self.base / text, self.base / "/".join(parts), *tails):
+        for candidate in (self.base / text, self.base / "/".join(parts)):
             if _is_file(candidate):
                 return candidate
-        return self._by_name(parts[-1])
+        found = self._elsewhere(parts[:-1], parts[-1])
+        if isinstance(found, Path) and _keys(found.relative_to(self.base).parts[:-1]) != _keys(parts[:-1]):
+            self._moved += 1
+            self._example = self._example or f"{text[:200]!r} as {found.relative_to(self.base).as_posix()}"
+        return found
 
-    def _by_name(self, name: str) -> Path | str:
-        if self._index is None:
-            self._index = _index_files(self.base)
-        found = self._index.get(_key(name), [])
+    def report(self, job: Reading) -> None:
+        """Note the files that were found in another folder than the one named: it may be a mistake."""
+        if self._moved:
+            count = f"{self._moved:,} picture{'s were' if self._moved > 1 else ' was'}"
+            job.note(f"{count} found by the name alone or the end of the path, for example {self._example}")
+
+    def _elsewhere(self, folder: Sequence[str], name: str) -> Path | str:
+        """By ever shorter tails of the folder, up to the first that is there, else by the bare name."""
+        if self._files is None:
+            self._files, self._folders = _index(self.base)
+        found = self._files.get(_key(name), [])
+        for start in range(len(folder) + 1):
+            place, tail = self.base.joinpath(*folder[start:]), _keys(folder[start:])
+            if _is_file(place / name):
+                return place / name
+            if {*tail} - {".."} and (tail in self._folders or _is_folder(place)):
+                found = [file for file in found if _keys(file.relative_to(self.base).parts[:-1])[-len(tail) :] == tail]
+                break
         if len(found) == 1:
             return found[0]
         return "no such file" if not found else f"no such file there, and {len(found)} of this name elsewhere"
@@ -270,20 +292,34 @@ def _is_file(path: Path) -> bool:
         return False  # a name longer than the file system allows
 
 
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def _key(name: str) -> str:
     """One key for the spellings of a name: macOS decomposes accents, Windows ignores case."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _index_files(base: Path) -> dict[str, list[Path]]:
-    index: dict[str, list[Path]] = {}
-    for number, file in enumerate(walk(base)):
-        if number >= _INDEX_LIMIT:
-            break
+def _keys(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(map(_key, names))
+
+
+def _index(base: Path) -> tuple[dict[str, list[Path]], set[tuple[str, ...]]]:
+    """The pictures below a directory by the key of their name, with and without its ending, and the keys of every tail of their folders."""
+    files: dict[str, list[Path]] = {}
+    folders: set[tuple[str, ...]] = set()
+    for file in islice(walk(base), _INDEX_LIMIT):
         if is_picture_name(file):
             for key in {_key(file.name), _key(file.stem)}:
-                index.setdefault(key, []).append(file)
-    return index
+                files.setdefault(key, []).append(file)
+            names = _keys(file.relative_to(base).parts[:-1])
+            if names not in folders:
+                folders |= {names[start:end] for end in range(1, len(names) + 1) for start in range(end)}
+    return files, folders
 
 
 def walk(base: Path) -> Iterator[Path]:

@@ -81,6 +81,7 @@ def read_coco(job: Reading) -> Iterator[Located]:
                 job.drop(where, "no file_name")
                 continue
             yield from _located(where, name, finder.find(name), captions[image["id"]], job, id=str(image["id"]))
+        finder.report(job)
     except (KeyError, TypeError) as error:
         raise TongganError(f"{job.path}: not COCO captions: {error!r} is missing or of another kind") from None
 
@@ -113,6 +114,7 @@ def read_karpathy(job: Reading) -> Iterator[Located]:
             where = f"{job.path.name}: image {image.get('imgid', number)}"
             key = image.get("cocoid", image.get("imgid", number))
             yield from _located(where, name, finder.find(name), captions, job, id=str(key), split=split)
+        finder.report(job)
     except (KeyError, TypeError, AttributeError) as error:
         raise TongganError(f"{job.path}: not Karpathy's format: {error!r}") from None
 
@@ -153,6 +155,7 @@ def read_flickr(job: Reading) -> Iterator[Located]:
     finder = Finder(job.base)
     for name, words in captions.items():
         yield from _located(f"{job.path.name}:{first_line[name]}", name, finder.find(name), words, job, id=name)
+    finder.report(job)
 
 
 def write_flickr(dataset: Dataset, job: Writing) -> None:

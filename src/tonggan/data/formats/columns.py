@@ -33,7 +33,7 @@ TEXT_NAMES = (
     *("标题", "描述", "文本", "文字", "说明", "图说", "图注", "题目", "内容", "图片描述", "商品名称", "商品标题"),
 )
 LABEL_NAMES = ("label", "class", "name", "keywords", "tags", "类别", "标签", "名称", "名字", "关键词")
-"""Taken for captions only when no column of `TEXT_NAMES` is there."""
+"""Taken for captions only when no column of `TEXT_NAMES` is there; they stay in `meta` too."""
 PLAIN_NAMES = {
     "id": ("id", "uid", "image_id", "row_id", "编号", "序号"),
     "split": ("split", "subset", "划分", "数据集划分"),
@@ -96,9 +96,14 @@ class Columns:
     """Words that mean an empty cell."""
 
     @property
+    def labels(self) -> set[str]:
+        """Caption columns that name a class: `meta` has them too, for classification to find."""
+        return {caption.column for caption in self.captions if _variants([caption.column], LABEL_NAMES)}
+
+    @property
     def used(self) -> set[str]:
-        """Columns that do not go into `meta`. The artist does."""
-        texts = {name for c in self.captions for name in (c.column, c.lang_column) if name}
+        """Columns that do not go into `meta`. The artist and the labels do."""
+        texts = {name for c in self.captions for name in (c.column, c.lang_column) if name} - self.labels
         pictures = {*self.further, *([self.image] if self.image else [])}
         return texts | pictures | {column for kind, column in self.plain.items() if kind != "artist"}
 
@@ -111,7 +116,8 @@ def rows_of(records: Iterable[Record], names: Sequence[str], job: Reading, base:
     _tell(columns, names, job)
     finder = Finder(base or job.base)
     rows = (row for record in chain(first, stream) if (row := _row(record, columns, finder, job)) is not None)
-    return _joined(rows, job)
+    yield from _joined(rows, {*map(_meta_name, columns.labels)}, job)
+    finder.report(job)
 
 
 def detect(names: Sequence[str], sample: Sequence[Mapping[str, Any]], job: Reading) -> Columns:
@@ -224,7 +230,8 @@ def _caption(name: str, names: Sequence[str], job: Reading) -> Caption:
 def _tell(columns: Columns, names: Sequence[str], job: Reading) -> None:
     captions = ", ".join(caption.column for caption in columns.captions) or "none"
     pictures = ", ".join([columns.image or "none", *columns.further])
-    job.note(f"columns: pictures from {pictures}, captions from {captions}")
+    plain = "".join(f", {kind} from {column}" for kind, column in columns.plain.items())
+    job.note(f"columns: pictures from {pictures}, captions from {captions}{plain}")
     others = [name for name in names if name not in columns.used]
     if not columns.captions and others:
         job.note(f"no column of captions was recognised; if it is one of {', '.join(others)}, name it with --text-col")
@@ -324,9 +331,11 @@ def _texts(cells: Mapping[str, Any], caption: Caption, empty: Collection[str]) -
 
 
 def _word(cell: Any, empty: Collection[str] = _EMPTY) -> str | None:
-    """A cell as text: spreadsheets make numbers of ids, and other programs write emptiness as a word."""
+    """A cell as text: spreadsheets make numbers of ids, Parquet's plain columns are bytes, and other programs write emptiness as a word."""
     if cell is None:
         return None
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", errors="replace")
     if isinstance(cell, float):
         if cell != cell:
             return None
@@ -357,12 +366,13 @@ def _default_id(images: Sequence[Image], base: Path, where: str) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
 
 
-def _joined(rows: Iterable[Located], job: Reading) -> Iterator[Located]:
-    """Lines that follow each other and name the same picture become one row with several captions (open_clip writes such files)."""
+def _joined(rows: Iterable[Located], labels: Collection[str], job: Reading) -> Iterator[Located]:
+    """Lines that follow each other and name the same picture become one row with several captions (open_clip writes such files).
+    Of `labels`, the captions that `meta` has too, the first stays there."""
     held: Located | None = None
     joined = 0
     for where, row in rows:
-        if held is not None and _same_picture(held[1], row):
+        if held is not None and _same_picture(held[1], row, labels):
             held = (held[0], held[1].with_(texts=held[1].texts + row.texts))
             joined += 1
             continue
@@ -375,7 +385,8 @@ def _joined(rows: Iterable[Located], job: Reading) -> Iterator[Located]:
         job.note(f"{joined} lines name the picture of the line before them: joined into rows with several captions")
 
 
-def _same_picture(a: Row, b: Row) -> bool:
+def _same_picture(a: Row, b: Row, labels: Collection[str]) -> bool:
     if not (a.images and b.images) or a.images[0].path is None or len(a.images) + len(b.images) > 2:
         return False
-    return a.images[0].path == b.images[0].path and (a.id, a.split, a.group, a.meta) == (b.id, b.split, b.group, b.meta)
+    meta = [{name: word for name, word in row.meta.items() if name not in labels} for row in (a, b)]
+    return a.images[0].path == b.images[0].path and (a.id, a.split, a.group, meta[0]) == (b.id, b.split, b.group, meta[1])

@@ -16,10 +16,13 @@ from tonggan.types import TongganError
 SEPARATORS = ("\t", ",", ";", "|")
 _RUNAWAY = 20
 """A quoted cell with more line breaks than this may be a quotation mark that was never closed."""
+_NEIGHBOURS = (("cp949", 0xB0, 0xC8, 12), ("cp932", 0x81, 0x98, 4), ("cp950", 0xA1, 0xC6, 4))
+"""EUC-KR, Shift-JIS and Big5 as Windows has them; first bytes of their common characters; how many different ones are needed to tell."""
 
 
 def read_text(path: Path, encoding: str | None = None) -> tuple[str, str]:
-    """(text, encoding) of a file: UTF-8 with or without BOM, UTF-16, GB18030, else cp1252 (Western Windows).
+    """(text, encoding) of a file: UTF-8 with or without BOM, UTF-16, GB18030, what Windows writes in Taiwan, Japan and Korea, else
+    cp1252 (Western Windows).
 
     A UTF-8 file with a few damaged bytes stays UTF-8; the damage shows as U+FFFD, so that only its lines are lost.
     """
@@ -52,8 +55,38 @@ def _guess(data: bytes) -> tuple[str, str]:
     chinese = data.decode("gb18030", errors="replace")  # a damaged byte costs its own line, not the file
     # Western text decodes as GB18030 by accident, into rare characters; Chinese text is mostly of the 6,763 common ones.
     letters = [character for character in chinese if character > "\x7f"]
-    common = sum(_in_gb2312(character) for character in letters)
-    return (chinese, "gb18030") if common * 2 >= len(letters) else (data.decode("cp1252", errors="replace"), "cp1252")
+    common = sum(_in_gb2312(character) for character in letters) / len(letters)
+    if found := _neighbour(data, common):
+        return found
+    return (chinese, "gb18030") if common >= 0.5 else (data.decode("cp1252", errors="replace"), "cp1252")
+
+
+def _neighbour(data: bytes, chinese: float) -> tuple[str, str] | None:
+    """The text in an encoding of China's neighbours, if it is made of their common characters, and more so than of China's.
+
+    `chinese` is the share of those. Korean syllables are all common Chinese characters, but Chinese text of some length is never all
+    Korean.
+    """
+    for encoding, low, high, distinct in _NEIGHBOURS:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        letters = Counter(character for character in text if character > "\x7f")
+        # A Western accent takes the letter after it along, and so stands among letters: Álbum would be 牓bum.
+        alone = Counter("".join(re.findall(r"(?<![A-Za-z])[^\x00-\x7f]+(?![A-Za-z])", text)))
+        known = [letter for letter in alone if len(packed := letter.encode(encoding, "ignore")) == 2 and low <= packed[0] <= high]
+        common = sum(alone[letter] for letter in known) / letters.total()
+        # Big5 and Shift-JIS read as GB18030 are common Chinese characters to two thirds at most, in their own encoding nearly all are.
+        if len(letters) >= distinct and common >= (0.95 if encoding == "cp949" else max(0.8, chinese + 0.1)):
+            return text, encoding
+    return None
+
+
+def doubtful(text: str, encoding: str) -> bool:
+    """Whether text was taken for Western although it has more accents than any Western language: in truth it may be anything."""
+    letters = [character for character in text if character.isalpha()]
+    return encoding == "cp1252" and sum(character > "\x7f" for character in letters) > 0.3 * len(letters)
 
 
 def _accidental(text: str, data: bytes) -> bool:

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any
 
 from tonggan.data.formats.base import Finder, Located, Reading
-from tonggan.data.formats.columns import Record, picture_of, rows_of
+from tonggan.data.formats.columns import IMAGE_NAMES, Record, picture_of, rows_of
 from tonggan.data.formats.delimited import read_text
 from tonggan.data.formats.writing import Writing
 from tonggan.data.media import is_picture_name
@@ -70,7 +70,8 @@ def by_picture(text: str) -> list[dict[str, Any]] | None:
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:
-    return "id" in record and any(isinstance(record.get(name), list) for name in ("images", "texts", "messages"))
+    """Whether we wrote a record: `texts` is always there and a list, and pictures are where we put them."""
+    return "id" in record and isinstance(record.get("texts"), list) and record.keys() & {*IMAGE_NAMES} <= {"images", "file_name"}
 
 
 def _ours(records: Iterator[Record], job: Reading) -> Iterator[Located]:
@@ -85,6 +86,7 @@ def _ours(records: Iterator[Record], job: Reading) -> Iterator[Located]:
             job.drop(where, row)
         else:
             yield where, row
+    finder.report(job)
 
 
 def _our_row(record: Mapping[str, Any], finder: Finder) -> Row | str:

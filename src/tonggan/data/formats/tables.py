@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from tonggan.data.formats.base import Located, Reading
 from tonggan.data.formats.columns import IMAGE_NAMES, Record, meta_column, numbered, own_header, plain_name, rows_of
-from tonggan.data.formats.delimited import read_text, records, separator
+from tonggan.data.formats.delimited import doubtful, read_text, records, separator
 from tonggan.data.formats.writing import Writing
 from tonggan.data.media import is_picture_name
 from tonggan.data.rows import Dataset
@@ -21,6 +22,10 @@ from tonggan.types import Image, MissingExtra, Row, TongganError
 EXCEL_CELL = 32_767
 """Characters that a cell of Excel holds; openpyxl cuts off the others without a word."""
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+# What openpyxl raises on damaged files. SyntaxError: cut XML. RuntimeError: a part that claims a password, or an unknown packing.
+_DAMAGE = (
+    OSError, LookupError, ValueError, TypeError, AttributeError, SyntaxError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile,
+)  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------ CSV
 
@@ -36,7 +41,8 @@ def read_csv(job: Reading) -> Iterator[Located]:
     text, encoding = read_text(job.path, job.encoding)
     by = "\t" if job.path.suffix.lower() == ".tsv" else separator(text)
     if encoding not in ("utf-8", "utf-8-sig"):
-        job.note(f"encoding: {encoding}")
+        doubt = "; doubtful: if the captions look wrong, save the table as UTF-8" if not job.encoding and doubtful(text, encoding) else ""
+        job.note(f"encoding: {encoding}{doubt}")
     lines = records(text, by)
     first = next(lines, None)
     if first is None:
@@ -113,7 +119,7 @@ def read_excel(job: Reading) -> Iterator[Located]:
     try:
         # Values, not formulas. The content and not the path: openpyxl would refuse a name with another ending.
         book = openpyxl.load_workbook(io.BytesIO(job.path.read_bytes()), data_only=True)
-    except (OSError, KeyError, ValueError, TypeError, SyntaxError, zipfile.BadZipFile) as error:  # SyntaxError: cut XML
+    except _DAMAGE as error:
         raise TongganError(f"{job.path}: not readable as Excel: {error}") from None
     filled = [sheet for sheet in book.worksheets if sheet.max_row > 1]
     if not filled:

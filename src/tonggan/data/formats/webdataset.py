@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import lzma
 import re
 import tarfile
 import zlib
@@ -25,7 +26,7 @@ MEMBER_BYTES = 512_000_000
 """A member that claims to be larger is not read: the claim may be a lie, the memory would be real."""
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _LIST = re.compile(r"\{([^{}]*,[^{}]*)\}")
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 
 
 def expand(spec: str) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Cedict(Source):
         assert file is not None
         try:
             lines = gzip.decompress(file.read_bytes()).decode("utf-8").splitlines()
-        except (OSError, EOFError, UnicodeDecodeError) as error:
+        except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise TongganError(f"{file}: the dictionary cannot be read ({error}); install it again: {self.how}") from None
         found = Dataset.from_rows(_rows(lines, characters, words, meanings, self.licence))
         if not found:

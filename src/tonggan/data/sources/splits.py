@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from tonggan.config import one_of
 from tonggan.data.similar import components, near_duplicates, scan
 from tonggan.data.splits import SPARE
-from tonggan.types import Row
+from tonggan.types import Row, UsageError
 
 _ARTICLE = re.compile(r"^(?:an?|the|some)\s+", re.IGNORECASE)
 
@@ -72,14 +72,15 @@ def held_out_captions(rows: Sequence[Row], *, seed: int, test: int = 150, val: i
     """One of the repeated splits by which small sources are measured: exactly `test` unseen captions, one picture for each.
 
     Draws `test` + `val` concepts by `seed` (use 0..4 and report mean and spread); the rest is for training. Further pictures of
-    a held-out concept could be neither training data nor a second right answer, so they get the split `spare`.
+    a held-out concept could be neither training data nor a second right answer, so they get the split `spare`. Raises `UsageError`
+    when there are too few concepts.
     """
     rows = list(rows)
     spoken = [i for i, row in enumerate(rows) if any(text.lang == lang for text in row.texts)]
     number = concepts(rows)
     order = sorted({number[i] for i in spoken})
     if len(order) < test + val:
-        raise ValueError(f"{test + val} concepts to hold out, but there are only {len(order)} with a caption in {lang!r}")
+        raise UsageError(f"{test + val} concepts to hold out, but there are only {len(order)} with a caption in {lang!r}")
     random.Random(seed).shuffle(order)
     side = dict.fromkeys(order[:test], "test") | dict.fromkeys(order[test : test + val], "val")
     shown: set[int] = set()

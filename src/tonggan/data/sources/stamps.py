@@ -55,7 +55,8 @@ class Stamps(Source):
         rows = [self._row(name, stamps[name], originals[name], drawn, languages) for name, drawn in pictures.paths.items()]
         missing = tuple(Dropped(str(path), "a description without a picture") for name, path in stamps.items() if name not in originals)
         described = [row for row in rows if row.texts]
-        return Dataset.from_rows(by_concept(described, alike=look_alikes(described)), dropped=pictures.dropped + missing)
+        silent = tuple(Dropped(row.id, f"no description in {', '.join(languages)}") for row in rows if not row.texts)
+        return Dataset.from_rows(by_concept(described, alike=look_alikes(described)), dropped=pictures.dropped + missing + silent)
 
     def _row(self, name: str, description: Path, original: Path, drawn: Path, languages: Sequence[str]) -> Row:
         texts = [text for text in read_description(description) if text.lang in languages]

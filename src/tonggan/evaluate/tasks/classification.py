@@ -55,11 +55,14 @@ def classification(
     """Zero-shot accuracy with the classes found in a column (`meta[label]`; `group` and `split` may be named too).
 
     `names` gives a class's words in the language of the prompts, where the column holds something else (a code, or English).
+    Rows without a picture or a label, and unreadable pictures, are listed in `dropped`.
     """
     if not {"text", "image"} <= model.modalities:
         raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; classification needs text and image")
     every = list(rows)
     kept = [(row, value) for row in every if row.images and (value := _label(row, label))]
+    without = [row for row in every if not (row.images and _label(row, label))]
+    dropped = [Dropped(row.id, f"column {label!r} is empty" if row.images else "no picture") for row in without]
     if not kept:
         columns = sorted({key for row in every[:100] for key in row.meta} | {"group"})
         raise UsageError(f"no picture has a label in column {label!r}; columns: {', '.join(columns)}")
@@ -74,10 +77,10 @@ def classification(
     used = _templates(lang, templates)
     heads = class_vectors(model, words, templates=used, options=options)
     pictures = model.embed([row.images[0] for row, _ in kept], options)
-    dropped = [Dropped(kept[i][0].id, reason) for i, reason in sorted(pictures.errors.items())]
+    unread = [Dropped(kept[i][0].id, reason) for i, reason in sorted(pictures.errors.items())]
     good = [i for i in range(len(kept)) if i not in pictures.errors]
     if not good:
-        raise TongganError(f"none of the {len(kept)} pictures can be read; the first: {dropped[0].where}: {dropped[0].reason}")
+        raise TongganError(f"none of the {len(kept)} pictures can be read; the first: {unread[0].where}: {unread[0].reason}")
     truth = np.array([classes.index(kept[i][1]) for i in good])
     images = pictures.vectors[good]
     rank = ranks(images, heads, truth[:, None].tolist())
@@ -104,7 +107,7 @@ def classification(
         primary=f"{task} acc1",
         metrics=summary(items, chance=chance),
         items=items,
-        dropped=dropped,
+        dropped=[*dropped, *unread],
         extra={"classes": classes},
     )
 

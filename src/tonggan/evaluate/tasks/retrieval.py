@@ -1,15 +1,19 @@
 """Picture-text retrieval both ways, per language, with several captions per picture.
 
-Protocol `retrieval/v1`. Text to picture: each caption is a query over all pictures. Picture to text: each picture is a
-query over all captions *of that language*; its best-ranked right caption counts. Right pairs are those of the same row,
-of the same group, or with literally the same caption. Ties count against the model. Intervals: `evaluate.resample`.
+Protocol `retrieval/v2`. Text to picture: each caption is a query over all pictures. Picture to text: each picture is a
+query over all captions *of that language*; its best-ranked right caption counts. Rows that show the same picture are one picture,
+with the captions and groups of all of them: one candidate, one query, one cluster. Right pairs are those of the same picture, of the
+same group, or with literally the same caption. Ties count against the model. Intervals: `evaluate.resample`.
+
+Where no picture occurs twice, the numbers are those of `retrieval/v1`, in which every row was a picture of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,21 +22,50 @@ from tonggan.evaluate.metrics.ranks import chance_at, expected_rank, ranks
 from tonggan.evaluate.metrics.summary import summary
 from tonggan.evaluate.resample import RESAMPLES
 from tonggan.evaluate.result import Result
-from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, UsageError
+from tonggan.types import CannotError, Dropped, EmbedOptions, Image, Model, Row, UsageError
 
-PROTOCOL = "retrieval/v1: ties pessimistic, gallery fixed, positives row|group|caption, clusters picture, bootstrap 2000 seed 0"
+PROTOCOL = "retrieval/v2: ties pessimistic, gallery fixed, positives row|group|picture|caption, clusters picture, bootstrap 2000 seed 0"
 AT = (1, 5, 10)
 
 
 @dataclass(frozen=True, slots=True)
+class _Picture:
+    """A picture and all the rows that show it."""
+
+    image: Image
+    rows: list[Row]
+
+    @property
+    def name(self) -> str:
+        """The id of one of its rows: the same one in whatever order they come."""
+        return min(row.id for row in self.rows)
+
+    @property
+    def groups(self) -> set[str]:
+        return {row.group for row in self.rows if row.group is not None}
+
+
+@dataclass(frozen=True, slots=True)
 class _Caption:
-    row: int
+    """Words of a picture. Said of it in two rows they are one caption."""
+
+    picture: int
     text: str
+    row: str = field(compare=False)
 
 
-def _unique(captions: Iterable[_Caption]) -> list[_Caption]:
-    """A caption that a row holds twice is one query."""
-    return list(dict.fromkeys(captions))
+def _pictures(rows: Iterable[Row]) -> list[_Picture]:
+    found: dict[object, _Picture] = {}
+    for row in rows:
+        found.setdefault(_content(row.images[0]), _Picture(row.images[0], [])).rows.append(row)
+    return list(found.values())
+
+
+def _content(image: Image) -> object:
+    """Equal for handles on one file or one URL, or on the same bytes or numbers."""
+    if isinstance(image.array, np.ndarray):
+        return image.array.shape, image.array.dtype.str, hashlib.sha256(image.array.tobytes()).digest()
+    return image.path or image.url or image.data or id(image.array)
 
 
 def retrieval(
@@ -46,38 +79,43 @@ def retrieval(
 ) -> Result:
     """R@1/5/10, median and mean rank, both ways and per language, with intervals and chance.
 
-    Rows without a picture or without a caption do not take part; a row with several pictures is represented by its first.
-    Unreadable pictures and captions leave the gallery and are listed in `dropped`. A picture without a caption in some language
+    Rows without a picture or without a caption do not take part, and unreadable pictures and captions leave the gallery: all are
+    listed in `dropped`. A row with several pictures is represented by its first. A picture without a caption in some language
     stays among the candidates of that language's captions, but is no query for them (unless its group has one). The primary metric
     is the mean of R@1, R@5 and R@10 over directions and languages, each with equal weight.
     `intervals=False` saves the resampling inside a training loop.
     """
     if not {"text", "image"} <= model.modalities:
         raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; retrieval needs text and image")
-    kept = [row for row in rows if row.images and row.texts]
-    if not kept:
+    every = list(rows)
+    shown = _pictures(row for row in every if row.images and row.texts)
+    dropped = [Dropped(row.id, "no caption" if row.images else "no picture") for row in every if not (row.images and row.texts)]
+    if not shown:
         raise UsageError("retrieval needs rows with a picture and a caption; there are none")
-    pictures = model.embed([row.images[0] for row in kept], options)
-    dropped = [Dropped(kept[i].id, reason) for i, reason in sorted(pictures.errors.items())]
-    good = [i for i in range(len(kept)) if i not in pictures.errors]
+    found = model.embed([picture.image for picture in shown], options)
+    unread = [Dropped(row.id, reason) for i, reason in sorted(found.errors.items()) for row in shown[i].rows]
+    good = [i for i in range(len(shown)) if i not in found.errors]
     if not good:
-        raise UsageError(f"none of {len(kept)} pictures could be read; the first: {dropped[0].where}: {dropped[0].reason}")
-    kept = [kept[i] for i in good]
-    images = pictures.vectors[good]
+        raise UsageError(f"none of {len(shown)} pictures could be read; the first: {unread[0].where}: {unread[0].reason}")
+    dropped += unread
+    pictures, images = [shown[i] for i in good], found.vectors[good]
 
-    by_lang: dict[str, list[_Caption]] = defaultdict(list)
-    for i, row in enumerate(kept):
-        for text in row.texts:
-            by_lang[text.lang or "und"].append(_Caption(i, text.text))
+    by_lang: dict[str, dict[_Caption, None]] = defaultdict(dict)  # in their order, each once
+    for i, picture in enumerate(pictures):
+        for row in picture.rows:
+            for text in row.texts:
+                by_lang[text.lang or "und"].setdefault(_Caption(i, text.text, row.id))
     items: list[dict[str, Any]] = []
     chance: dict[str, float] = {}
     notes: list[str] = []
+    if again := sum(len(picture.rows) - 1 for picture in pictures):
+        notes.append(f"{again} rows show a picture that another row shows too; each picture is one candidate, with all its rows' captions")
     for lang in list(dict.fromkeys(langs)) if langs else sorted(by_lang):
-        captions = _unique(by_lang.get(lang, []))
+        captions = list(by_lang.get(lang, {}))
         if not captions:
             raise UsageError(f"no captions in {lang!r}; there are: {', '.join(sorted(by_lang))}")
         texts = model.embed([c.text for c in captions], options)
-        dropped += [Dropped(kept[captions[n].row].id, reason) for n, reason in sorted(texts.errors.items())]
+        dropped += [Dropped(captions[n].row, reason) for n, reason in sorted(texts.errors.items())]
         read = [n for n in range(len(captions)) if n not in texts.errors]
         if not read:
             raise UsageError(f"none of {len(captions)} captions in {lang!r} could be read; the first: {texts.errors[0]}")
@@ -86,13 +124,14 @@ def retrieval(
         captions, words = [captions[n] for n in read], texts.vectors[read]
         if shared := len(captions) - len({c.text for c in captions}):
             notes.append(f"{lang}: {shared} of {len(captions)} captions repeat another's words; intervals take each for a query of its own")
-        to_image, to_text = _positives(kept, captions)
+        to_image, to_text = _positives(pictures, captions)
         pictured = sorted(to_text)
         right = [to_text[i] for i in pictured]
-        queries = [(kept[c.row].id, c.text) for c in captions]
-        items += _items(f"t2i {lang}", queries, ranks(words, images, to_image), to_image, len(kept))
-        items += _items(f"i2t {lang}", [(kept[i].id, None) for i in pictured], ranks(images[pictured], words, right), right, len(captions))
-        chance |= _chance(f"t2i {lang}", to_image, len(kept)) | _chance(f"i2t {lang}", right, len(captions))
+        queries = [(pictures[c.picture].name, c.text) for c in captions]
+        seen = [(pictures[i].name, None) for i in pictured]
+        items += _items(f"t2i {lang}", queries, ranks(words, images, to_image), to_image, len(pictures))
+        items += _items(f"i2t {lang}", seen, ranks(images[pictured], words, right), right, len(captions))
+        chance |= _chance(f"t2i {lang}", to_image, len(pictures)) | _chance(f"i2t {lang}", right, len(captions))
     chance["mean recall"] = float(np.mean([value for name, value in chance.items() if "R@" in name]))
     return Result(
         protocol=PROTOCOL,
@@ -107,26 +146,26 @@ def retrieval(
     )
 
 
-def _positives(rows: Sequence[Row], captions: Sequence[_Caption]) -> tuple[list[list[int]], dict[int, list[int]]]:
+def _positives(pictures: Sequence[_Picture], captions: Sequence[_Caption]) -> tuple[list[list[int]], dict[int, list[int]]]:
     """Right pictures of each caption, and right captions of each picture that has any in this language."""
     members: dict[str, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        members[row.group if row.group is not None else f"\0{i}"].append(i)
+    for i, picture in enumerate(pictures):
+        for name in picture.groups:
+            members[name].append(i)
     same_text: dict[str, list[int]] = defaultdict(list)
-    of_row: dict[int, list[int]] = defaultdict(list)
+    of_picture: dict[int, list[int]] = defaultdict(list)
     for number, caption in enumerate(captions):
         same_text[caption.text].append(number)
-        of_row[caption.row].append(number)
+        of_picture[caption.picture].append(number)
 
-    def group(i: int) -> list[int]:
-        key = rows[i].group
-        return members[key if key is not None else f"\0{i}"]
+    def alike(i: int) -> set[int]:
+        return {i, *(j for name in pictures[i].groups for j in members[name])}
 
-    to_image = [sorted({*group(c.row), *(captions[n].row for n in same_text[c.text])}) for c in captions]
+    to_image = [sorted(alike(c.picture) | {captions[n].picture for n in same_text[c.text]}) for c in captions]
     to_text: dict[int, list[int]] = {}
-    for i in range(len(rows)):
-        right = {n for j in group(i) for n in of_row.get(j, ())}
-        right |= {n for own in of_row.get(i, ()) for n in same_text[captions[own].text]}
+    for i in range(len(pictures)):
+        right = {n for j in alike(i) for n in of_picture.get(j, ())}
+        right |= {n for own in of_picture.get(i, ()) for n in same_text[captions[own].text]}
         if right:
             to_text[i] = sorted(right)
     return to_image, to_text
@@ -135,19 +174,19 @@ def _positives(rows: Sequence[Row], captions: Sequence[_Caption]) -> tuple[list[
 def _items(
     task: str, queries: Sequence[tuple[str, str | None]], found: np.ndarray, right: Sequence[Sequence[int]], candidates: int
 ) -> list[dict[str, Any]]:
-    """One record per query: the row's id and, where words are the query, its caption."""
+    """One record per query: the picture's name and, where words are the query, its caption."""
     return [
         {
-            "id": f"{task} {row}" + ("" if caption is None else f" {caption}"),
+            "id": f"{task} {name}" + ("" if caption is None else f" {caption}"),
             "task": task,
-            "cluster": row,
-            "query": row if caption is None else caption,
+            "cluster": name,
+            "query": name if caption is None else caption,
             "candidates": candidates,
             "right": len(right[n]),
             "rank": rank,
             **{f"R@{k}": int(rank <= k) for k in AT},
         }
-        for n, ((row, caption), rank) in enumerate(zip(queries, found.tolist(), strict=True))
+        for n, ((name, caption), rank) in enumerate(zip(queries, found.tolist(), strict=True))
     ]
 
 
