@@ -28,8 +28,8 @@ def tokenizer() -> Any:
     return made
 
 
-def llava(directory: Path, seed: int = 0) -> Path:
-    """An image-text-to-text model with a chat template."""
+def llava(directory: Path, seed: int = 0, *, brief: bool = False) -> Path:
+    """An image-text-to-text model with a chat template; `brief`: it says one word."""
     torch.manual_seed(seed)
     vision = transformers.CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
@@ -41,7 +41,7 @@ def llava(directory: Path, seed: int = 0) -> Path:
         vision_config=vision, text_config=text, image_token_index=4, vision_feature_select_strategy="default", vision_feature_layer=-1
     )
     model = transformers.LlavaForConditionalGeneration(config)
-    model.generation_config.eos_token_id = 2
+    model.generation_config.eos_token_id = list(range(len(WORDS))) if brief else 2
     pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     processor = transformers.LlavaProcessor(
         image_processor=pictures,
