@@ -25,13 +25,11 @@ install_torch() {
     return
   fi
   echo "No NVIDIA device: installing the CPU build of torch (download about 190 MB)."
-  local cpu pytorch=https://download.pytorch.org/whl/cpu log="$venv/torch.log" pip=("$venv/bin/pip" install -q --disable-pip-version-check)
+  local cpu log="$venv/torch.log" pip=("$venv/bin/pip" install -q --disable-pip-version-check)
   cpu=$(grep -o 'torch==[0-9.]*' constraints/cpu.txt)+cpu  # "+cpu" cannot resolve to a CUDA build
   "${pip[@]}" "$cpu" 2>"$log" && return
-  echo "Not from your package index ($(tail -n 1 "$log")); trying $pytorch."
-  "${pip[@]}" --retries 1 --extra-index-url "$pytorch" "$cpu" 2>>"$log" && return
-  echo "Not from there either ($(tail -n 1 "$log")); all that was said is in $log."
-  echo "Taking the default build of your package index, on Linux several GB. To avoid that, set PIP_EXTRA_INDEX_URL to an index with $cpu."
+  echo "Not from your package index ($(tail -n 1 "$log")); all that was said is in $log."
+  echo "Taking its default build, on Linux several GB. To avoid that, set PIP_EXTRA_INDEX_URL to PyTorch's CPU index."
   "${pip[@]}" -c constraints/cpu.txt torch
 }
 
