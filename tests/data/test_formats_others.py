@@ -428,10 +428,13 @@ def test_what_a_sample_may_lack(tmp_path):
         ("two.zh.txt", "中文".encode()),
         ("img2dataset.jpg", encoded(6)),
         ("img2dataset.json", json.dumps({"caption": "from json", "url": "https://x/y.jpg", "key": "1", "width": 9}).encode()),
+        ("other.jpg", encoded(7)),
+        ("other.json", json.dumps({"id": 12, "caption": "of another tool", "split": "train", "artist": "A"}).encode()),
     ]
     dataset = formats.read(tar_of(tmp_path / "s.tar", members))
     rows = {row.id: row for row in dataset}
-    assert set(rows) == {"ok", "notext", "two", "img2dataset"}
+    assert set(rows) == {"ok", "notext", "two", "img2dataset", "other"}
+    assert rows["other"].meta == {"id": "12", "split": "train", "artist": "A"}, "a json with an id is not therefore ours"
     assert [(t.text, t.lang) for t in rows["two"].texts] == [("english", "en"), ("中文", "zh")]
     assert rows["img2dataset"].texts[0].text == "from json" and rows["img2dataset"].meta["width"] == "9"
     assert {d.where: d.reason for d in dataset.dropped} == {

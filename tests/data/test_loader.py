@@ -198,6 +198,24 @@ def test_cached_features_stand_in_for_pictures_and_text() -> None:
     assert batch.text_features is not None and batch.text_features[:, 0].tolist() == [0.0, 1.0, 2.0]
 
 
+def test_captions_that_were_not_encoded_come_with_their_tokens() -> None:
+    """A bilingual tower whose BERT is frozen: its captions are known, the others are read."""
+    first = {text.text: torch.ones(5) for text in ROWS[0].texts}
+    collate = PairCollate(PROCESSOR, seed=0, image_features={r.id: torch.zeros(4) for r in ROWS}, text_features=first)
+    batch = collate(ROWS, [0, 0, 0])
+    assert batch.tokens is not None and len(batch.tokens.ids) == 3
+    assert batch.text_features is not None and batch.text_features[:, 0].tolist() == [1.0, 0.0, 0.0]
+    assert collate(ROWS[:1], [0]).tokens is None, "where every caption is known, none is read"
+
+
+def test_how_much_memory_decoded_pictures_will_take() -> None:
+    side = PROCESSOR.image.config.side if PROCESSOR.image is not None else 0
+    assert PairCollate(PROCESSOR, seed=0).fills(10) == 10 * 3 * side * side
+    assert PairCollate(PROCESSOR, seed=0).fills(10**9) == 2 * 1024**3
+    assert PairCollate(PROCESSOR, seed=0, pictures=False).fills(10) == 0
+    assert PairCollate(PROCESSOR, seed=0, image_features={}).fills(10) == 0
+
+
 def test_one_cached_view_is_picked_per_epoch() -> None:
     views = {r.id: torch.arange(4.0)[:, None] for r in ROWS}
     collate = PairCollate(PROCESSOR, seed=0, image_features=views)

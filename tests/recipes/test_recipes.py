@@ -22,10 +22,12 @@ from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
 from tonggan.data.text import TextProcessing, Tokenizer
 from tonggan.models import DualEncoderConfig, build
+from tonggan.models.towers import Bert
 from tonggan.recipes import cache
 from tonggan.recipes.adapt import _sided, adapt_config
 from tonggan.recipes.config import DataConfig, RunConfig
 from tonggan.recipes.run import Run
+from tonggan.tensors import Tokens
 from tonggan.train.trainer import Trainer
 from tonggan.types import Image, Row, Text, TongganError, UsageError
 
@@ -417,6 +419,39 @@ def test_a_dictionary_without_pictures_teaches_chinese(tmp_path: Path) -> None:
     without = stage | {"streams": [{"data": {"source": "scenes", "options": {"n": 20}, "split": None}}]}
     with pytest.raises(UsageError, match="ridge needs a transfer stream"):
         Run(RunConfig.parse(settings | {"stages": [without]}), tmp_path / "third", quiet=True).train()
+
+
+def test_a_frozen_bert_beside_chinese_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--freeze text` on parts whose captions are of two languages: the n-grams learn, the BERT's output is kept."""
+    data = {"source": "scenes", "options": {"n": 40}, "split": None}
+    stage = {
+        "bilingual": True,
+        "freeze": ["image", "text.bert"],
+        "streams": [{"data": data, "loader": {"batch_size": 16}}],
+        "train": {"steps": 6, "log_every": 1},
+        "optim": {"lr": 1e-3},
+    }
+    settings = RunConfig.parse({"name": "two", "model": {"start": bert_and_pictures(tmp_path)}, "stages": [stage]})
+    read: list[int] = []
+    forward = Bert.forward
+
+    def noted(tower: Bert, tokens: Tokens) -> torch.Tensor:
+        read.append(len(tokens.ids))
+        return forward(tower, tokens)
+
+    monkeypatch.setattr(Bert, "forward", noted)
+    cached = Run(settings, tmp_path / "cached", quiet=True)
+    cached.train()
+    assert sum(read) <= 40, "each English caption once"
+    read.clear()
+    plain = Run(settings, tmp_path / "plain", quiet=True)
+    monkeypatch.setattr(plain, "_stream", _without_cache(plain))
+    plain.train()
+    assert sum(read) > 40, "the run to compare with has no cache"
+    assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "plain"), rel=1e-5)
+    a, b = cached.model.state_dict(), plain.model.state_dict()
+    assert torch.allclose(a["text.ngrams.table"], b["text.ngrams.table"], atol=1e-6)
+    assert all(torch.equal(a[name], b[name]) for name in a if name.startswith("text.bert."))
 
 
 def two_stages() -> RunConfig:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from tonggan import devices
 from tonggan.tensors import Batch, StepOutput
 from tonggan.train import planner
 from tonggan.train.optim import OptimConfig
@@ -63,7 +64,7 @@ def test_gradients_that_were_there_are_there_again(tmp_path: Path) -> None:
     assert all(torch.equal(p.grad, v) for p, v in zip(stream.step.parameters(), values, strict=True) if p.grad is not None)
 
 
-@pytest.mark.skipif(not planner.STATUS.exists(), reason="only Linux tells a process its high-water mark anew")
+@pytest.mark.skipif(not devices.STATUS.exists(), reason="only Linux tells a process its high-water mark anew")
 def test_measures_the_update_and_nothing_else(tmp_path: Path) -> None:
     """Neither what the process once needed counts, nor is what the update needs missed."""
     trainer, stream, batch = make(tmp_path)
@@ -82,9 +83,17 @@ def test_measures_the_update_and_nothing_else(tmp_path: Path) -> None:
 
 def test_too_little_memory_names_a_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, stream, batch = make(tmp_path)
-    monkeypatch.setattr(planner, "_free", lambda device: 1000)
+    monkeypatch.setattr(devices, "free", lambda device: 1000)
     with pytest.raises(TongganError, match=r"32 rows does not fit.*train\.micro_batch=8"):
         preflight(trainer, stream, batch)
+
+
+def test_pictures_that_are_kept_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, stream, batch = make(tmp_path)
+    monkeypatch.setattr(devices, "free", lambda device: int(2e9))
+    preflight(trainer, stream, batch, kept=1_000_000)
+    with pytest.raises(TongganError, match=r"decoded pictures 2\.1 GB, 2\.0 GB are free"):
+        preflight(trainer, stream, batch, kept=2**31)
 
 
 def test_running_out_is_told_and_other_faults_are_not_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

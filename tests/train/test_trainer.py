@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tonggan import devices
 from tonggan.config import ConfigError
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
@@ -25,7 +26,7 @@ from tonggan.models import build, presets
 from tonggan.tensors import Batch, StepOutput
 from tonggan.train import checkpoint
 from tonggan.train.optim import Average, OptimConfig, groups, optimizer, rate
-from tonggan.train.trainer import Stream, TrainConfig, Trainer, pick_device, pick_precision
+from tonggan.train.trainer import Stream, TrainConfig, Trainer, pick_precision
 from tonggan.types import TongganError, UsageError
 
 
@@ -442,9 +443,9 @@ def test_average_follows_and_swaps() -> None:
 def test_gpu_recipe_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UsageError, match=r"train\.device: 'cuda'.*train\.device=auto"):
-        pick_device("cuda")
+        devices.choose("cuda", "train.device")
     with pytest.raises(UsageError, match="no device"):
-        pick_device("gpu")
+        devices.choose("gpu", "train.device")
     with pytest.raises(UsageError, match=r"train\.precision: bf16"):
         pick_precision("bf16", torch.device("cpu"))
     assert pick_precision("auto", torch.device("cpu")) is False

@@ -38,5 +38,8 @@ def load_local(name: str | Path, *, device: torch.device | str | None = None) ->
         raise UsageError(f"{name}: an endpoint can be asked and compared, not trained")
     if is_foreign(directory := Path(name).expanduser()):
         kind = json.loads((directory / "config.json").read_text("utf-8"))["model_type"]
-        raise UsageError(f"{name}: a {kind} is run by transformers: it can be measured, searched with and compared, not trained here")
+        raise UsageError(
+            f"{name}: a {kind} is run by transformers: it can be measured, searched with and compared; what looks into a model's parts "
+            "(training, counting what its tokenizer cuts) needs one of ours"
+        )
     return LocalModel(find(name), device)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tonggan.backends.local import choose_device
+from tonggan import devices
 from tonggan.data.images import canonical_picture
 from tonggan.data.media import load_image, resolve
 from tonggan.hub.families import OURS, PUBLISHED
@@ -64,7 +64,7 @@ def foreign(directory: Path, device: torch.device | str | None = None) -> Model:
         raise TongganError(f"{directory}: transformers cannot open it ({str(error).splitlines()[0][:200]})") from None
     if kind is ForeignTowers and not all(hasattr(module, name) for name in ("get_image_features", "get_text_features")):
         raise TongganError(f"{directory}: a {config.model_type} neither answers (image-text-to-text) nor embeds pictures and text")
-    return kind(directory, module, processor, choose_device(device))
+    return kind(directory, module, processor, devices.choose(device))
 
 
 def is_foreign(directory: Path) -> bool:

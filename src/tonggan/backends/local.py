@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tonggan import devices
 from tonggan.backends.pair import image_part, text_part
+from tonggan.data.text import is_unicode
 from tonggan.hub.read import Checkpoint
 from tonggan.models import Classifier, DualEncoder
 from tonggan.tensors import Tokens
@@ -33,7 +35,7 @@ class LocalModel(Model):
         self.identity = checkpoint.identity
         self.config = checkpoint.config
         self.processor = checkpoint.processor
-        self.device = choose_device(device)
+        self.device = devices.choose(device)
         self.module = checkpoint.module.to(self.device).eval()
         self.labels: tuple[str, ...] | None = checkpoint.labels
         towers = {"image": image_part(self.module), "text": text_part(self.module)}
@@ -110,6 +112,8 @@ class LocalModel(Model):
         assert encode is not None
         processor = self.processor
         assert processor.text is not None
+        done.errors |= {i: "half a character (a lone surrogate)" for i, part in texts if not is_unicode(part.text)}
+        texts = [(i, part) for i, part in texts if i not in done.errors]
         ids, cut = processor.text.encode([part.text for _, part in texts])
         done.truncated += [texts[k][0] for k in cut]
         done.tokens += sum(map(len, ids))
@@ -154,21 +158,6 @@ class _Done:
 
     def take(self, indices: list[int], rows: Tensor) -> None:
         self.rows |= dict(zip(indices, rows.float().cpu().numpy(), strict=True))
-
-
-def choose_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for; None or "auto" takes cuda, then mps, then the CPU. One that is not there is a `UsageError`."""
-    present = [torch.cuda.is_available() and "cuda", torch.backends.mps.is_available() and "mps", "cpu"]
-    names = [name for name in present if name]
-    if device is None or str(device) == "auto":
-        return torch.device(names[0])
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise UsageError(f"device {device!r} is not known; here there are: auto, {', '.join(names)}") from None
-    if chosen.type not in names or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
-        raise UsageError(f"device {str(device)!r} is not on this machine; here there are: auto, {', '.join(names)}")
-    return chosen
 
 
 def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -173,12 +173,13 @@ def doctor(
         from tonggan.data.doctor_page import page as make
 
         make(found).write(page)
+    if not json:
+        typer.echo(found.text("zh" if zh else "en"))
     if cured is not None:
         found.cured().write(cured)
     if json:
         print_json(found.to_dict())
     else:
-        typer.echo(found.text("zh" if zh else "en"))
         for what, what_zh, where in (("page", "报告页", page), ("usable rows", "可用的行", cured)):
             if where is not None:
                 typer.echo(f"{what_zh}：{where}" if zh else f"{what}: {where}")

@@ -27,8 +27,9 @@ class PairCollate:
     """Call with rows and their epochs; gives a `Batch`.
 
     `langs` restricts the captions; one is picked per row and epoch. `image_features` (by row id: [width], or [views, width], of which one
-    view is picked per epoch) and `text_features` (by caption: [width]) stand in for the input of a frozen tower. `teacher_features` (by
-    row id: [width]) are a frozen text tower's features of the same row's caption in the language that it knows.
+    view is picked per epoch) and `text_features` (by caption: [width]) stand in for the input of a frozen tower; a batch with a caption
+    that `text_features` lack has its tokens as well. `teacher_features` (by row id: [width]) are a frozen text tower's features of the
+    same row's caption in the language that it knows.
     Pictures that cannot be read are counted in `dropped` and replaced by another row of the batch.
     """
 
@@ -53,6 +54,12 @@ class PairCollate:
         self._picture_keys: dict[str, int] = {}
         self._room = CACHE_BYTES
         self._lock = threading.Lock()
+
+    def fills(self, rows: int) -> int:
+        """Bytes of pictures that an epoch over so many rows keeps decoded."""
+        if not self.pictures or self.image_features is not None or self.processor.image is None:
+            return 0
+        return min(CACHE_BYTES, rows * 3 * self.processor.image.config.side**2)
 
     def captions(self, row: Row) -> list[Text]:
         """The captions of a row that take part."""
@@ -81,7 +88,7 @@ class PairCollate:
         return Batch(
             ids=tuple(row.id for row, _ in kept),
             pixels=self._augmented(pixels, kept) if decode else None,
-            tokens=self.processor.tokens([t.text for t in chosen]) if self.text_features is None else None,
+            tokens=None if self._known(chosen) else self.processor.tokens([t.text for t in chosen]),
             image_features=self._stack(self.image_features, kept) if self.pictures else None,
             text_features=self._text(kept, chosen),
             keys=torch.tensor([self._keys(row, text.text) for (row, _), text in zip(kept, chosen, strict=True)]),
@@ -117,9 +124,13 @@ class PairCollate:
         return found[_number(self._seeds(row, epoch, "caption")) % len(found)]
 
     def _text(self, kept: Sequence[tuple[Row, int]], chosen: Sequence[Text]) -> Tensor | None:
-        if self.text_features is None:
+        if not self.text_features:
             return self._stack(self.teacher_features, kept)
-        return torch.stack([self.text_features[text.text] for text in chosen])
+        nothing = torch.zeros_like(next(iter(self.text_features.values())))
+        return torch.stack([self.text_features.get(text.text, nothing) for text in chosen])
+
+    def _known(self, chosen: Sequence[Text]) -> bool:
+        return self.text_features is not None and all(text.text in self.text_features for text in chosen)
 
     def _stack(self, features: Mapping[str, Tensor] | None, kept: Sequence[tuple[Row, int]]) -> Tensor | None:
         if features is None:
@@ -158,7 +169,7 @@ def picture_key(row: Row) -> int:
 
 def stable_hash(value: str | bytes) -> int:
     """63 bits that are the same on every machine and in every process; never 0."""
-    data = value.encode() if isinstance(value, str) else value
+    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
     return (int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1) | 1
 
 

@@ -189,6 +189,11 @@ def clean(text: str) -> str:
     return re.sub(r"\s+", " ", text).strip().lower()
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text is free of lone surrogates: JSON can hold half a character, which no tokenizer reads."""
+    return text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _check_unicode(texts: Iterable[str]) -> None:
     """Raise `UsageError` where a text holds half of a surrogate pair: no bytes stand for it."""
     for text in texts:

@@ -81,8 +81,12 @@ class DualEncoder(nn.Module):
         return F.normalize(self.image_head(features), dim=-1)
 
     def encode_text(self, tokens: Tokens | None = None, *, features: Float[Tensor, "B Wt"] | None = None) -> Float[Tensor, "B D"]:
-        """Unit vectors of texts, or of tower outputs that were computed before."""
-        if features is None:
+        """Unit vectors of texts, or of tower outputs that were computed before; given both, the features are those of texts that a
+        bilingual tower's BERT reads, and its n-grams read the others."""
+        if tokens is not None and features is not None:
+            assert isinstance(self.text, BilingualText), "tokens beside features: only a bilingual tower reads in two parts"
+            features = self.text(tokens, features)
+        elif features is None:
             assert tokens is not None, "give tokens or features"
             features = self.text_features(tokens)
         return F.normalize(self.text_head(features), dim=-1)

@@ -161,12 +161,15 @@ class BilingualText(nn.Module):
         """The BERT's states; n-grams have no sequence."""
         return self.bert.tokens(tokens)
 
-    def forward(self, tokens: Tokens) -> Float[Tensor, "B D"]:
+    def forward(self, tokens: Tokens, read: Float[Tensor, "B D"] | None = None) -> Float[Tensor, "B D"]:
+        """`read`: what this gave before for the texts that the BERT reads, where that is frozen; its other rows are not looked at."""
         han = self.routes(tokens)
         out = tokens.ids.new_zeros(len(han), self.width, dtype=self.ngrams.table.dtype)
         if bool(han.any()):
             out[han] = self.ngrams(Tokens(tokens.ids[han], tokens.lengths[han]))
-        if not bool(han.all()):
+        if read is not None:
+            out[~han] = read[~han].to(out.dtype)
+        elif not bool(han.all()):
             lengths = tokens.lengths[~han]
             # Characters that only the n-grams know cannot occur here; cut to this group's own longest.
             out[~han] = F.normalize(self.bert(Tokens(tokens.ids[~han][:, : int(lengths.max())], lengths)), dim=1)

@@ -25,6 +25,7 @@ from tonggan.backends.local import LocalModel
 from tonggan.data.media import read_bytes
 from tonggan.data.sources import cache_home
 from tonggan.models import DualEncoder
+from tonggan.models.ngram import BilingualText
 from tonggan.tensors import Tokens
 from tonggan.types import Dropped, MediaError, Row
 
@@ -102,6 +103,15 @@ def text_features(model: LocalModel, captions: Iterable[str]) -> dict[str, Tenso
                 store[keys[missing[i]]] = row
     store.write()
     return {caption: store[key] for caption, key in keys.items()}
+
+
+def bert_features(model: LocalModel, captions: Iterable[str]) -> dict[str, Tensor]:
+    """Pooled features of those captions that a bilingual tower sends to its BERT: [width]."""
+    module, tokenizer = model.module, model.processor.text
+    assert tokenizer is not None and isinstance(module, DualEncoder) and isinstance(module.text, BilingualText)
+    each = list(dict.fromkeys(captions))
+    ids, _ = tokenizer.encode(each)
+    return text_features(model, [caption for caption, own in zip(each, ids, strict=True) if not bool(module.text.is_han[own].any())])
 
 
 def view(picture: PIL.Image.Image, number: int) -> PIL.Image.Image:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tonggan import hub
+from tonggan import devices, hub
 from tonggan.backends.local import LocalModel
 from tonggan.config import did_you_mean
 from tonggan.data.loader import Loader
@@ -31,7 +31,7 @@ from tonggan.evaluate import retrieval
 from tonggan.hub.read import Checkpoint
 from tonggan.models import DualEncoder
 from tonggan.models.ngram import BilingualText
-from tonggan.recipes.cache import image_features, text_features
+from tonggan.recipes.cache import bert_features, image_features, text_features
 from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
 from tonggan.recipes.prepare import begin, centre_heads, make_bilingual, solve_ngrams
 from tonggan.recipes.rows import RunRows, wanted
@@ -40,7 +40,7 @@ from tonggan.steps.transfer import TextTransferStep, TransferConfig
 from tonggan.train import checkpoint
 from tonggan.train.logs import check_loggers
 from tonggan.train.planner import preflight
-from tonggan.train.trainer import Finished, Stream, Trainer, check_length, pick_device, pick_precision
+from tonggan.train.trainer import Finished, Stream, Trainer, check_length, pick_precision
 from tonggan.types import Dropped, Identity, Row, TongganError, UsageError
 
 log = logging.getLogger("tonggan")
@@ -129,7 +129,7 @@ class Run:
         wider = False
         for stage in self.config.stages:
             check_length(stage.train)
-            pick_precision(stage.train.precision, pick_device(stage.train.device))
+            pick_precision(stage.train.precision, devices.choose(stage.train.device, "train.device"))
             check_loggers(stage.train.loggers)
             if stage.train.patience is not None and self.config.evaluation is None:
                 raise UsageError(f"stage {stage.name}: train.patience waits for a better evaluation, and evaluation is not set")
@@ -169,7 +169,8 @@ class Run:
         loaders = [stream.batches for stream in trainer.streams if isinstance(stream.batches, Loader)]
         try:
             for stream, loader in zip(trainer.streams, loaders, strict=True):
-                for warning in preflight(trainer, stream, loader.largest()).warnings:
+                kept = loader.collate.fills(len(loader.dataset)) if isinstance(loader.collate, PairCollate) else 0
+                for warning in preflight(trainer, stream, loader.largest(), kept).warnings:
                     log.warning("stage %s: %s", stage.name, warning)
             return trainer.fit(resume=resume and (last / checkpoint.STATE).is_file())
         finally:
@@ -180,7 +181,7 @@ class Run:
 
     def trainer(self, number: int, stage: Stage) -> Trainer:
         """The trainer of a stage that has been prepared."""
-        device = pick_device(stage.train.device)
+        device = devices.choose(stage.train.device, "train.device")
         self.model.to(device)  # before a frozen tower encodes all pictures
         if self._teacher is not None:
             self._teacher = LocalModel(self._teacher.checkpoint, device)
@@ -253,8 +254,9 @@ class Run:
             pictures, dropped = image_features(self.local(), list(rows), stage.views)
             self._rows.drop(dropped)
             rows = rows.where([i for i, row in enumerate(rows) if row.id in pictures])
-        if "text" in stage.freeze and teacher is None:
-            text = text_features(self.local(), [t.text for row in rows for t in row.texts if wanted(t, stream.data)])
+        if teacher is None and (read := {"text", "text.bert"} & set(stage.freeze)):
+            captions = [t.text for row in rows for t in row.texts if wanted(t, stream.data)]
+            text = text_features(self.local(), captions) if "text" in read else bert_features(self.local(), captions)
         if isinstance(stream.step, ContrastiveConfig):
             self._apart(stream, rows)
         collate = PairCollate(

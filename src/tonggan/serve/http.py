@@ -18,6 +18,7 @@ import numpy as np
 import pydantic
 
 from tonggan.data.media import SERVER, resolve
+from tonggan.data.text import is_unicode
 from tonggan.search import Hit
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import SIGN_IN, BodyLimit, Limits, refusal
@@ -46,8 +47,7 @@ class Strict(pydantic.BaseModel):
 
 
 def _whole(word: str) -> str:
-    """JSON can hold half a character (a lone surrogate), which no tokenizer reads."""
-    if not word.isascii() and any("\ud800" <= letter <= "\udfff" for letter in word):
+    if not is_unicode(word):
         raise ValueError("not valid Unicode (a lone surrogate)")
     return word
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import resource
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
+from tonggan import devices
 from tonggan.tensors import Batch
 from tonggan.train import checkpoint
 from tonggan.train.trainer import Stream, Trainer
@@ -18,7 +15,6 @@ from tonggan.types import TongganError
 
 ENOUGH = 0.9
 """Use at most this part of what is free."""
-STATUS, GROUP = Path("/proc/self/status"), Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +26,10 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
+def preflight(trainer: Trainer, stream: Stream, batch: Batch, kept: int = 0) -> Plan:
     """Forward and backward on `batch`, measured; buffers, gradients, modes and generators are as before, bit for bit.
+
+    `kept`: bytes of memory that the stream will fill while it trains, with pictures that it keeps decoded.
 
     Raises `TongganError` with a micro-batch that should fit when it does not fit into memory.
     """
@@ -41,11 +39,11 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
     buffers = {name: buffer.detach().clone() for name, buffer in stream.step.named_buffers()}
     modes = {part: part.training for part in stream.step.modules()}
     tensors, plain = checkpoint.random_state(device)
-    before = _used(device)
-    available = _free(device)
+    before = devices.start_measuring(device)
+    available = devices.free(device)
     try:
         _forward_backward(trainer, stream, batch.to(device))
-        needed = max(_peak(device) - before, 0)
+        needed = max(devices.peak(device) - before, 0)
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
             raise
@@ -60,12 +58,14 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch) -> Plan:
             part.training = mode
         checkpoint.restore_random(tensors, plain, device)
     # Fused AdamW keeps two numbers per weight, from its first update on.
-    kept = sum(value.numel() * value.element_size() for state in trainer.optimizer.state.values() for value in state.values())
-    state = max(0, 2 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad) - kept)
-    if available is not None and needed + state > ENOUGH * available:
-        told = f"an update needs {(needed + state) / 1e9:.1f} GB, {available / 1e9:.1f} GB are free"
+    there = sum(value.numel() * value.element_size() for state in trainer.optimizer.state.values() for value in state.values())
+    needed += max(0, 2 * sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad) - there)
+    in_memory = 0 if device.type == "cuda" else kept
+    if available is not None and needed + in_memory > ENOUGH * available:
+        pictures = f", decoded pictures {in_memory / 1e9:.1f} GB" if in_memory else ""
+        told = f"an update needs {needed / 1e9:.1f} GB{pictures}, {available / 1e9:.1f} GB are free"
         raise TongganError(_too_large(len(batch), trainer.train.micro_batch, told))
-    return Plan(needed + state, available, tuple(_warnings(trainer, stream, batch)))
+    return Plan(needed, available, tuple(_warnings(trainer, stream, batch)))
 
 
 def _forward_backward(trainer: Trainer, stream: Stream, batch: Batch) -> None:
@@ -84,43 +84,3 @@ def _warnings(trainer: Trainer, stream: Stream, batch: Batch) -> list[str]:
     if live and micro is not None and micro < len(batch):
         return [f"BatchNorm sees parts of {micro} rows, not the batch of {len(batch)}: its statistics differ from those of a whole batch"]
     return []
-
-
-def _used(device: torch.device) -> int:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    if not STATUS.exists():
-        return _peak(device)
-    with contextlib.suppress(OSError):
-        # Linux: start the high-water mark anew, or what the process once needed for something else would be taken for this.
-        Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def _peak(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    if STATUS.exists():
-        return _status("VmHWM")
-    # The process's high-water mark: bytes on macOS, kilobytes elsewhere.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _status(field: str) -> int:
-    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(field + ":"))
-
-
-def _free(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    memory = Path("/proc/meminfo")
-    if not memory.exists():
-        return None
-    fields = dict(line.split(":", 1) for line in memory.read_text().splitlines())
-    free = int(fields["MemAvailable"].split()[0]) * 1024
-    # A container may be allowed less than the machine has.
-    limit, used = (GROUP / name for name in ("memory.max", "memory.current"))
-    if limit.exists() and used.exists() and (most := limit.read_text().strip()) != "max":
-        free = min(free, max(0, int(most) - int(used.read_text())))
-    return free

@@ -15,6 +15,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from tonggan import devices
 from tonggan.config import Config
 from tonggan.tensors import Batch, StepOutput
 from tonggan.train import checkpoint
@@ -110,7 +111,7 @@ class Trainer:
         if not choose and train.patience is not None:
             raise UsageError("train.patience: stops by the evaluation's score, but this evaluation is only to be looked at")
         self.run, self._save, self._evaluate, self._score, self._choose = run, save, evaluate, score, choose
-        self.device = pick_device(train.device)
+        self.device = devices.choose(train.device, "train.device")
         self._autocast = pick_precision(train.precision, self.device)
         for stream in self.streams:
             stream.step.to(self.device)
@@ -397,22 +398,6 @@ def check_length(train: TrainConfig) -> None:
     given = [name for name in ("steps", "epochs", "minutes") if getattr(train, name) is not None]
     if len(given) != 1:
         raise UsageError(f"train: give exactly one of steps, epochs and minutes; got {', '.join(given) or 'none'}")
-
-
-def pick_device(name: str) -> torch.device:
-    """The device of a recipe; a GPU recipe without a GPU is an error that names the field, never a slow surprise."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"train.device: {name!r}, but this machine has no GPU that torch can use; set train.device=auto (or cpu)")
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("train.device: 'mps', but this machine has none; set train.device=auto (or cpu)")
-    try:
-        if (device := torch.device(name)).type in ("cpu", "cuda", "mps"):
-            return device
-        raise RuntimeError
-    except RuntimeError:
-        raise UsageError(f"train.device: {name!r} is no device; expected auto, cpu, cuda, cuda:N or mps") from None
 
 
 def pick_precision(name: str, device: torch.device) -> bool:

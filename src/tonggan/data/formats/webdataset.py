@@ -138,7 +138,7 @@ def _row(key: str, files: Mapping[str, bytes], classes: list[str]) -> Row | str:
         return "empty picture"
     if not texts and any(ending.endswith(("txt", "caption")) for ending in files):
         return EMPTY_CAPTION
-    ours = isinstance(record.get("texts"), list) or "id" in record
+    ours = isinstance(record.get("texts"), list)
     fields: dict[str, Any] = {"group": record.get("group"), "split": normal_split(record.get("split"))} if ours else {}
     meta = record.get("meta") if ours else {name: value for name, value in record.items() if name not in ("caption", "text", "key")}
     plain = {str(name): str(value) for name, value in (meta or {}).items() if value is not None and not isinstance(value, dict | list)}
