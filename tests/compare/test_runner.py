@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fakes import COLOURS, ColourModel, square
-from tonggan.compare import Task, compare, report, task
-from tonggan.compare.runner import gap, score_of
+from tonggan.compare import Task, compare, gap, score_of, task, write
+from tonggan.compare.report import page
 from tonggan.data.rows import Dataset
 from tonggan.types import Answer, ChatOptions, Identity, Message, Model, Row, Text, UsageError
 
@@ -64,7 +64,10 @@ def test_scores_pairs_and_what_is_not_compared(tmp_path: Path) -> None:
     (pair,) = told.pairs
     assert (pair.one, pair.other, pair.difference.value) == ("knows", "chinese only", 0.5)
     assert pair.adjusted < 0.01 and pair.exact is not None and pair.exact < 0.01
-    assert {frozenset(one[1:]) for one in told.apart} == {frozenset({"knows", "colours"}), frozenset({"chinese only", "colours"})}
+    assert {frozenset((one.one, one.other)) for one in told.apart} == {
+        frozenset({"knows", "colours"}),
+        frozenset({"chinese only", "colours"}),
+    }
     found = gap(told.results("colours")["chinese only"])
     assert found is not None and found.value == 1.0
     blind = told.cells["colours", "knows"].blind
@@ -107,9 +110,9 @@ def test_a_model_that_fails_costs_its_own_cells_only(tmp_path: Path) -> None:
     assert told.cells["colours", "nobody"].why == "no model 'nobody'"
     assert told.cells["captions", "knows"].cannot
     assert score_of(told.results("captions")["colours"]).value == 1.0
-    page = report.write(told, tmp_path, {"tonggan": "0"}).read_text("utf-8")
-    assert "cannot be asked this" in page and "不具备这种能力" in page and "no model" in page
-    assert page.count("<h2") == 4
+    made = write(told, tmp_path, {"tonggan": "0"}).read_text("utf-8")
+    assert "cannot be asked this" in made and "不具备这种能力" in made and "no model" in made
+    assert made.count("<h2") == 4
     plain = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert {one["model"] for one in plain["missing"]} == {"nobody", "knows"}
     assert json.loads((tmp_path / "manifest.json").read_text("utf-8"))["tasks"]["colours"]["items"] == 40
@@ -157,7 +160,7 @@ def test_scenes_are_called_a_synthetic_check(tmp_path: Path) -> None:
     scenes = task("scenes-zh-en", limit=12)
     assert scenes.synthetic and len(scenes.rows) == 12
     told = compare(["colours"], [scenes], tmp_path, load=lambda _: ColourModel(), say=lambda _: None)
-    assert "合成检验" in report.page(told).html()
+    assert "合成检验" in page(told).html()
 
 
 def test_a_damaged_result_is_measured_again(tmp_path: Path) -> None:

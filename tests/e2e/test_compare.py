@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from e2e.people import draw
@@ -89,10 +90,13 @@ def test_a_comparison_is_complete_whatever_a_provider_does(tmp_path: Path, provi
     outcomes = scores[names[3]]["outcomes"]
     assert (outcomes["refused"], outcomes["filtered"], outcomes["truncated"]) == (1, 1, 1)
     assert outcomes["error"] == 2, "half an answer and wrong JSON; 429 and 500 were tried again, the slow one came"
-    assert len(told["asked_differently"]) == 3, "the model of ours was asked by vectors"
+    assert [one["why"] for one in told["not_compared"]] == ["asked differently"] * 3, "the model of ours was asked by vectors"
     assert {(p["one"], p["other"]) for p in told["pairs"]} == {(names[1], names[2]), (names[1], names[3]), (names[2], names[3])}
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "各模型答案不一致" in page and "张图是什么颜色" in page
+    table_of_items = pq.read_table(tmp_path / "out" / "items.parquet").to_pylist()
+    assert {one["model"] for one in table_of_items} == set(names)
+    assert sum(one["model"] == names[3] and not one["blind"] for one in table_of_items) == 12
     kept = sum(len(file.read_text("utf-8").splitlines()) for file in (tmp_path / "out" / "results").rglob("*.items.jsonl"))
     assert kept >= 4 * 12, "every answer is on file"
     # Again: what failed is asked again, nothing else.
@@ -127,8 +131,14 @@ def test_what_would_be_sent_is_told_before_and_a_limit_is_kept(tmp_path: Path, p
     name = f"openai+{provider}#tiny"
     dry = subprocess.run(command([name], data, tmp_path / "out", "--dry-run", "--json"), capture_output=True, text=True, check=True)
     (planned,) = json.loads(dry.stdout)
-    assert planned["requests"] == 20 and planned["bytes"] > 1000
-    assert not seen(provider)
+    assert planned["requests"] == 20 and planned["bytes"] > 1000 and planned["pictures"] == 10 and planned["cost"] is None
+    priced = [*command([name], data, tmp_path / "out", "--dry-run", "--json"), "--price", f"{name}=1000,2000,CNY,100"]
+    (planned,) = json.loads(subprocess.run(priced, capture_output=True, text=True, check=True).stdout)
+    assert planned["cost"] > 20 * 512 * 2000 / 1e6, "at least what so many answers of full length would cost"
+    tight = [*command([name], data, tmp_path / "out"), "--price", f"{name}=1000,2000,CNY,100", "--max-cost", "1 CNY"]
+    stopped = subprocess.run(tight, capture_output=True, text=True)
+    assert stopped.returncode == 1 and "of the budget of 1," in stopped.stdout + stopped.stderr
+    assert not seen(provider), "not even the first question fits"
     done = subprocess.run(command([name], data, tmp_path / "out", "--max-requests", "5"), capture_output=True, text=True)
     assert done.returncode == 1 and "5 requests is used up" in done.stdout + done.stderr
     assert sum(seen(provider).values()) == 5

@@ -118,8 +118,12 @@ def test_a_two_tower_model_takes_the_nearest_choice() -> None:
     result = choice(ColourModel(), some)
     assert result.metrics["choice en acc"].value == 1.0
     assert [d.reason for d in result.dropped] == ["no picture"]
-    with pytest.raises(UsageError, match="nothing to go by"):
-        choice(ColourModel(), some, blind=True)
+    # Without the picture it takes the choice nearest to the question's words, also where there never was a picture.
+    asked = [row.with_(question="something red") for row in some]
+    blind = choice(ColourModel(), asked, blind=True)
+    assert len(blind.items) == 3 and "cosine of question and choice" in blind.protocol and "without pictures" in blind.protocol
+    with pytest.raises(UsageError, match="no order of choices to turn"):
+        choice(ColourModel(), some, circular=True)
 
 
 def test_a_model_that_cannot_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, ndcg_score
 
 from tonggan.evaluate import Result, class_vectors, classification, mean_interval, paired, retrieval
 from tonggan.evaluate.metrics.ranks import chance_at, expected_rank, median_rank, ranks
@@ -142,6 +142,41 @@ def test_retrieval_by_hand() -> None:
     assert m["i2t zh R@1"] == pytest.approx(0.0)  # a scores 0 for both; b scores 1 for both: ties count against
     assert result.metrics["t2i en R@1"].chance == pytest.approx(1 / 3)
     assert len(result.items) == 4 + 3 + 2 + 2
+
+
+def test_retrieval_gives_the_metrics_of_whole_rankings_too() -> None:
+    """Each query's average precision, nDCG of ten and reciprocal rank by the scores and the right candidates themselves."""
+    rng = np.random.default_rng(4)
+    words = [(f"t{i}", *([f"u{i}"] if i % 3 == 0 else [])) for i in range(25)]
+    seen, table = unit(rng, 25, 4), {t: unit(rng, 1, 4)[0] for texts in words for t in texts}
+    groups = [i // 4 if i < 12 else i for i in range(25)]
+    rows = [
+        Row(id=str(i), images=(picture(*seen[i]),), texts=tuple(Text(t, "en") for t in words[i]), group=str(groups[i])) for i in range(25)
+    ]
+    result = retrieval(Fake({t: v.tolist() for t, v in table.items()}), rows)
+    told = [(i, t) for i, texts in enumerate(words) for t in texts]
+    scores = np.stack([table[t] for _, t in told]) @ seen.T
+    right = np.array([[groups[i] == groups[j] for j in range(25)] for i, _ in told])
+    for task, s, r in (("t2i en", scores, right), ("i2t en", scores.T, right.T)):
+        items = [item for item in result.items if item["task"] == task]
+        assert [item["ap"] for item in items] == pytest.approx([average_precision_score(b, a) for a, b in zip(s, r, strict=True)], abs=1e-9)
+        assert [item["ndcg"] for item in items] == pytest.approx([ndcg_score(b[None], a[None], k=10) for a, b in zip(s, r, strict=True)])
+        assert [item["rr"] for item in items] == pytest.approx([1 / item["rank"] for item in items])
+        for key in ("ap", "ndcg", "rr"):
+            assert result.metrics[f"{task} {key}"].value == pytest.approx(np.mean([item[key] for item in items]))
+    assert result.extra["metrics"]["ndcg"].endswith("first 10, binary")
+
+
+def test_rsum_is_the_sum_of_both_directions_recalls_per_language() -> None:
+    result = retrieval(Fake(TABLE), ROWS)
+    assert result.extra["rsum"].keys() == {"en", "zh"}
+    for lang, told in result.extra["rsum"].items():
+        parts = [result.metrics[f"{way} {lang} R@{k}"] for way in ("t2i", "i2t") for k in (1, 5, 10)]
+        assert told["value"] == pytest.approx(100 * sum(part.value for part in parts))
+        assert told["chance"] == pytest.approx(100 * sum(part.chance or 0 for part in parts))
+        assert told["low"] <= told["value"] <= told["high"] <= 600
+    plain = retrieval(Fake(TABLE), ROWS, intervals=False).extra["rsum"]["en"]
+    assert plain["value"] == result.extra["rsum"]["en"]["value"] and np.isnan(plain["low"])
 
 
 def test_same_group_and_same_caption_are_right_answers() -> None:

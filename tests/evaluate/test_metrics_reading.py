@@ -180,7 +180,7 @@ def test_bounds_and_audit() -> None:
     strict, lenient = bounds(readings, [0, 1, 0, 2, 3])
     assert strict.tolist() == [1, 1, 0, 0, 1]
     assert lenient.tolist() == [1, 1, 0, 1, 1]
-    assert audit(readings) == {"exact": 2, "letter": 1, "text": 1, "unparsed": 1}
+    assert audit(readings) == {"exact": 2, "letter": 1, "text": 1, "judge": 0, "unparsed": 1}
     with pytest.raises(UsageError, match="one to each question"):
         bounds(readings, [0])
 

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tonggan.cli import compare, data, env, evaluate, models, recipes, search, serve, train
+from tonggan.cli import compare, data, env, evaluate, models, recipes, score, search, serve, train
 from tonggan.cli.shared import Verbs
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ app.command("index")(search.index)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
+app.command("score")(score.score)
 app.command("env")(env.env)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

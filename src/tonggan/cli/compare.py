@@ -2,76 +2,207 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tonggan.cli.shared import Json, Limit, print_json
+from tonggan.cli.shared import Json, Limit, print_dropped, print_json, print_notes
 from tonggan.types import UsageError
+
+if TYPE_CHECKING:
+    from tonggan.compare import Compared, SuiteConfig, TaskConfig
 
 
 def compare(
-    models: Annotated[list[str], typer.Argument(help="Models: runs, directories, names, or endpoints such as dashscope:qwen-vl-max.")],
-    on: Annotated[list[str], typer.Option(help="A suite (pages-zh-en, stamps-zh-en, …) or a file of yours; may be repeated.")],
-    out: Annotated[Path, typer.Option(help="Directory of the report, of every answer, and of what was measured already.")],
-    circular: Annotated[bool, typer.Option(help="Ask chat models every rotation of the choices; all must be right.")] = False,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Models: runs, directories, names, or endpoints such as dashscope:qwen-vl-max.")
+    ] = None,
+    on: Annotated[
+        list[str] | None, typer.Option(help="A suite (pages-zh-en, stamps-zh-en, …), a file of yours, or a suite.yaml; may be repeated.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Directory of the report, of every answer, and of what was measured already.")] = Path(
+        "runs/compared"
+    ),
+    kind: Annotated[str, typer.Option(help="auto, choice, answers, captions, retrieval or classification.")] = "auto",
+    metric: Annotated[
+        str, typer.Option(help="Of free answers: auto, match, yes-no, vqa, vqa-evalai, anls, relaxed, wer, cer, cer-zh.")
+    ] = "auto",
+    circular: Annotated[bool, typer.Option("--circular", help="Ask chat models every rotation of the choices; all must be right.")] = False,
+    by: Annotated[list[str] | None, typer.Option(help="Give scores by the values of this column as well; may be repeated.")] = None,
+    judge: Annotated[str | None, typer.Option(help="A chat model that reads replies which rules do not; named in every score.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="A two-tower model that gives captions their CLIPScore.")] = None,
     limit: Limit = None,
+    split: Annotated[str | None, typer.Option(help="Use one split of a file only, e.g. test.")] = None,
+    label: Annotated[str, typer.Option(help="Column with the class, for --kind classification.")] = "label",
+    lang: Annotated[list[str] | None, typer.Option(help="Languages of captions, or of a classification's prompts.")] = None,
+    chinese: Annotated[str, typer.Option(help="How Chinese captions are cut: zh-char or zh-jieba.")] = "zh-char",
     image_col: Annotated[str | None, typer.Option(help="Column with the pictures, e.g. 图片. Default: found by its name.")] = None,
-    question_col: Annotated[str | None, typer.Option(help="Column with the questions, e.g. 问题.")] = None,
+    question_col: Annotated[str | None, typer.Option(help="Column with the questions, e.g. 问题. Default: found by its name.")] = None,
     answer_col: Annotated[str | None, typer.Option(help="Column with the right answers, e.g. 答案. Default: found by its name.")] = None,
     choices_col: Annotated[str | None, typer.Option(help="Column with the choices, e.g. 选项. Default: that name, or A, B, C, ….")] = None,
+    price: Annotated[list[str] | None, typer.Option(help="MODEL=INPUT,OUTPUT,CURRENCY[,PICTURE_TOKENS] per million tokens.")] = None,
     max_requests: Annotated[int | None, typer.Option(min=1, help="Send at most so many requests to endpoints.")] = None,
-    dry_run: Annotated[bool, typer.Option(help="Only say what would be sent to endpoints: requests and bytes.")] = False,
+    max_cost: Annotated[str | None, typer.Option(help="Spend at most so much, e.g. '20 CNY'; needs a price for every endpoint.")] = None,
+    is_: Annotated[list[str] | None, typer.Option("--is", help="MODEL=ID: which release of `tonggan models ls` a model is.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent to endpoints: requests, bytes, cost.")] = False,
     json: Json = False,
 ) -> None:
     """Compare models on the same items: intervals, paired tests, the gap between Chinese and English, and every answer on file.
 
     Example: `tonggan compare runs/demo runs/mini --on stamps-zh-en --on openmoji-zh-en --out runs/compared`
     """
-    import importlib.metadata as metadata
-    import sys
+    from tonggan.compare import TaskConfig
 
-    from tonggan.backends import load
-    from tonggan.backends.api import Budget, Endpoint, named
-    from tonggan.compare import compare as run
-    from tonggan.compare import report, task
-    from tonggan.compare.runner import preview
-    from tonggan.types import Model
-
-    if len(set(models)) < len(models):
+    settings: dict[str, Any] = {
+        "kind": kind, "metric": metric, "limit": limit, "split": split, "label": label, "langs": lang, "chinese": chinese,
+        "image_col": image_col, "question_col": question_col, "answer_col": answer_col, "choices_col": choices_col, "by": by or (),
+    }  # fmt: skip
+    written, named_tasks = _suites(on or [])
+    chosen = [task for suite in written for task in suite.tasks] + [TaskConfig.parse({"on": name} | settings) for name in named_tasks]
+    if not chosen:
+        raise UsageError("compare on what? Give --on with a suite, a file of yours, or a suite.yaml; suites: tonggan compare --help")
+    first = written[0] if written else None
+    names = list(models or (first.models if first else ()))
+    if not names:
+        raise UsageError("compare which models? Name at least one, for example runs/demo or dashscope:qwen-vl-max")
+    if len(set(names)) < len(names):
         raise UsageError("a model is named twice")
-    tasks = [
-        task(name, limit=limit, image_col=image_col, question_col=question_col, answer_col=answer_col, choices_col=choices_col)
-        for name in on
-    ]
-    budget = Budget(requests=max_requests)
+    _run(
+        names,
+        chosen,
+        out,
+        circular=circular or bool(first and first.circular),
+        judge=judge or (first.judge if first else None),
+        scorer=scorer or (first.scorer if first else None),
+        prices=[*(price or []), *(f"{name}={value}" for name, value in (first.prices if first else {}).items())],
+        releases=dict(first.releases if first else {}) | dict(_two(one) for one in is_ or []),
+        max_requests=max_requests or (first.max_requests if first else None),
+        max_cost=max_cost or (first.max_cost if first else None),
+        dry_run=dry_run,
+        json=json,
+    )
+
+
+def _run(
+    names: list[str],
+    chosen: list[TaskConfig],
+    out: Path,
+    *,
+    circular: bool,
+    judge: str | None,
+    scorer: str | None,
+    prices: list[str],
+    releases: dict[str, str],
+    max_requests: int | None,
+    max_cost: str | None,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    from tonggan.backends import load
+    from tonggan.backends.api import Budget, Endpoint, named, parse_price
+    from tonggan.compare import How, conversations, tasks
+    from tonggan.compare import compare as run
+    from tonggan.evaluate.judge import Judge
+    from tonggan.types import ChatOptions, Model
+
+    made = [task for config in chosen for task in tasks(config)]
+    for task in made:
+        print_notes(task.notes)
+        print_dropped(task.dropped)
+    price_of = dict(parse_price(one) for one in prices)
+    amount, currency = _amount(max_cost) if max_cost is not None else (None, None)
+    budget = Budget(requests=max_requests, money=amount, currency=currency)
 
     def opened(name: str) -> Model:
         endpoint = named(name)
-        return load(name) if endpoint is None else Endpoint(name, *endpoint, answers=out / "answers.db", budget=budget)
+        if endpoint is None:
+            return load(name)
+        return Endpoint(name, *endpoint, answers=out / "answers.db", budget=budget, price=price_of.get(name))
 
+    for name in (*names, judge):  # what a budget cannot count is told before anything is measured
+        if name is not None and (endpoint := named(name)) is not None:
+            budget.admit(name, price_of.get(name) or (endpoint[1].price if endpoint[1].price != "unknown" else None))
+    how = How(circular, Judge(opened(judge)) if judge else None, opened(scorer) if scorer else None)
     if dry_run:
-        planned = [preview(opened(name), one, circular=circular) for name in models if named(name) is not None for one in tasks]
-        if json:
-            print_json(planned)
-        for line in planned if not json else []:
-            typer.echo(f"{line['model']} on {line['task']}: {line['requests']} requests ({line['kept']} kept), {line['bytes']:,} bytes")
-        if not planned and not json:
-            typer.echo("no endpoint among the models: nothing would be sent")
+        _preview([name for name in names if named(name) is not None], made, how, opened, conversations, ChatOptions(max_tokens=512), json)
         return
-    told = run(models, tasks, out, load=opened, circular=circular, say=lambda text: typer.echo(text, err=json))
+    told = run(names, made, out, load=opened, how=how, say=lambda text: typer.echo(text, err=json))
+    _report(told, out, releases, price_of, json)
+
+
+def _preview(names: list[str], tasks: Any, how: Any, opened: Any, conversations: Any, options: Any, json: bool) -> None:
+    """What would be sent to each endpoint for each task; the judge's questions depend on the answers, so they are not in it."""
+    from dataclasses import asdict
+
+    planned = []
+    for name in names:
+        model = opened(name)
+        planned += [{"model": name, "task": task.name} | asdict(model.preview(conversations(task, how), options)) for task in tasks]
+    if json:
+        print_json(planned)
+        return
+    for line in planned:
+        most = "cost unknown (give --price)" if line["cost"] is None else f"at most {line['cost']:.4g} {line['currency']}"
+        kept = f" ({line['kept']} kept)" if line["kept"] else ""
+        typer.echo(
+            f"{line['model']} on {line['task']}: {line['requests']} requests{kept}, {line['bytes']:,} bytes, "
+            f"{line['pictures']} pictures of {line['pixels']:,} pixels, {most}"
+        )
+    if not planned:
+        typer.echo("no endpoint among the models: nothing would be sent")
+
+
+def _report(told: Compared, out: Path, releases: dict[str, str], prices: dict[str, Any], json: bool) -> None:
+    import importlib.metadata as metadata
+    import sys
+
+    from tonggan.backends.api import named
+    from tonggan.compare import About, Price, plain, registry, write
+    from tonggan.compare import releases as find
+
+    for name in releases:
+        if name not in told.models:
+            raise UsageError(f"--is {name}: no such model in this comparison; there are: {', '.join(told.models)}")
+    found = find({name: releases.get(name) for name in told.models}, registry.load())
+    about: dict[str, About] = {}
+    for name in told.models:
+        endpoint, price = named(name), prices.get(name)
+        data = "local" if endpoint is None else endpoint[1].data
+        about[name] = About(found[name], data, Price(price.input, price.output, price.currency) if price is not None else None)
     versions = {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("tonggan", "torch", "numpy")}}
-    written = report.write(told, out, versions)
+    page = write(told, out, versions, about)
     failed = any(cell.result is None and not cell.cannot for cell in told.cells.values())
     if json:
-        print_json(report.plain(told) | {"report": str(written)})
+        print_json(plain(told, about) | {"report": str(page)})
         raise typer.Exit(int(failed))
     for pair in told.pairs:
-        typer.echo(
-            f"{pair.one} − {pair.other} on {pair.task}: {report.told_estimate(pair.difference, sign=True)}, p {pair.adjusted:.3f} (Holm)"
-        )
-    for name, one, other in told.apart:
-        typer.echo(f"{one} and {other} were asked differently on {name}: not compared")
-    typer.echo(f"written: {written}")
+        typer.echo(f"{pair.one} − {pair.other} on {pair.task}: {pair.difference.told(sign=True)}, p {pair.adjusted:.3f} (Holm)")
+    for one in told.apart:
+        typer.echo(f"{one.one} and {one.other} on {one.task}: not compared ({one.why})")
+    typer.echo(f"written: {page}")
     raise typer.Exit(int(failed))  # what failed is named above; the rest is on file
+
+
+def _suites(names: list[str]) -> tuple[list[SuiteConfig], list[str]]:
+    from tonggan.compare import suite
+
+    files = [name for name in names if name.endswith((".yaml", ".yml"))]
+    if len(files) > 1:
+        raise UsageError("one suite.yaml at a time: it may name models, prices and limits")
+    return [suite(name) for name in files], [name for name in names if name not in files]
+
+
+def _amount(text: str) -> tuple[float, str]:
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)[\s,]*([A-Za-z]{3})\s*", text)
+    if not found:
+        raise UsageError(f"--max-cost {text!r}: expected an amount and a currency, for example '20 CNY'")
+    return float(found[1]), found[2].upper()
+
+
+def _two(text: str) -> tuple[str, str]:
+    name, equals, value = text.rpartition("=")
+    if not equals or not name or not value:
+        raise UsageError(f"--is {text!r}: expected MODEL=ID, for example dashscope:qwen-vl-max=qwen-vl-max")
+    return name, value

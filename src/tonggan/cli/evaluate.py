@@ -59,12 +59,21 @@ def embed(
 def eval_(
     model: Annotated[str, typer.Argument(help="The model to measure.")],
     data: Annotated[str, typer.Option(help="A source (stamps) or a file or folder of yours.")],
-    task: Annotated[str, typer.Option(help="retrieval or classification.")] = "retrieval",
+    task: Annotated[
+        str,
+        typer.Option(
+            help="retrieval; classification (zero-shot); labels (zero-shot, several to a picture); "
+            "probe (a linear classifier on the model's features)."
+        ),
+    ] = "retrieval",
     split: Split = None,
     lang: Annotated[
-        list[str] | None, typer.Option(help="Languages of the captions (retrieval), or of the prompts (classification).")
+        list[str] | None, typer.Option(help="Languages of the captions (retrieval), or of the prompts (classification, labels).")
     ] = None,
-    label: Annotated[str, typer.Option(help="Column with the class, for classification.")] = "label",
+    label: Annotated[str, typer.Option(help="Column with the class; for labels with several, divided by | or ;.")] = "label",
+    shots: Annotated[
+        list[int] | None, typer.Option(min=1, help="For probe: learn from so many pictures of each class only. May be repeated.")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="A second model, or a result's JSON file: paired differences are given.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write numbers and every item's outcome into this directory.")] = None,
     image_col: ImageCol = None,
@@ -79,18 +88,21 @@ def eval_(
     from dataclasses import replace
 
     from tonggan.backends import load
-    from tonggan.config import one_of
     from tonggan.evaluate import Result, classification, paired, retrieval
+    from tonggan.evaluate.tasks.labels import labels, labels_paired
+    from tonggan.evaluate.tasks.probe import probe
 
-    one_of(task, ("retrieval", "classification"), "task")
-    if task == "classification" and lang and len(lang) > 1:
-        raise UsageError("classification asks in one language at a time: give --lang once")
+    _check_task(task, lang, shots, split)
     dataset = open_rows(data, image_col, text_col, split, limit)
     rows = list(dataset)
 
     def measure(name: str) -> Result:
         if task == "classification":
             return classification(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
+        if task == "labels":
+            return labels(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
+        if task == "probe":
+            return probe(load(name), rows, label=label, shots=shots, data=data)
         return retrieval(load(name), rows, langs=lang, data=data)
 
     measured = measure(model)
@@ -100,7 +112,7 @@ def eval_(
     other = None
     if baseline is not None:
         other = Result.read(baseline) if baseline.endswith(".json") else measure(baseline)
-    differences = paired(result, other) if other is not None else {}
+    differences = {} if other is None else (labels_paired if task == "labels" else paired)(result, other)
     if json:
         from dataclasses import asdict
 
@@ -110,6 +122,21 @@ def eval_(
     print_result(replace(result, notes=measured.notes), other, differences)  # the reader's notes were said when it had read
     if out is not None:
         typer.echo(f"written: {out / (task + '.json')} and every item in {out / (task + '.items.jsonl')}")
+
+
+def _check_task(task: str, lang: list[str] | None, shots: list[int] | None, split: str | None) -> None:
+    """Refuses options that the task has no use for."""
+    from tonggan.config import one_of
+
+    one_of(task, ("retrieval", "classification", "labels", "probe"), "task")
+    if task in ("classification", "labels") and lang and len(lang) > 1:
+        raise UsageError(f"{task} asks in one language at a time: give --lang once")
+    if task == "probe" and lang:
+        raise UsageError("a probe reads no words: leave --lang out")
+    if task == "probe" and split:
+        raise UsageError("a probe learns on split train and is measured on split test: leave --split out")
+    if task != "probe" and shots:
+        raise UsageError(f"--shots goes with --task probe, not with {task}")
 
 
 def print_result(result: Result, other: Result | None, differences: dict[str, Any]) -> None:
@@ -133,6 +160,9 @@ def print_result(result: Result, other: Result | None, differences: dict[str, An
             d = differences.get(name)
             row += [f"{d.value * scale:+.1f}", f"{d.low * scale:+.1f} – {d.high * scale:+.1f}"] if d else ["", ""]
         table.add_row(*row)
+    for lang, told in result.extra.get("rsum", {}).items():  # between 0 and 600 as it is
+        cells = [f"{told['value']:.1f}", f"{told['low']:.1f} – {told['high']:.1f}", f"{told['chance']:.1f}"]
+        table.add_row(f"RSUM {lang}", *cells)
     Console(markup=False).print(table)  # a name with brackets is no markup
     for note in result.notes:
         typer.echo(f"note: {note}")

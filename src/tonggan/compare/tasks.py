@@ -10,15 +10,46 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
-from tonggan.config import did_you_mean
+from pydantic import Field
+
+from tonggan.config import Config, did_you_mean, one_of
 from tonggan.data import open_data, sources
 from tonggan.data.media import read_bytes
+from tonggan.data.rows import Dataset
+from tonggan.evaluate.tasks.answers import METRICS
 from tonggan.evaluate.tasks.questions import questions
 from tonggan.types import Dropped, MediaError, Row, UsageError
 
-Kind = Literal["choice", "retrieval"]
+Kind: TypeAlias = Literal["choice", "answers", "captions", "retrieval", "classification"]
+
+
+class TaskConfig(Config):
+    """A task as a suite file describes it; on the command line each field is an option."""
+
+    on: str
+    """A suite, a source, or a file."""
+    kind: Kind | Literal["auto"] = "auto"
+    """`auto`: questions where the rows ask any, otherwise retrieval among pictures and captions."""
+    metric: str = "auto"
+    """How free answers are marked, see `evaluate.tasks.answers`."""
+    label: str = "label"
+    """Column with the class, for classification."""
+    langs: tuple[str, ...] | None = None
+    """Languages of the captions. None: all that occur (of a classification: English)."""
+    chinese: Literal["zh-char", "zh-jieba"] = "zh-char"
+    """How Chinese captions are cut before they are scored."""
+    split: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    """Of the pages that are drawn."""
+    image_col: str | None = None
+    question_col: str | None = None
+    answer_col: str | None = None
+    choices_col: str | None = None
+    by: tuple[str, ...] = ()
+    """Columns by whose values the score is given as well."""
 
 
 @dataclass(frozen=True)
@@ -32,22 +63,30 @@ class Task:
     """What it is, in English and in Chinese."""
     synthetic: bool = False
     """Drawn by us: a check, never averaged with real pictures."""
-    dropped: tuple[Dropped, ...] = field(default=())
+    native: bool = False
+    """Its Chinese and English items are each written as such, neither a translation of the other."""
+    dropped: tuple[Dropped, ...] = ()
+    notes: tuple[str, ...] = ()
+    config: TaskConfig = field(default_factory=lambda: TaskConfig(on=""))
 
     @property
     def langs(self) -> list[str]:
-        """Languages of its captions (retrieval)."""
-        return sorted({text.lang for row in self.rows for text in row.texts if text.lang in ("zh", "en")}) or ["und"]
+        """Languages of its captions."""
+        spoken = sorted({text.lang for row in self.rows for text in row.texts if text.lang in ("zh", "en")}) or ["und"]
+        return list(self.config.langs or spoken)
 
     def fingerprint(self) -> str:
-        """Twelve characters that change with any item."""
-        digest = hashlib.sha256(self.kind.encode())
+        """Twelve characters that change with any item, and with what is done with them."""
+        settings = self.config.model_dump(include={"metric", "label", "langs", "chinese"})
+        digest = hashlib.sha256(json.dumps([self.kind, settings]).encode())
         for row in self.rows:
-            said = [row.id, row.question, row.choices, row.answers, [(t.text, t.lang) for t in row.texts], row.group]
-            digest.update(json.dumps(said, ensure_ascii=False).encode())
-            for image in row.images:
+            words: list[Any] = [row.id, row.question, row.choices, row.answers, [(t.text, t.lang) for t in row.texts], row.group]
+            if self.kind == "classification":
+                words.append(row.meta.get(self.config.label))
+            digest.update(json.dumps(words, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            for part in (*row.images, *row.audios, *row.videos):
                 try:
-                    digest.update(hashlib.sha256(read_bytes(image)).digest())
+                    digest.update(hashlib.sha256(read_bytes(part)).digest())
                 except MediaError:
                     digest.update(b"unreadable")
         return digest.hexdigest()[:12]
@@ -68,46 +107,106 @@ SUITES: dict[str, tuple[str, str]] = {
 """Every suite by name, with what it is."""
 
 
-def task(
-    name: str,
-    *,
-    limit: int | None = None,
-    seed: int = 0,
-    image_col: str | None = None,
-    question_col: str | None = None,
-    answer_col: str | None = None,
-    choices_col: str | None = None,
-) -> Task:
-    """A suite by name, or a file: of questions where it has answers, otherwise of pictures and captions.
+def tasks(config: TaskConfig) -> list[Task]:
+    """The tasks of a suite, or of a file: its questions with choices, those with free answers, or its pictures and captions.
 
-    `limit` takes the first so many; `seed` draws other pages. Raises `UsageError` with the nearest spelling for an unknown name.
+    Raises `UsageError` with the nearest spelling for an unknown name, metric or column.
     """
-    if name in SUITES:
-        kind, rows, synthetic = _suite(name, limit or 500, seed)
-        return Task(name, kind, tuple(rows[:limit]), SUITES[name], synthetic)
-    if not any(mark in name for mark in "./\\"):
-        raise UsageError(f"no suite {name!r}{did_you_mean(name, SUITES)}; suites: {', '.join(SUITES)}; or a file of your own")
-    found = open_data(name, image_col=image_col, text_col=question_col)
-    about = (f"{name}: your own", f"{name}：自有数据")
-    lettered = any(row.choices or row.answers for row in found) or question_col is not None
-    if lettered:
-        asked, dropped = questions(found, answer_col=answer_col, choices_col=choices_col)
-        free = [Dropped(row.id, "no choices; free answers are not compared yet") for row in asked if not row.choices]
-        kept = [row for row in asked if row.choices][:limit]
-        if not kept:
-            raise UsageError(f"{name}: no question has choices; give --choices-col, or columns A, B, C, …")
-        return Task(name, "choice", tuple(kept), about, dropped=(*found.dropped, *dropped, *free))
-    return Task(name, "retrieval", tuple(row for row in found if row.images and row.texts)[:limit], about, dropped=found.dropped)
+    if config.metric != "auto":
+        one_of(config.metric, METRICS, "metric")
+    if config.on in SUITES:
+        found = [_suite(config)]
+    elif config.on in sources.SOURCES or any(mark in config.on for mark in "./\\{"):
+        found = _file(config)
+    else:
+        known = (*SUITES, *sources.SOURCES)
+        raise UsageError(f"no suite {config.on!r}{did_you_mean(config.on, known)}; suites: {', '.join(SUITES)}; or a file of your own")
+    for one in found:
+        _check(one)
+    return found
 
 
-def _suite(name: str, count: int, seed: int) -> tuple[Kind, Sequence[Row], bool]:
+def task(name: str, **settings: Any) -> Task:
+    """The only task, or the first, of `tasks(TaskConfig(on=name, ...))`."""
+    return tasks(TaskConfig(on=name, **settings))[0]
+
+
+def _check(task: Task) -> None:
+    """Ids name items, and slices name columns; what is wrong with either is told before anything is measured."""
+    seen: set[str] = set()
+    for row in task.rows:
+        if row.id in seen:
+            raise UsageError(f"{task.name}: the id {row.id!r} occurs twice; every item needs one of its own")
+        seen.add(row.id)
+    columns = sorted({name for row in task.rows for name in row.meta})
+    for name in task.config.by:
+        if name not in columns:
+            raise UsageError(f"{task.name}: no column {name!r} to slice by{did_you_mean(name, columns)}; columns: {', '.join(columns)}")
+
+
+def _file(config: TaskConfig) -> list[Task]:
+    """The questions of a file or source, or its pictures and captions."""
+    if config.on in sources.SOURCES:
+        found = sources.load(config.on, split=config.split)
+    else:
+        found = open_data(config.on, image_col=config.image_col, text_col=config.question_col, split=config.split)
+    asks = any(row.question or row.choices or row.answers for row in found) or config.question_col is not None
+    if config.kind in ("choice", "answers") or (config.kind == "auto" and asks):
+        return _questions(config, found)
+    kind: Kind = "retrieval" if config.kind == "auto" else config.kind
+    needed = [row for row in found if row.images and (row.texts or kind == "classification")]
+    without = [Dropped(row.id, "no picture" if not row.images else "no caption") for row in found if row not in needed]
+    return [_task(config, kind, needed, [*found.dropped, *without], found.notes)]
+
+
+def _questions(config: TaskConfig, found: Dataset) -> list[Task]:
+    """Those with choices and those without are two tasks: they are asked and marked in different ways."""
+    asked, dropped = questions(found, answer_col=config.answer_col, choices_col=config.choices_col)
+    lettered, free = [row for row in asked if row.choices], [row for row in asked if not row.choices]
+    if config.kind == "choice" and not lettered:
+        raise UsageError(f"{config.on}: no question has choices; give --choices-col, or columns A, B, C, …")
+    if config.kind == "answers":  # also of those that have choices
+        lettered, free = [], [row.with_(choices=()) for row in asked]
+    made = [(kind, rows) for kind, rows in (("choice", lettered), ("answers", free)) if rows and config.kind in ("auto", kind)]
+    lost = [*found.dropped, *dropped]
+    return [
+        _task(config, kind, rows, lost if i == 0 else [], found.notes if i == 0 else (), f" ({kind})" if len(made) > 1 else "")  # type: ignore[arg-type]
+        for i, (kind, rows) in enumerate(made)
+    ]
+
+
+def _task(config: TaskConfig, kind: Kind, rows: Sequence[Row], dropped: Sequence[Dropped], notes: Sequence[str], more: str = "") -> Task:
+    about = (f"{config.on}: your own", f"{config.on}：自有数据")
+    if config.on in sources.SOURCES:
+        about = sources.get(config.on).about, sources.get(config.on).about_zh
+    return Task(
+        config.on + more,
+        kind,
+        tuple(rows[: config.limit]),
+        about,
+        synthetic=config.on in sources.SOURCES and not sources.get(config.on).real,
+        dropped=tuple(dropped),
+        notes=tuple(notes),
+        config=config,
+    )
+
+
+def _suite(config: TaskConfig) -> Task:
+    name, kind, native, synthetic = config.on, "retrieval", False, False
+    rows: Sequence[Row]
     if name == "pages-zh-en":
-        return "choice", list(sources.load("pages-zh-en", n=count, seed=seed)), True
-    if name == "stamps-zh-en":
-        rows = [row for row in sources.held_out_captions(list(sources.load("stamps")), seed=0) if row.split == "test"]
-        return "retrieval", _both(rows), False
-    source = name.removesuffix("-zh-en")
-    return "retrieval", _both(sources.load(source, split="test")), source == "scenes"
+        rows = list(sources.load("pages-zh-en", n=config.limit or 500, seed=config.seed))
+        kind, native, synthetic = "choice", True, True
+        config = config.model_copy(update={"by": config.by or ("kind", "difficulty")})
+    elif name == "stamps-zh-en":
+        rows = _both([row for row in sources.held_out_captions(list(sources.load("stamps")), seed=0) if row.split == "test"])
+    else:
+        rows = _both(sources.load(name.removesuffix("-zh-en"), split="test"))
+        synthetic = name == "scenes-zh-en"
+    chosen = kind if config.kind == "auto" else config.kind
+    if chosen != kind and not (kind == "retrieval" and chosen == "captions"):
+        raise UsageError(f"{name} is a suite of {kind}{' (or captions)' if kind == 'retrieval' else ''}, not of {chosen}")
+    return Task(name, chosen, tuple(rows[: config.limit]), SUITES[name], synthetic, native, config=config)  # type: ignore[arg-type]
 
 
 def _both(rows: Sequence[Row]) -> list[Row]:

@@ -32,6 +32,11 @@ class Estimate:
     n: int
     chance: float | None = None
 
+    def told(self, *, sign: bool = False) -> str:
+        """As per cent with its interval."""
+        form = "+.1f" if sign else ".1f"
+        return f"{100 * self.value:{form}} ({100 * self.low:{form}} – {100 * self.high:{form}})"
+
     def excludes(self, point: float = 0.0) -> bool:
         """Whether the interval leaves `point` out."""
         return self.low > point or self.high < point

@@ -11,7 +11,7 @@ from typing import Any
 
 from tonggan.data.media import load_image
 from tonggan.evaluate import Estimate, Result
-from tonggan.report import Page, Picture, Words
+from tonggan.report import Page, Picture, Words, interval
 from tonggan.report.plots import bars, lines, matrix
 from tonggan.search import Hit
 from tonggan.types import Row
@@ -180,9 +180,7 @@ def _cells(result: Result, lang: str) -> list[Words | str]:
 
 
 def _estimate(e: Estimate, sign: bool = False) -> str:
-    form = "+.1f" if sign else ".1f"
-    # The value may stand above its interval, but the interval stays on one line.
-    return f"{100 * e.value:{form}} ({100 * e.low:{form}}\N{NO-BREAK SPACE}–\N{NO-BREAK SPACE}{100 * e.high:{form}})"
+    return interval(e.value, e.low, e.high, sign=sign)
 
 
 def _triple(e: Estimate) -> tuple[float, float, float]:

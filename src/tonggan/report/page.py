@@ -44,9 +44,17 @@ def words(text: Said) -> Words:
     return text if isinstance(text, Words) else Words(text, text)
 
 
+def interval(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    """A share as per cent with its interval, which no line break divides (after a dash one could, but for the joiner)."""
+    form = "+.1f" if sign else ".1f"
+    dash = "\N{NO-BREAK SPACE}–\N{WORD JOINER}\N{NO-BREAK SPACE}"
+    return f"{100 * value:{form}} ({100 * low:{form}}{dash}{100 * high:{form}})"
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture for a grid: encoded bytes (PNG or JPEG), a caption below, and whether it is right, wrong or neither."""
+    """A picture for a grid: encoded bytes (PNG or JPEG; none: the caption stands alone), a caption below, which may have several lines, and
+    whether it is right, wrong or neither."""
 
     data: bytes
     caption: Said = ""
@@ -91,17 +99,23 @@ class Page:
         out.append("</tbody></table></div>")
         self._body.append("".join(out))
 
+    def fold(self, title: Words, head: Sequence[Said], rows: Sequence[Sequence[Said]]) -> None:
+        """A table that opens when its title is clicked."""
+        self._body.append(f"<details><summary>{title.html}</summary>")
+        self.table(head, rows)
+        self._body.append("</details>")
+
     def figure(self, en: str, zh: str, caption: Said = "") -> None:
         """An SVG drawn once per language (see `report.plots`)."""
         drawn = en if en == zh else f'<span lang="en">{en}</span><span lang="zh">{zh}</span>'
         self._body.append(f"<figure>{drawn}<figcaption>{words(caption).html}</figcaption></figure>")
 
-    def grid(self, pictures: Sequence[Picture], *, title: Said = "", query: Picture | None = None) -> None:
-        """A row of pictures, for example a query and what was found."""
+    def grid(self, pictures: Sequence[Picture], *, title: Said = "", query: Picture | None = None, large: bool = False) -> None:
+        """A row of pictures, for example a query and what was found; `large` where captions have several lines."""
         head = f"<h3>{words(title).html}</h3>" if title else ""
         shown = [_picture(query, "query")] if query else []
         shown += [_picture(p, {True: "right", False: "wrong", None: ""}[p.right]) for p in pictures]
-        self._body.append(f'{head}<div class="grid">{"".join(shown)}</div>')
+        self._body.append(f'{head}<div class="grid{" large" * large}">{"".join(shown)}</div>')
 
     def html(self) -> str:
         """The whole page."""
@@ -125,6 +139,8 @@ class Page:
 
 
 def _picture(picture: Picture, kind: str) -> str:
+    if not picture.data:
+        return f'<figure class="{kind}"><figcaption>{words(picture.caption).html}</figcaption></figure>'
     mime = "image/png" if picture.data.startswith(b"\x89PNG") else "image/jpeg"
     caption = words(picture.caption)
     alt = html.escape(caption.en, quote=True)

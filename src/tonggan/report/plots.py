@@ -63,6 +63,48 @@ def bars(groups: Sequence[Said], series: Mapping[Any, Sequence[tuple[float, floa
     return _both(draw, (7.2, 3.8))
 
 
+def scatter(
+    points: Mapping[Any, tuple[float, float, float, float]], *, x: Said, y: Said, up: bool = True, marks: Mapping[Any, str] | None = None
+) -> tuple[str, str]:
+    """Points (name -> x, y, low, high) with their intervals; less x is better, and more y (`up`) or less. Those that none beats in both are
+    joined: the Pareto front. `marks` gives points a matplotlib marker each; x is logarithmic where it spans more than a decade."""
+
+    def draw(axes: Any, language: int) -> None:
+        for colour, (name, (at, value, low, high)) in zip(COLOURS * 9, points.items(), strict=False):
+            reach = [[max(value - low, 0)], [max(high - value, 0)]]
+            mark = (marks or {}).get(name, "o")
+            axes.errorbar([at], [value], yerr=reach, fmt=mark, color=colour, markersize=7, capsize=2, label=words(name)[language])
+        front = pareto({name: (at, value if up else -value) for name, (at, value, _, _) in points.items()})
+        if len(front) > 1:
+            xs, ys = zip(*(points[name][:2] for name in front), strict=True)
+            axes.plot(xs, ys, color="#667085", linestyle="--", linewidth=1, zorder=0)
+        across = [at for at, _, _, _ in points.values() if at > 0]
+        if len(across) == len(points) and across and max(across) > 10 * min(across):
+            axes.set_xscale("log")
+            from matplotlib import ticker
+
+            axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+        axes.set_xlabel(words(x)[language])
+        axes.set_ylabel(words(y)[language])
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=9, ncols=2, loc="upper left", bbox_to_anchor=(0, -0.16))
+
+    return _both(draw, (7.2, 3.8))
+
+
+def pareto(points: Mapping[Any, tuple[float, float]]) -> list[Any]:
+    """The names of points (x, y) that no other beats or equals in both, less x and more y being better; by x."""
+    front: list[Any] = []
+    best = float("-inf")
+    for name in sorted(points, key=lambda name: (points[name][0], -points[name][1])):
+        if points[name][1] > best:
+            front.append(name)
+            best = points[name][1]
+    return front
+
+
 def matrix(values: Sequence[Sequence[float]], rows: Sequence[Said], columns: Sequence[Said], *, title: Said = "") -> tuple[str, str]:
     """A heat map of numbers, each cell with its value, for example cosine similarities of captions and pictures."""
 

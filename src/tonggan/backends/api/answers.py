@@ -21,15 +21,16 @@ def request_key(model: str, body: dict[str, Any]) -> str:
 class Answers:
     """Whole answers by request. Errors are not kept: they are asked again.
 
-    An answer is on the disk before `put` returns. Several processes may use one file.
+    An answer is on the disk before `put` returns. Several processes may use one file; `patience` is for how many seconds one waits
+    for another's lock.
     """
 
-    def __init__(self, file: str | Path) -> None:
+    def __init__(self, file: str | Path, *, patience: float = 30.0) -> None:
         self.file = Path(file)
         self._lock = threading.Lock()
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(self.file, timeout=30.0, check_same_thread=False, isolation_level=None)
+            self._database = sqlite3.connect(self.file, timeout=patience, check_same_thread=False, isolation_level=None)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
@@ -37,9 +38,12 @@ class Answers:
             raise TongganError(f"{self.file}: kept answers cannot be opened ({error}); move the file away or name another") from None
 
     def get(self, key: str) -> Answer | None:
-        """The kept answer, None when there is none."""
-        with self._lock:
-            row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        """The kept answer, None when there is none. Raises `TongganError` when the file is damaged or another process holds it."""
+        try:
+            with self._lock:
+                row = self._database.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise TongganError(f"{self.file}: kept answers cannot be read ({error}); move the file away or name another") from None
         if row is None:
             return None
         try:
@@ -56,7 +60,7 @@ class Answers:
         try:
             with self._lock:
                 self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, text))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeEncodeError) as error:
             raise TongganError(f"{self.file}: an answer could not be kept ({error}); stopped before more is paid for") from None
 
     def close(self) -> None:

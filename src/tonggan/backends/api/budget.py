@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tonggan.backends.api.presets import Price
+from tonggan.backends.api.presets import PRICE_FORM, Price
 from tonggan.types import TongganError, UsageError
+
+UNBOUNDED = (
+    "a budget in money needs to know the most tokens that a picture can be billed as: give it with the price, as in "
+    "dashscope:qwen-vl-max=3,9,CNY,1280 (picture.max_tokens of a preset); of sounds nobody says it, so they cannot be asked about under one"
+)
 
 
 class BudgetReached(TongganError):
@@ -17,57 +23,82 @@ class BudgetReached(TongganError):
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """The most tokens that a request can be billed; `input` is None where nobody says how pictures are counted."""
+    """The most tokens that a request can be billed; `input` is None where nobody says how a picture or a sound is counted."""
 
     input: int | None
     output: int
 
     def cost(self, price: Price) -> float | None:
         """In the price's currency, None when unknown."""
-        return None if self.input is None else (self.input * price.input + self.output * price.output) / 1e6
+        return None if self.input is None else price.cost(self.input, self.output)
 
 
 class Budget:
-    """At most so many requests, and so much money where a price is known. One object serves all threads."""
+    """At most so many requests and so much money, for all endpoints that share it, each with a price of its own.
 
-    def __init__(self, *, requests: int | None = None, money: float | None = None, price: Price | None = None) -> None:
-        if money is not None and price is None:
-            raise UsageError("a budget in money needs a price: give what a million input and output tokens cost")
-        self.requests, self.money, self.price = requests, money, price
+    One object serves all threads. What is held and spent together never goes beyond `money`, as long as no provider bills more
+    than a request's bound.
+    """
+
+    def __init__(self, *, requests: int | None = None, money: float | None = None, currency: str | None = None) -> None:
+        if money is not None and currency is None:
+            raise UsageError("a budget in money needs its currency, for example CNY")
+        if (requests is not None and requests < 0) or (money is not None and not 0 <= money < math.inf):
+            raise UsageError("a budget is a number of requests, or an amount of money, from 0 on")
+        self.requests, self.money, self.currency = requests, money, currency
         self.sent, self.spent, self._held = 0, 0.0, 0.0
-        self._lock = threading.Lock()
+        self._open = 0
+        self._settled = threading.Condition()
 
-    def reserve(self, bound: Bound) -> float:
-        """Hold a request's maximum; gives what is held. Raises `BudgetReached` when it does not fit any more."""
-        most = bound.cost(self.price) if self.price is not None else 0.0
-        with self._lock:
-            if self.requests is not None and self.sent >= self.requests:
-                raise BudgetReached(f"the budget of {self.requests} requests is used up")
-            if self.money is not None:
-                assert self.price is not None
-                if most is None:
-                    raise UsageError(
-                        "a budget in money needs to know the most tokens that a picture can be billed as: set picture.max_tokens"
-                    )
-                if self.spent + self._held + most > self.money:
-                    raise BudgetReached(
-                        f"the next request could cost {most:.4g} {self.price.currency}; of the budget of {self.money:g}, "
-                        f"{self.spent:.4g} is spent and {self._held:.4g} reserved"
-                    )
+    def admit(self, name: str, price: Price | None) -> None:
+        """Raises `UsageError` for a model whose requests this budget could not count; ask before anything is sent."""
+        if self.money is None:
+            return
+        if price is None:
+            raise UsageError(f"{name}: no price is known, so a budget in money cannot be kept; give one: {PRICE_FORM}")
+        if price.currency != self.currency:
+            raise UsageError(
+                f"{name}: its price is in {price.currency}, the budget in {self.currency}; give both in one currency, nothing is converted"
+            )
+
+    def reserve(self, bound: Bound, price: Price | None = None, *, wait: bool = False) -> float:
+        """Hold a request's maximum; gives what is held, 0 without a price. Raises `BudgetReached` when it does not fit any more.
+
+        With `wait`, requests that are under way are waited for as long as what they give back could make room: they seldom cost their
+        maximum. Only for callers that hold one request at a time.
+        """
+        self.admit("the request", price)
+        most = bound.cost(price) if price is not None else 0.0
+        if self.money is not None and most is None:
+            raise UsageError(UNBOUNDED)
+        with self._settled:
+            while not self._fits(most or 0.0, wait):
+                self._settled.wait()
             self.sent += 1
+            self._open += 1
             self._held += most or 0.0
             return most or 0.0
 
-    def settle(self, held: float, used: tuple[int | None, int | None] | None) -> None:
-        """Give back what was held; `used` is (input, output) tokens as billed. An answer that doesn't say is taken at its maximum;
-        None: nothing was billed."""
-        cost = 0.0
-        if used is not None:
-            known = used[0] is not None and used[1] is not None and self.price is not None
-            cost = ((used[0] or 0) * self.price.input + (used[1] or 0) * self.price.output) / 1e6 if known and self.price else held
-        with self._lock:
-            self._held -= held
-            self.spent += cost
+    def _fits(self, most: float, wait: bool) -> bool:
+        """Whether a request may go; False to wait for another's end, `BudgetReached` when that would not help."""
+        if self.requests is not None and self.sent >= self.requests:
+            raise BudgetReached(f"the budget of {self.requests} requests is used up")
+        if self.money is None or self.spent + self._held + most <= self.money:
+            return True
+        if wait and self._open and self.spent + most <= self.money:
+            return False
+        raise BudgetReached(
+            f"the next request could cost {most:.4g} {self.currency}; of the budget of {self.money:g}, "
+            f"{self.spent:.4g} is spent and {self._held:.4g} reserved"
+        )
+
+    def settle(self, held: float, cost: float | None) -> None:
+        """Give back what was held and count what it cost; None, a bill that nobody knows, is taken at its maximum."""
+        with self._settled:
+            self._open -= 1
+            self._held = self._held - held if self._open else 0.0  # of sums of floats a crumb could be left
+            self.spent += held if cost is None else cost
+            self._settled.notify_all()
 
 
 class Pace:

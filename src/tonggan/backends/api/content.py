@@ -1,4 +1,4 @@
-"""Conversations as the content parts of the OpenAI chat API, pictures brought under the provider's limits once."""
+"""Conversations as the content parts of the OpenAI chat API, pictures and sounds brought under the provider's limits once."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 import PIL.Image
 
-from tonggan.backends.api.presets import PictureLimits
+from tonggan.backends.api.presets import AudioLimits, PictureLimits
+from tonggan.backends.api.sounds import Sound, part_of, sound
 from tonggan.data.media import load_image, read_bytes, resolve, sniff
-from tonggan.types import CannotError, Image, MediaError, Message, Part, Text
+from tonggan.types import Audio, CannotError, Image, MediaError, Message, Part, Text
 
 SIDE = 2048
 """Longer side that a picture is brought to, unless the provider allows less: one stated budget for all models."""
@@ -38,21 +39,24 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One conversation ready to be sent: its messages, the pictures in them, and the UTF-8 bytes of its text."""
+    """One conversation ready to be sent: its messages, the pictures and sounds in them, and the UTF-8 bytes of its text."""
 
     messages: list[dict[str, Any]]
     pictures: tuple[Sent, ...]
+    sounds: tuple[Sound, ...]
     text_bytes: int
 
     @property
     def bytes(self) -> int:
         """What goes over the wire, but for a few braces."""
-        return self.text_bytes + sum(4 * ((len(picture.data) + 2) // 3) for picture in self.pictures)
+        files = [picture.data for picture in self.pictures] + [sound.data for sound in self.sounds]
+        return self.text_bytes + sum(4 * ((len(file) + 2) // 3) for file in files)
 
 
-def request(conversation: Sequence[Message], limits: PictureLimits, side: int = SIDE) -> Request:
-    """The messages of one conversation. Raises `MediaError` for a picture that cannot be read or is not taken."""
+def request(conversation: Sequence[Message], limits: PictureLimits, side: int = SIDE, audio: AudioLimits | None = None) -> Request:
+    """The messages of one conversation. Raises `MediaError` for a picture or a sound that cannot be read or is not taken."""
     pictures: list[Sent] = []
+    sounds: list[Sound] = []
     text = 0
     messages = []
     for message in conversation:
@@ -61,6 +65,10 @@ def request(conversation: Sequence[Message], limits: PictureLimits, side: int = 
             if isinstance(part, Text):
                 text += len(part.text.encode())
                 parts.append({"type": "text", "text": part.text})
+            elif isinstance(part, Audio):
+                heard = audio or AudioLimits()
+                sounds.append(sound(part, heard))
+                parts.append(part_of(sounds[-1], heard))
             else:
                 sent = _picture(part, limits, side)
                 pictures.append(sent)
@@ -70,12 +78,12 @@ def request(conversation: Sequence[Message], limits: PictureLimits, side: int = 
         # Words alone go as a string: not every server takes a list from the system or the assistant.
         plain = parts[0]["text"] if len(parts) == 1 and parts[0]["type"] == "text" else parts
         messages.append({"role": message.role, "content": plain})
-    return Request(messages, tuple(pictures), text)
+    return Request(messages, tuple(pictures), tuple(sounds), text)
 
 
 def _picture(part: Part, limits: PictureLimits, side: int) -> Sent:
     if not isinstance(part, Image):
-        raise CannotError(f"{part.kind} is not sent to endpoints yet; pictures and text are")
+        raise CannotError(f"{part.kind} is not sent to endpoints yet; text, pictures and sounds are")
     longest = min(side, limits.max_side or side)
     local = resolve(part)
     picture = load_image(local)

@@ -45,11 +45,13 @@ from tonggan.data.formats.captions import (
     write_flickr,
     write_karpathy,
 )
+from tonggan.data.formats.cells import EXCEL_CELL
 from tonggan.data.formats.chinese_clip import read_chinese_clip, write_chinese_clip
 from tonggan.data.formats.delimited import read_text
 from tonggan.data.formats.folder import TABLES, read_folder, write_folder
 from tonggan.data.formats.jsonl import read_jsonl, write_jsonl
-from tonggan.data.formats.tables import EXCEL_CELL, read_csv, read_excel, write_csv, write_excel
+from tonggan.data.formats.tables import read_csv, read_excel, write_csv, write_excel
+from tonggan.data.formats.vqa import read_vqa
 from tonggan.data.formats.webdataset import expand, read_webdataset, write_webdataset
 from tonggan.data.formats.writing import Losses, reference, writing
 from tonggan.data.media import check_image, is_picture_name, load_image
@@ -95,7 +97,9 @@ _ALL = (
     Format("hf", "a Hugging Face data set on disk", holding(*_TABLE), read_hf, write_hf, _HF),
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
-"""Every format by name."""
+"""Every format that is read and written, by name."""
+_READERS = {format.name: format.read for format in _ALL} | {"vqa": read_vqa}
+"""VQAv2's files, and others of their form, are only read."""
 
 _BY_SUFFIX = {
     ".csv": "csv",
@@ -136,12 +140,12 @@ def read(
     place = sources[0] if sources else Path(path).expanduser()
     if not place.exists():
         raise TongganError(f"{path}: no such file or folder")
-    name = one_of(format, FORMATS, "format") if format else "webdataset" if sources else detect(place)
+    name = one_of(format, _READERS, "format") if format else "webdataset" if sources else detect(place)
     if name == "rows":
         return Dataset.read(place)
     columns = (text_col,) if isinstance(text_col, str) else tuple(text_col or ())
     job = Reading(place.absolute(), image_col, columns, text_lang, encoding, restval, tuple(sources))
-    rows = _checked(unique_ids(storable(FORMATS[name].read(job), job), job), job, check)
+    rows = _checked(unique_ids(storable(_READERS[name](job), job), job), job, check)
     dataset = Dataset.from_rows(rows, base=job.base).with_dropped(job.dropped, job.notes)
     if not len(dataset):
         reasons = "; ".join(f"{one.where}: {one.reason}" for one in job.dropped[:5])
@@ -225,6 +229,8 @@ def _checked(rows: Iterator[Located], job: Reading, check: Check) -> Iterator[Ro
                 for image, reason in zip(row.images, reasons, strict=True):
                     if reason is not None:
                         job.drop(where, f"{_name(image, job)}{reason}")
+                if row.question is not None and len(good) < len(row.images):
+                    continue  # without one of its pictures it would be another question
                 if good or not row.images:
                     yield row if len(good) == len(row.images) else row.with_(images=good)
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tonggan.data.formats.base import Located, Reading, normal_split
-from tonggan.data.formats.columns import Record, meta_column, numbered, own_header, rows_of
+from tonggan.data.formats.cells import Record
+from tonggan.data.formats.columns import meta_column, numbered, own_header, rows_of
 from tonggan.data.formats.writing import Writing, safe_name
 from tonggan.data.media import read_bytes
 from tonggan.data.rows import BATCH_ROWS, SCHEMA, Dataset, from_plain, to_plain

@@ -26,16 +26,26 @@ def read_json(job: Reading) -> Any:
         raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
 
 
-def json_kind(path: Path) -> Literal["coco", "karpathy", "jsonl"]:
+def json_kind(path: Path) -> Literal["coco", "karpathy", "vqa", "jsonl"]:
     """Which benchmark's object a JSON file holds, if it holds one."""
     try:
         data = json.loads(read_text(path)[0])
     except (ValueError, RecursionError):
         return "jsonl"
+    if isinstance(data, dict) and asks(data):
+        return "vqa"
     pictures = data.get("images") if isinstance(data, dict) else None
     if not isinstance(pictures, list) or not all(isinstance(one, dict) for one in pictures):
         return "jsonl"
     return "karpathy" if pictures and "sentences" in pictures[0] else "coco"
+
+
+def asks(data: dict[str, Any]) -> bool:
+    """Whether a JSON object holds questions as VQAv2 has them (TextVQA in `data`), with ids of pictures, or the answers to them."""
+    first = {name: part[0] for name, part in data.items() if isinstance(part, list) and part and isinstance(part[0], dict)}
+    return any({"question", "image_id"} <= first.get(name, {}).keys() for name in ("questions", "data")) or (
+        "question_id" in first.get("annotations", ())
+    )
 
 
 def _texts(captions: Sequence[Any], job: Reading) -> tuple[Text, ...]:

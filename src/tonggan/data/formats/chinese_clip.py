@@ -79,6 +79,8 @@ def _captions(file: Path, job: Reading) -> dict[str, list[Text]]:
             if not word:
                 job.drop(f"{file.name}:{number}", EMPTY_CAPTION)
                 continue
+            if not names:
+                job.drop(f"{file.name}:{number}", "it names no picture (a test set whose answers are not published?)")
             for name in names:
                 found.setdefault(name, []).append(Text(word, job.text_lang if isinstance(job.text_lang, str) else language_of(word)))
     return found

@@ -7,7 +7,6 @@ first, then the name of a column (English and Chinese), then what its cells look
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -16,12 +15,13 @@ from typing import Any
 
 from tonggan.config import did_you_mean
 from tonggan.data.formats.base import EMPTY_CAPTION, Finder, Located, Reading, normal_split
+from tonggan.data.formats.cells import EMPTY, META, Record, as_text, meta_name, plain_name
+from tonggan.data.formats.mmbench import first_pass, with_held
+from tonggan.data.formats.pictures import is_stored, is_stored_picture, named_pictures, pictures
+from tonggan.data.formats.questions import Asking, answers_in, asking, by_letter, choices_in, hinted, options_in
 from tonggan.data.language import language_of
-from tonggan.data.media import decode_base64, is_picture_name, sniff
+from tonggan.data.media import is_picture_name
 from tonggan.types import Image, Row, Text, UsageError
-
-Record = tuple[str, Mapping[str, Any]]
-"""Where a record stands (file and line), and its cells by column."""
 
 IMAGE_NAMES = (
     *("filepath", "file_path", "filename", "file_name", "image", "images", "image_path", "image_file", "img", "img_path", "path"),
@@ -40,6 +40,14 @@ PLAIN_NAMES = {
     "group": ("group", "group_id", "concept", "组", "组别", "分组", "概念"),
     "artist": ("artist", "author", "photographer", "作者", "画家", "摄影", "摄影师"),
 }
+PICTURE_IDS = ("image_id", "imageid", "img_id", "图片编号")
+ASKED_NAMES = PLAIN_NAMES | {
+    "id": ("question_id", "questionid", "qid", "index", "题号", "id", "uid", "row_id", "编号", "序号"),
+    "group": (*PLAIN_NAMES["group"], *PICTURE_IDS),
+}
+"""The same in a table of questions, of which several may be about one picture."""
+REMARKS = ("comment", "prompt", "说明", "题目", "内容")
+"""No captions in a table of questions."""
 LANG_NAMES = ("lang", "language", "语言")
 
 _LANGS = dict.fromkeys(("zh", "cn", "chinese", "中文", "汉语"), "zh") | dict.fromkeys(("en", "eng", "english", "英文", "英语"), "en")
@@ -47,18 +55,9 @@ _LANG_WORD = r"zh(?:[-_](?:cn|tw|hk|hans|hant))?|cn|chinese|中文|汉语|en(?:[
 _VARIANT = re.compile(
     rf"^(?:(?P<before>{_LANG_WORD})[-_. ]?)?(?P<word>.+?)(?:[-_. (（]*(?P<after>{_LANG_WORD})[)）]?)?(?:[-_. ]?(?P<number>\d+))?$"
 )
-_EMPTY = frozenset({"", "nan", "null", "#n/a", "\\n", "<na>"})
-"""Words by which other programs write emptiness."""
 _RESERVED = {*IMAGE_NAMES, *TEXT_NAMES, *LABEL_NAMES, *LANG_NAMES, *(word for words in PLAIN_NAMES.values() for word in words)}
-META = "meta."
-"""Prefix that our writers give to a column whose plain name would be taken for something else."""
 _OWN = ("id", "split", "group")
 """Columns that stand side by side in every table of ours, between captions and meta."""
-
-
-def plain_name(name: str) -> str:
-    """A column's name as it is compared: no BOM, no surrounding space, one width and case."""
-    return unicodedata.normalize("NFKC", name.replace("\ufeff", "")).strip().strip("'\"").lower()
 
 
 def numbered(word: str, number: int) -> str:
@@ -92,8 +91,10 @@ class Columns:
     """Column of `id`, `split`, `group`, `artist`, where there is one."""
     further: tuple[str, ...] = ()
     """Columns of further pictures of the same row."""
-    empty: frozenset[str] = _EMPTY
+    empty: frozenset[str] = EMPTY
     """Words that mean an empty cell."""
+    asking: Asking | None = None
+    """The columns of questions, where there are any."""
 
     @property
     def labels(self) -> set[str]:
@@ -115,8 +116,12 @@ def rows_of(records: Iterable[Record], names: Sequence[str], job: Reading, base:
     columns = detect(names, [cells for _, cells in first], job)
     _tell(columns, names, job)
     finder = Finder(base or job.base)
-    rows = (row for record in chain(first, stream) if (row := _row(record, columns, finder, job)) is not None)
-    yield from _joined(rows, {*map(_meta_name, columns.labels)}, job)
+    every: Iterable[Record] = chain(first, stream)
+    held: Mapping[str, str] = {}
+    if columns.asking is not None:
+        every, held = with_held(first_pass(every, columns.asking, columns.plain.get("id"), job), columns.plain.get("id"), columns.image)
+    rows = (row for record in every if (row := _row(record, columns, finder, job, held)) is not None)
+    yield from _joined(rows, {*map(meta_name, columns.labels)}, job)
     finder.report(job)
 
 
@@ -124,7 +129,7 @@ def detect(names: Sequence[str], sample: Sequence[Mapping[str, Any]], job: Readi
     """Find the columns; raises `UsageError` naming those there are when a chosen one is absent or nothing can be found."""
     if not (job.image_col or job.text_col) and (columns := _own(names, job)):
         return columns
-    stored = [] if job.image_col else [name for name in names if _mostly(_is_stored_picture, name, sample)]
+    stored = [] if job.image_col else [name for name in names if _mostly(is_stored_picture, name, sample)]
     if job.image_col:
         image: str | None = _chosen(job.image_col, names, job)
     elif stored:
@@ -135,15 +140,23 @@ def detect(names: Sequence[str], sample: Sequence[Mapping[str, Any]], job: Readi
     free = [name for name in names if name != image and name not in further]
     plain: dict[str, str] = {}
     texts = [_chosen(word, names, job) for word in _words(job.text_col, names)]
-    for kind, known in PLAIN_NAMES.items():
+    asked = asking(free, texts[0] if len(texts) == 1 else None, _variants(free, TEXT_NAMES))
+    if asked is not None:
+        free = [name for name in free if name not in asked.columns]
+        image = image or _first(free, PICTURE_IDS)  # pictures named by their id
+    for kind, known in (PLAIN_NAMES if asked is None else ASKED_NAMES).items():
         found = _first([name for name in free if name not in texts], known)
         if found:
             plain[kind] = found
     free = [name for name in free if name not in plain.values()]
+    if asked is not None:
+        texts = texts or _variants([name for name in free if plain_name(name) not in REMARKS], TEXT_NAMES)
+        return Columns(image, tuple(_caption(name, names, job) for name in texts), plain, further, asking=asked)
     texts = texts or _variants(free, TEXT_NAMES) or _variants(free, LABEL_NAMES)
     if image is None and not texts:
         raise UsageError(
-            f"{job.path}: no column of pictures or captions was recognised; say which with the image and text column options. "
+            f"{job.path}: no column of pictures or captions was recognised (nor of questions); say which with the image and text column "
+            f"options. "
             f"The columns are: {', '.join(names)}"
         )
     return Columns(image, tuple(_caption(name, names, job) for name in texts), plain, further)
@@ -164,7 +177,8 @@ def _own(names: Sequence[str], job: Reading) -> Columns | None:
     if not (picture or titles) or list(names[: len(header)]) != header:
         return None
     captions = tuple(_caption(name, names, job) for name in titles)
-    return Columns(picture, captions, {name: name for name in _OWN}, empty=frozenset({""}))
+    asked = asking(names[len(header) :])
+    return Columns(picture, captions, {name: name for name in _OWN}, empty=frozenset({""}), asking=asked)
 
 
 def _chosen(word: str, names: Sequence[str], job: Reading) -> str:
@@ -197,19 +211,6 @@ def _mostly(like: Callable[[Any], bool], name: str, sample: Sequence[Mapping[str
     return sum(map(like, cells)) * 2 > len(cells)
 
 
-def _is_stored_picture(cell: Any) -> bool:
-    """Hugging Face's `{"bytes", "path"}`, or a list of them; its sounds are kept in the same way."""
-    if isinstance(cell, list):
-        return bool(cell) and all(map(_is_stored_picture, cell))
-    if not _is_stored(cell):
-        return False
-    return sniff(cell["bytes"][:1024]) is not None if cell["bytes"] else is_picture_name(cell.get("path") or "")
-
-
-def _is_stored(cell: Any) -> bool:
-    return isinstance(cell, dict) and "bytes" in cell and cell.keys() <= {"bytes", "path"}
-
-
 def _is_picture_cell(cell: Any) -> bool:
     return isinstance(cell, str) and len(cell) < 500 and is_picture_name(cell.strip())
 
@@ -231,132 +232,117 @@ def _tell(columns: Columns, names: Sequence[str], job: Reading) -> None:
     captions = ", ".join(caption.column for caption in columns.captions) or "none"
     pictures = ", ".join([columns.image or "none", *columns.further])
     plain = "".join(f", {kind} from {column}" for kind, column in columns.plain.items())
-    job.note(f"columns: pictures from {pictures}, captions from {captions}{plain}")
+    asked = f"{_told(columns.asking)}, " if columns.asking else ""
+    job.note(f"columns: {asked}pictures from {pictures}, captions from {captions}{plain}")
     others = [name for name in names if name not in columns.used]
-    if not columns.captions and others:
+    if not columns.captions and others and not columns.asking:
         job.note(f"no column of captions was recognised; if it is one of {', '.join(others)}, name it with --text-col")
+
+
+def _told(asked: Asking) -> str:
+    kinds = {
+        "questions": asked.question,
+        "hints": asked.hint,
+        "choices": asked.choices or ", ".join(asked.lettered.values()),
+        "answers": asked.answer,
+    }
+    return ", ".join(f"{kind} from {column}" for kind, column in kinds.items() if column)
 
 
 # ------------------------------------------------------------------------------------------------ cells
 
 
-def _row(record: Record, columns: Columns, finder: Finder, job: Reading) -> Located | None:
+def _row(record: Record, columns: Columns, finder: Finder, job: Reading, held: Mapping[str, str]) -> Located | None:
     where, cells = record
-    images = _pictures(_picture_cells(cells, columns), finder, where, job) if columns.image else ()
+    asks = columns.asking is not None
+    named = named_pictures(cells, [*([columns.image] if columns.image else []), *columns.further], optional=asks)
+    images = pictures([held.get(one, one) if isinstance(one, str) else one for one in named], finder, where, job, whole=asks)
     if images is None:
         return None
     texts = tuple(text for caption in columns.captions for text in _texts(cells, caption, columns.empty))
-    if columns.captions and not texts:
-        named = _named(cells.get(columns.image)) if columns.image else ""
-        job.drop(where, f"{named}{EMPTY_CAPTION}")
+    question, choices, answers = _asked(cells, columns) if columns.asking else (None, (), ())
+    if columns.asking and question is None and not texts:
+        job.drop(where, "no question")
+        return None
+    if columns.captions and not texts and question is None:
+        picture = _named(cells.get(columns.image)) if columns.image else ""
+        job.drop(where, f"{picture}{EMPTY_CAPTION}")
         return None
     if any("\ufffd" in text.text for text in texts):
         job.drop(where, "its caption is damaged (bytes that are no text)")
         return None
-    plain = {kind: _word(cells.get(column), columns.empty) for kind, column in columns.plain.items()}
+    if any("\ufffd" in said for said in (question or "", *choices, *answers)):
+        job.drop(where, "its question is damaged (bytes that are no text)")
+        return None
+    plain = {kind: as_text(cells.get(column), columns.empty) for kind, column in columns.plain.items()}
     others = {name: cell for name, cell in cells.items() if name not in columns.used and not _binary(cell)}
-    meta = {_meta_name(name): word for name, cell in others.items() if (word := _word(cell, columns.empty))}
+    meta = {meta_name(name): word for name, cell in others.items() if (word := as_text(cell, columns.empty))}
     if plain.get("artist"):
         meta["artist"] = str(plain["artist"])
+    split = normal_split(plain.get("split"))
+    if columns.asking and split != plain.get("split"):
+        meta["split"] = str(plain["split"])  # MMMU's dev and validation are both val, and still two sets
     row = Row(
         id=plain.get("id") or _default_id(images, job.root or job.base, where),
         images=images,
         texts=texts,
-        group=plain.get("group"),
-        split=normal_split(plain.get("split")),
+        question=question,
+        choices=choices,
+        answers=answers,
+        group=plain.get("group") or (_picture_key(plain.get("id"), named, images, held, job) if columns.asking else None),
+        split=split,
         meta=meta,
     )
     return where, row
 
 
-def _picture_cells(cells: Mapping[str, Any], columns: Columns) -> list[Any]:
-    """The pictures that a record names, one after the other; a further column may be empty."""
-    named = [cells.get(name) for name in (columns.image, *columns.further) if name]
-    flat = [one for cell in named for one in (cell if isinstance(cell, list | tuple) else [cell])]
-    return [one for one in flat if one is not None] or [None]
+def _asked(cells: Mapping[str, Any], columns: Columns) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
+    """The question with its hint, its choices, and its answers as far as they are known to mean a choice."""
+    assert columns.asking is not None
+    asked = columns.asking
+    question = as_text(cells.get(asked.question), columns.empty)
+    if question is None:
+        return None, (), ()
+    if asked.hint:
+        question = hinted(question, as_text(cells.get(asked.hint), columns.empty))
+    listed_choices = choices_in(cells.get(asked.choices)) if asked.choices else ()
+    options = by_letter(listed_choices) if listed_choices else options_in(cells, asked.lettered, columns.empty)
+    answers = answers_in(cells.get(asked.answer), options, by_column=not listed_choices) if asked.answer else ()
+    return question, listed_choices or tuple(options.values()), answers
 
 
-def _pictures(cells: Sequence[Any], finder: Finder, where: str, job: Reading) -> tuple[Image, ...] | None:
-    """The pictures of a record; a missing one is reported, and a row that loses all of them is None."""
-    found: list[Image] = []
-    reasons: list[str] = []
-    for one in cells:
-        image = picture_of(one, finder)
-        if isinstance(image, Image):
-            found.append(image)
-        else:
-            reasons.append(image)
-    for reason in reasons:
-        job.drop(where, reason if not found else f"one of {len(cells)} pictures: {reason}")
-    return tuple(found) if found else None
-
-
-def picture_of(cell: Any, finder: Finder) -> Image | str:
-    """A cell as a picture, or the reason why it is none. Paths, addresses, data URIs, base64, bytes, `{"bytes", "path"}`."""
-    if isinstance(cell, Mapping):
-        data, path = cell.get("bytes"), cell.get("path") or cell.get("url")
-        return Image(data=bytes(data)) if data else picture_of(path, finder)
-    if isinstance(cell, bytes):
-        return Image(data=cell) if cell else "empty picture"
-    word = _word(cell)
-    if not word:
-        return "no picture named"
-    if word[:5].lower() == "data:" or re.match(r"https?://", word, re.IGNORECASE):
-        return Image(url=word)
-    if len(word) > 200 and (data := _base64_picture(word)):
-        return Image(data=data)
-    found = finder.find(word)
-    return Image(path=found) if isinstance(found, Path) else f"{word[:200]}: {found}"
-
-
-def _base64_picture(word: str) -> bytes | None:
-    try:
-        data = decode_base64(word)
-    except ValueError:
+def _picture_key(name: str | None, named: Sequence[Any], images: Sequence[Image], held: Mapping[str, str], job: Reading) -> str | None:
+    """What questions about one picture have in common: its path, its address, or the row that holds it."""
+    if not images:
         return None
-    return data if sniff(data[:1024]) else None
+    if images[0].path is not None:
+        return _default_id(images, job.root or job.base, "")
+    if images[0].url is not None and images[0].url[:5].lower() != "data:":
+        return images[0].url
+    return next((str(key) for key in (named[0], name) if isinstance(key, str) and key in held), None)
 
 
 def _texts(cells: Mapping[str, Any], caption: Caption, empty: Collection[str]) -> Iterator[Text]:
     cell = cells.get(caption.column)
-    given = caption.lang or (_word(cells.get(caption.lang_column)) if caption.lang_column else None)
+    given = caption.lang or (as_text(cells.get(caption.lang_column)) if caption.lang_column else None)
     for one in cell if isinstance(cell, list | tuple) else [cell]:
         lang = given
         if isinstance(one, Mapping):
-            lang = _word(one.get("lang")) or given
+            lang = as_text(one.get("lang")) or given
             one = next((one[key] for key in ("text", "raw", "caption", "title", "value") if one.get(key)), None)
-        word = _word(one, empty)
+        word = as_text(one, empty)
         if word:
             yield Text(word, lang or language_of(word))
 
 
-def _word(cell: Any, empty: Collection[str] = _EMPTY) -> str | None:
-    """A cell as text: spreadsheets make numbers of ids, Parquet's plain columns are bytes, and other programs write emptiness as a word."""
-    if cell is None:
-        return None
-    if isinstance(cell, bytes):
-        cell = cell.decode("utf-8", errors="replace")
-    if isinstance(cell, float):
-        if cell != cell:
-            return None
-        cell = int(cell) if cell.is_integer() else cell
-    word = str(cell).strip()
-    return None if word.lower() in empty else word
-
-
 def _binary(cell: Any) -> bool:
     """Whether a cell holds a file, which is nothing for `meta`."""
-    return isinstance(cell, bytes) or _is_stored(cell) or (isinstance(cell, list) and any(map(_binary, cell)))
+    return isinstance(cell, bytes) or is_stored(cell) or (isinstance(cell, list) and any(map(_binary, cell)))
 
 
 def _named(cell: Any) -> str:
     word = cell if isinstance(cell, str) else ""
     return f"{word[:200]}: " if word else ""
-
-
-def _meta_name(name: str) -> str:
-    clean = name.replace("\ufeff", "").strip()
-    return clean.removeprefix(META)
 
 
 def _default_id(images: Sequence[Image], base: Path, where: str) -> str:
@@ -386,6 +372,8 @@ def _joined(rows: Iterable[Located], labels: Collection[str], job: Reading) -> I
 
 
 def _same_picture(a: Row, b: Row, labels: Collection[str]) -> bool:
+    if a.question is not None or b.question is not None:
+        return False  # two questions about one picture are two
     if not (a.images and b.images) or a.images[0].path is None or len(a.images) + len(b.images) > 2:
         return False
     meta = [{name: word for name, word in row.meta.items() if name not in labels} for row in (a, b)]

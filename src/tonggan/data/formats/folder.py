@@ -14,6 +14,7 @@ from tonggan.data.formats.captions import json_kind, read_coco, read_karpathy
 from tonggan.data.formats.delimited import read_text
 from tonggan.data.formats.jsonl import by_picture, read_jsonl, row_record
 from tonggan.data.formats.tables import read_csv, read_excel
+from tonggan.data.formats.vqa import read_vqa
 from tonggan.data.formats.writing import Writing, reference
 from tonggan.data.language import language_of
 from tonggan.data.media import is_picture_name
@@ -21,7 +22,7 @@ from tonggan.data.rows import Dataset
 from tonggan.types import Image, Media, Row, Text, TongganError
 
 TABLES = {".csv": read_csv, ".tsv": read_csv, ".xlsx": read_excel, ".xlsm": read_excel, ".jsonl": read_jsonl}
-_JSON = {"jsonl": read_jsonl, "coco": read_coco, "karpathy": read_karpathy}
+_JSON = {"jsonl": read_jsonl, "coco": read_coco, "karpathy": read_karpathy, "vqa": read_vqa}
 _SPLITS = ("train", "val", "test")
 
 
@@ -53,7 +54,8 @@ def _tables(files: Sequence[Path], job: Reading) -> list[Path]:
         return metadata
     at_top = [file for file in files if file.parent == job.path]
     tables = [file for file in at_top if file.suffix.lower() in TABLES]
-    tables = tables or [file for file in at_top if file.suffix.lower() == ".json" and _about_pictures(file)]
+    jsons = [file for file in at_top if file.suffix.lower() == ".json"]
+    tables = tables or [file for file in jsons if _about_pictures(file)] or [file for file in jsons if _asks(file)]
     if len(tables) > 1 and not all(map(_split_named, tables)):
         names = ", ".join(file.name for file in tables)
         raise TongganError(f"{job.path}: several tables ({names}); give the one to read, or name them after splits: train.csv, test.csv")
@@ -79,13 +81,18 @@ def _about_pictures(file: Path) -> bool:
         data: Any = by_picture(text) or json.loads(text)
     except (ValueError, RecursionError):
         return False
-    if json_kind(file) == "karpathy":
-        return True
+    if json_kind(file) in ("karpathy", "vqa"):
+        return json_kind(file) == "karpathy"
     if json_kind(file) == "coco":  # most of COCO's files are about boxes
         data = data.get("annotations")
         return isinstance(data, list) and any(isinstance(one, dict) and "caption" in one for one in data[:20])
     records = [one for one in data[:20] if isinstance(one, dict)] if isinstance(data, list) else []
     return any(isinstance(cell, str) and is_picture_name(cell) for one in records for cell in one.values())
+
+
+def _asks(file: Path) -> bool:
+    """Whether a JSON file holds questions as VQAv2 has them; the file of their answers is found from it."""
+    return json_kind(file) == "vqa" and "annotations" not in file.stem.lower()
 
 
 def _split_named(table: Path) -> str | None:

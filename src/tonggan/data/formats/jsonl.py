@@ -9,8 +9,10 @@ from itertools import chain
 from typing import Any
 
 from tonggan.data.formats.base import Finder, Located, Reading
-from tonggan.data.formats.columns import IMAGE_NAMES, Record, picture_of, rows_of
+from tonggan.data.formats.cells import Record
+from tonggan.data.formats.columns import IMAGE_NAMES, rows_of
 from tonggan.data.formats.delimited import read_text
+from tonggan.data.formats.pictures import picture_of
 from tonggan.data.formats.writing import Writing
 from tonggan.data.media import is_picture_name
 from tonggan.data.rows import SCHEMA, Dataset, from_plain, to_plain
@@ -29,7 +31,7 @@ def read_jsonl(job: Reading) -> Iterator[Located]:
     stream = chain([first], records)
     if _is_ours(first[1]) and not (job.image_col or job.text_col):
         return _ours(stream, job)
-    held = list(stream)  # a column may be absent from the first lines
+    held = [(where, _one_turn(cells)) for where, cells in stream]  # a column may be absent from the first lines
     names = list(dict.fromkeys(str(name) for _, cells in held for name in cells))
     return rows_of(held, names, job)
 
@@ -41,7 +43,7 @@ def _objects(job: Reading) -> Iterator[Record]:
             found = list(enumerate(json.loads(text), 1))
         except (ValueError, RecursionError) as error:
             raise TongganError(f"{job.path}: not readable as JSON: {error}") from None
-    elif (named := by_picture(text)) is not None:
+    elif (named := by_picture(text) or _asked(text)) is not None:
         found = list(enumerate(named, 1))
     else:
         found = []
@@ -67,6 +69,29 @@ def by_picture(text: str) -> list[dict[str, Any]] | None:
     if not isinstance(data, dict) or not data or not all(map(is_picture_name, data)):
         return None
     return [{**(said if isinstance(said, dict) else {"title": said}), "filepath": name} for name, said in data.items()]
+
+
+def _asked(text: str) -> list[Any] | None:
+    """The records of an object that holds one list of questions, `{"questions": [{"question": …}]}`; None for anything else."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    lists = [part for part in data.values() if isinstance(part, list) and part] if isinstance(data, dict) else []
+    asked = [part for part in lists if isinstance(part[0], dict) and "question" in part[0]]
+    return asked[0] if len(asked) == 1 and "question" not in data else None
+
+
+def _one_turn(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """LLaVA's dialogue of one question and its answer as the two of them; others stay as they are."""
+    turns = record.get("conversations")
+    if not isinstance(turns, list) or len(turns) != 2 or "question" in record or not all(isinstance(turn, dict) for turn in turns):
+        return record
+    said = {turn.get("from"): turn.get("value") for turn in turns}
+    if said.keys() != {"human", "gpt"} or not isinstance(said["human"], str):
+        return record
+    others = {name: cell for name, cell in record.items() if name != "conversations"}
+    return others | {"question": said["human"].replace("<image>", "").strip(), "answer": [said["gpt"]]}
 
 
 def _is_ours(record: Mapping[str, Any]) -> bool:

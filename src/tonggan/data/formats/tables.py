@@ -12,15 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from tonggan.data.formats.base import Located, Reading
-from tonggan.data.formats.columns import IMAGE_NAMES, Record, meta_column, numbered, own_header, plain_name, rows_of
+from tonggan.data.formats.cells import Record, plain_name
+from tonggan.data.formats.columns import IMAGE_NAMES, meta_column, numbered, own_header, rows_of
 from tonggan.data.formats.delimited import doubtful, read_text, records, separator
 from tonggan.data.formats.writing import Writing
 from tonggan.data.media import is_picture_name
 from tonggan.data.rows import Dataset
 from tonggan.types import Image, MissingExtra, Row, TongganError
 
-EXCEL_CELL = 32_767
-"""Characters that a cell of Excel holds; openpyxl cuts off the others without a word."""
 _ZIP, _OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
 # What openpyxl raises on damaged files. SyntaxError: cut XML. RuntimeError: a part that claims a password, or an unknown packing.
 _DAMAGE = (

@@ -9,6 +9,9 @@ Shape letters: q queries, c candidates, r resamples.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from tonggan.types import UsageError
@@ -27,12 +30,63 @@ def hits(ranks: np.ndarray) -> np.ndarray:
 
 def rsum(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     """RSUM, between 0 and 600: the statistic of values [q, 4], the direction as a number (0 or 1) and `hits`."""
-    found = np.zeros(len(times))
-    for direction in np.unique(values[:, 0]):
+    each = []
+    directions = np.unique(values[:, 0])
+    for direction in directions:
         mine = values[:, 0] == direction
         counted = times[:, mine]
-        found += 100 * (counted @ values[mine, 1:]).sum(axis=1) / counted.sum(axis=1)
+        with np.errstate(invalid="ignore"):  # 0 / 0: a direction of which a resample has drawn nothing counts as the other
+            each.append(100 * (counted @ values[mine, 1:]).sum(axis=1) / counted.sum(axis=1))
+    found: np.ndarray = len(directions) * np.nanmean(each, axis=0)
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Average precision, reciprocal rank and binary nDCG of the first k, of each query: [q] each."""
+
+    ap: np.ndarray
+    rr: np.ndarray
+    ndcg: np.ndarray
+
+
+def of_places(places: Sequence[np.ndarray], k: int = 10) -> Ranked:
+    """The same scores as below, without a matrix: `places[i]` holds at which places of its ranking query i has its right candidates,
+    counted from 1 in ascending order (`metrics.ranks.places`), at least one.
+    """
+    sizes = np.array([len(some) for some in places])
+    flat, starts = np.concatenate(places), np.cumsum(sizes) - sizes
+    nth = 1 + np.arange(len(flat)) - np.repeat(starts, sizes)  # right candidates up to this one
+    gain = np.where(flat <= k, 1 / np.log2(1 + flat), 0)
+    best = np.cumsum(1 / np.log2(2 + np.arange(k)))
+    return Ranked(
+        ap=np.add.reduceat(nth / flat, starts) / sizes,
+        rr=1 / flat[starts],
+        ndcg=np.add.reduceat(gain, starts) / best[np.minimum(sizes, k) - 1],
+    )
+
+
+def expected_average_precision(candidates: int, right: int) -> float:
+    """Mean average precision of a random order of the candidates, `right` of which are right."""
+    harmonic = float((1 / np.arange(1, candidates + 1)).sum())
+    more = (right - 1) / (candidates - 1) if candidates > 1 else 0.0
+    return (harmonic + (candidates - harmonic) * more) / candidates
+
+
+def expected_reciprocal_rank(candidates: int, right: int) -> float:
+    """Mean of 1 / rank of the first right candidate over random orders."""
+    found, none_yet = 0.0, 1.0
+    for rank in range(1, candidates - right + 2):
+        here = right / (candidates - rank + 1)
+        found += none_yet * here / rank
+        none_yet *= 1 - here
+    return found
+
+
+def expected_ndcg(candidates: int, right: int, k: int = 10) -> float:
+    """Mean binary nDCG of the first `k` over random orders."""
+    discount = 1 / np.log2(2 + np.arange(min(k, candidates)))
+    return float(right / candidates * discount.sum() / discount[:right].sum())
 
 
 def average_precision(scores: np.ndarray, relevance: np.ndarray, k: int | None = None) -> np.ndarray:

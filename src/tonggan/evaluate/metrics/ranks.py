@@ -37,6 +37,36 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
     return found
 
 
+def places(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Sequence[int]], tile: int = 512) -> list[np.ndarray]:
+    """At which places of its ranking each query has its right candidates: int64, counted from 1, ascending; the first one is its rank.
+
+    As `ranks`, by counting: before a right candidate stand the wrong ones that score at least as high, and the better right ones.
+    """
+    found: list[np.ndarray] = []
+    for start in range(0, len(queries), tile):
+        block = slice(start, min(start + tile, len(queries)))
+        scores = queries[block] @ candidates.T
+        rows = positives[block.start : block.stop]
+        sizes = np.array([len(p) for p in rows])
+        at = np.repeat(np.arange(len(rows)), sizes)
+        right = np.concatenate([np.asarray(p, dtype=np.int64) for p in rows])
+        height = scores[at, right]
+        height[np.isnan(height)] = -np.inf
+        scores[np.isnan(scores)] = np.inf
+        scores[at, right] = -np.inf  # only the wrong ones are counted
+        order = np.lexsort((-height, at))  # of each query the highest first
+        height = height[order]
+        nth = np.arange(len(at)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        before = np.empty(len(at), dtype=np.int64)
+        for n in range(sizes.max()):
+            which = nth == n
+            before[which] = (scores[at[which]] >= height[which, None]).sum(axis=1)
+        lowest = np.isneginf(height)  # there the right ones themselves have been counted
+        before[lowest] -= sizes[at[lowest]]
+        found += np.split(1 + nth + before, np.cumsum(sizes)[:-1])
+    return found
+
+
 def chance_at(k: int, candidates: int, positives: int) -> float:
     """Probability that at least one of `positives` lies among the first k of a random order."""
     miss = 1.0

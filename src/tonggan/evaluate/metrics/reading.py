@@ -1,10 +1,11 @@
 """Reading a free reply as one of the options, or as yes or no: by rules, never by a guess.
 
-Every reply is *read* in one of four ways, and a result should say how often each happened (`audit`):
+Every reply is *read* in one of these ways, and a result should say how often each happened (`audit`):
 
 - `exact`: the reply is nothing but an option's letter or text (or nothing but yes or no);
 - `letter`: a longer reply names one option by its letter ("The answer is B", "故选 C", "(D)");
 - `text`: a longer reply names one option by its text, or says yes or no in so many words;
+- `judge`: rules read nothing, and a model that was asked to (`evaluate.judge`) did;
 - `unparsed`: none of these, or several that contradict each other.
 
 What cannot be read is neither right nor wrong: `bounds` gives the score with all such replies wrong (strict) and all right (lenient);
@@ -25,7 +26,7 @@ import numpy as np
 
 from tonggan.types import UsageError
 
-How: TypeAlias = Literal["exact", "letter", "text", "unparsed"]
+How: TypeAlias = Literal["exact", "letter", "text", "judge", "unparsed"]
 CHOICE = (
     "choice/v1: read by rules (whole reply, letter after a cue, marked letter, option's text), no judge, no guess; strict and lenient bound"
 )
@@ -75,8 +76,8 @@ def all_right(right: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -
 _EDGES = " \t\n.,;:!?。、，；：！？\"'“”‘’「」()[]{}<>*`"
 
 
-def _plain(answer: str) -> str:
-    """Without thoughts and markup, full-width forms as half-width ones."""
+def plain_reply(answer: str) -> str:
+    """A reply without thoughts and markup, full-width forms as half-width ones."""
     text = unicodedata.normalize("NFKC", answer)
     if "</think>" in text:
         text = text.rsplit("</think>", 1)[1]
@@ -116,7 +117,7 @@ def read_choice(answer: str, choices: Sequence[str]) -> Reading:
     """A reply to a question whose options are A, B, C … with the texts `choices` (an empty text is a picture, read by its letter only)."""
     if not 2 <= len(choices) <= len(ascii_uppercase):
         raise UsageError(f"a multiple choice question has 2 to {len(ascii_uppercase)} options; this one has {len(choices)}")
-    text, options = _plain(answer), [_bare(_plain(choice)) for choice in choices]
+    text, options = plain_reply(answer), [_bare(plain_reply(choice)) for choice in choices]
     whole = _bare(text)
     exact = {i for i, option in enumerate(options) if option and option == whole}
     if len(whole) == 1 and whole.upper() in ascii_uppercase[: len(choices)]:
@@ -152,7 +153,7 @@ def _contradicted(rest: str, choice: int, options: Sequence[str]) -> bool:
     if another is not None and another["other"] in ascii_uppercase[: len(options)]:
         return True
     text = _bare(rest)
-    following = {i: len(option) for i, option in enumerate(options) if option and re.match(_standing(option), text)}
+    following = {i: len(option) for i, option in enumerate(options) if option and re.match(standing(option), text)}
     return bool(following) and following.get(choice) != max(following.values())
 
 
@@ -162,13 +163,13 @@ def _named(text: str, options: Sequence[str]) -> set[int]:
         (match.start(), match.end(), i)
         for i, option in enumerate(options)
         if option and not (len(option) == 1 and option.isascii() and option.isalpha())  # "a" is in every sentence
-        for match in re.finditer(_standing(option), text)
+        for match in re.finditer(standing(option), text)
         if not _NOT_BEFORE.search(text[max(0, match.start() - 30) : match.start()])
     ]
     return {i for start, end, i in spans if not any(a <= start and end <= b and b - a > end - start for a, b, _ in spans)}
 
 
-def _standing(option: str) -> str:
+def standing(option: str) -> str:
     """A pattern for `option` as words of their own: not `cat` in `cats`, not `3` in `3.5`. Chinese has no spaces to go by."""
     before = r"(?<![a-z0-9])(?<!\d[.,])(?<!-)" if option[0].isascii() and option[0].isalnum() else ""
     after = r"(?![a-z0-9]|[.,]\d)" if option[-1].isascii() and option[-1].isalnum() else ""
@@ -196,7 +197,7 @@ def read_yes_no(answer: str) -> Reading:
     "答案是". Words inside a sentence are not: "There is no dog" would then be read and "There is a dog" would not, which shifts every
     score towards no.
     """
-    text = _plain(answer).casefold()
+    text = plain_reply(answer).casefold()
     whole = _bare(text)
     if whole in _POLARITY:
         return Reading(_POLARITY[whole], "exact")

@@ -1,41 +1,70 @@
 """From items to metrics: worked out in one place, for one model as for the difference of two.
 
-What an item holds says what is made of it: `R@K` and `accK` (0 or 1) are averaged; `rank` gives its median and mean; `acc1` beside
-`truth` gives balanced accuracy, the mean of the classes' recalls. The `R@K` of all tasks together give the mean recall: the mean over
-K and over tasks, each task (a direction in a language) with equal weight.
+What an item holds says what is made of it:
+
+- `R@K`, `acc…`, `vqa`, `anls`, `relaxed`, `rouge-l`, `cider-d`, `clipscore`, `ap`, `ndcg`, `rr`: a number per item, averaged;
+- `rank`: its median and mean;
+- `acc1` beside `truth`: balanced accuracy, the mean of the classes' recalls;
+- `errors` ([errors, units], see `metrics.speech`): the error rate of all items together;
+- `bleu` (the counts of `metrics.captioning.bleu_counts`): BLEU of all items together.
+
+Each metric is given per task (`TASK METRIC`: a direction in a language, say). Beside them stand the numbers over all tasks: of `R@K` the
+mean recall (the mean over K and over tasks, each task with equal weight), of answers and captions the same metric over all items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from tonggan.config import did_you_mean
+from tonggan.evaluate.metrics.captioning import bleu
 from tonggan.evaluate.metrics.ranks import median_rank
+from tonggan.evaluate.metrics.speech import error_rate
 from tonggan.evaluate.resample import RESAMPLES, Estimate, Measure, Statistic, intervals, mean, mean_of_groups
+from tonggan.types import UsageError
 
 Item: TypeAlias = Mapping[str, Any]
-Metric: TypeAlias = tuple[str, Statistic, Callable[[Sequence[Item]], np.ndarray]]
-"""Its name, the statistic, and what reads the statistic's values off the items."""
+
+
+class Metric(NamedTuple):
+    """Its name, the statistic, and what reads the statistic's values off the items."""
+
+    name: str
+    statistic: Statistic
+    read: Callable[[Sequence[Item]], np.ndarray]
+
+
+TOGETHER: dict[str, tuple[str, Statistic]] = {
+    "acc": ("acc", mean),
+    "acc lenient": ("acc lenient", mean),
+    "vqa": ("vqa", mean),
+    "vqa-evalai": ("vqa-evalai", mean),
+    "anls": ("anls", mean),
+    "relaxed": ("relaxed", mean),
+    "rouge-l": ("rouge-l", mean),
+    "cider-d": ("cider-d", mean),
+    "clipscore": ("clipscore", mean),
+    "errors": ("error rate", error_rate),
+    "bleu": ("bleu-4", bleu(4)),
+}
+"""By an item's key: the metric's name and statistic. These are given over all tasks as well."""
+APART = ("acc1", "acc5", "ap", "ndcg", "rr")
+"""Keys of items whose mean is given per task only."""
 
 
 def summary(
     items: Sequence[Item], *, minus: Sequence[Item] | None = None, chance: Mapping[str, float] | None = None, resamples: int = RESAMPLES
 ) -> dict[str, Estimate]:
-    """Every metric by name (`TASK METRIC`), with its interval over resampled clusters.
+    """Every metric by name, with its interval over resampled clusters.
 
     `minus` holds another model's outcomes of the same items in the same order: then each metric is the difference, paired.
     `chance` gives what guessing would reach, by the metric's name; `resamples=0` leaves the intervals open (NaN).
     """
-    tasks: dict[str, list[int]] = {}
-    for i, item in enumerate(items):
-        tasks.setdefault(item["task"], []).append(i)
-    parts = [(list(_of_task(task, items[which[0]])), which) for task, which in tasks.items()]
-    if recalled := [i for i, item in enumerate(items) if _recalls(item)]:
-        parts.append(([("mean recall", mean_of_groups, _grouped("task", _recalls(items[recalled[0]])))], recalled))
     found: dict[str, Estimate] = {}
-    for metrics, which in parts:
+    for metrics, which in _parts(items):
         mine = [items[i] for i in which]
         theirs = None if minus is None else [minus[i] for i in which]
         measures = [
@@ -43,19 +72,49 @@ def summary(
             for name, statistic, read in metrics
         ]
         estimates = intervals(measures, [item["cluster"] for item in mine], resamples=resamples)
-        found |= {name: estimate for (name, _, _), estimate in zip(metrics, estimates, strict=True)}
+        found |= {metric.name: estimate for metric, estimate in zip(metrics, estimates, strict=True)}
     return found
+
+
+def metric(items: Sequence[Item], name: str) -> tuple[Metric, list[int]]:
+    """The metric of that name, and the places of the items that it is made of, for tests and intervals of one's own."""
+    known = {metric.name: (metric, which) for metrics, which in _parts(items) for metric in metrics}
+    if name not in known:
+        raise UsageError(f"no metric {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    return known[name]
+
+
+def smaller_is_better(name: str) -> bool:
+    """Whether a low value of this metric is a good one."""
+    return name.endswith((" rank", "error rate"))
+
+
+def _parts(items: Sequence[Item]) -> list[tuple[list[Metric], list[int]]]:
+    """Metrics, and which items each is made of."""
+    tasks: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        tasks.setdefault(item["task"], []).append(i)
+    parts = [(list(_of_task(task, items[which[0]])), which) for task, which in tasks.items()]
+    if recalled := [i for i, item in enumerate(items) if _recalls(item)]:
+        parts.append(([Metric("mean recall", mean_of_groups, _grouped("task", _recalls(items[recalled[0]])))], recalled))
+    for key, (name, statistic) in TOGETHER.items():
+        if which := [i for i, item in enumerate(items) if key in item]:
+            parts.append(([Metric(name, statistic, _column(key))], which))
+    return [(metrics, which) for metrics, which in parts if metrics]
 
 
 def _of_task(task: str, item: Item) -> Iterator[Metric]:
     """The metrics of a task, one item of which is `item`."""
-    for name in (*_recalls(item), *(name for name in item if name.startswith("acc"))):
-        yield f"{task} {name}", mean, _column(name)
+    for name in (*_recalls(item), *(name for name in APART if name in item)):
+        yield Metric(f"{task} {name}", mean, _column(name))
+    for key, (name, statistic) in TOGETHER.items():
+        if key in item:
+            yield Metric(f"{task} {name}", statistic, _column(key))
     if "rank" in item:
-        yield f"{task} median rank", median_rank, _column("rank")
-        yield f"{task} mean rank", mean, _column("rank")
+        yield Metric(f"{task} median rank", median_rank, _column("rank"))
+        yield Metric(f"{task} mean rank", mean, _column("rank"))
     if "acc1" in item and "truth" in item:
-        yield f"{task} balanced accuracy", mean_of_groups, _grouped("truth", ["acc1"])
+        yield Metric(f"{task} balanced accuracy", mean_of_groups, _grouped("truth", ["acc1"]))
 
 
 def _recalls(item: Item) -> list[str]:

@@ -5,25 +5,26 @@
   rotation of the choices is asked, and a question counts when all are right.
 - `logprob`: the choice that the model finds likeliest as its answer, by the mean log-probability of its characters.
 
-Beside the score stand chance, and the same questions asked without their picture (`blind`): what needs no looking is no vision.
+Beside the score stand chance, and the same questions asked without their picture (`blind`; by embed: the choice nearest to the question):
+what needs no looking is no vision.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from tonggan.evaluate.metrics.reading import CHOICE, How, Reading, bounds, read_choice
+from tonggan.evaluate.judge import Case, Judge
+from tonggan.evaluate.metrics.reading import CHOICE, Reading, bounds, read_choice
 from tonggan.evaluate.metrics.summary import summary
 from tonggan.evaluate.result import Result
+from tonggan.evaluate.tasks.asking import MAX_TOKENS, Turn, conversation, counts, digest, in_language, record, said, text_cost
 from tonggan.evaluate.tasks.questions import LETTERS, asked_in
-from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Outcome, Part, Row, Text, TongganError, UsageError
+from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, TongganError, UsageError
 
 Way: TypeAlias = Literal["embed", "chat", "logprob"]
 PROMPTS = {
@@ -31,8 +32,6 @@ PROMPTS = {
     "en": "{question}\n{choices}\nAnswer with the letter of the right option only.",
 }
 PLAIN = {"zh": "{question}\n请简短回答。", "en": "{question}\nAnswer briefly."}
-MAX_TOKENS = 512
-"""Room for models that think aloud before they answer; a reply that is cut is an outcome of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +43,11 @@ class Asked:
     reading: Reading
     answer: Answer | None = None
 
-    @property
-    def outcome(self) -> Outcome:
-        """How it ended; a choice by numbers alone always is an answer."""
-        return "answered" if self.answer is None else self.answer.outcome
+    def turn(self) -> Turn:
+        """As a record keeps it."""
+        if self.answer is not None:
+            return Turn(said(self.answer), self.reading.how, self.answer)
+        return Turn("" if self.reading.choice is None else self.row.choices[self.reading.choice], self.reading.how)
 
 
 def ways(model: Model) -> list[Way]:
@@ -63,12 +63,19 @@ def ways(model: Model) -> list[Way]:
 
 
 def choice(
-    model: Model, rows: Sequence[Row], *, way: Way | None = None, circular: bool = False, blind: bool = False, data: str = ""
+    model: Model,
+    rows: Sequence[Row],
+    *,
+    way: Way | None = None,
+    circular: bool = False,
+    blind: bool = False,
+    judge: Judge | None = None,
+    data: str = "",
 ) -> Result:
     """Accuracy on questions with choices (`tasks.questions` makes such rows).
 
-    `blind` leaves the pictures out (not for `embed`, which has nothing else to go by). Refusals, filtered, cut and failed answers are
-    outcomes of their own: they are not right, not read, and counted in `extra`.
+    `blind` leaves the pictures out. Refusals, filtered, cut and failed answers are outcomes of their own: they are not right, not read, and
+    counted in `extra`. `judge` reads the replies that rules do not.
     """
     kept = [row for row in rows if row.choices]
     if not kept:
@@ -77,30 +84,49 @@ def choice(
     used = way or (possible[0] if possible else None)
     if used is None or used not in possible:
         raise CannotError(f"{model.name} cannot be asked {'by ' + used if used else 'questions'}; it can: {', '.join(sorted(model.can))}")
-    if used == "embed" and (blind or circular):
-        raise UsageError("asked by embed, a question has no order of choices to turn, and without its picture nothing to go by")
+    if used == "embed" and circular:
+        raise UsageError("asked by embed, a question has no order of choices to turn")
+    extra: dict[str, Any] = {"way": used}
     if used == "embed":
-        asked, dropped = _embedded(model, kept)
+        asked, dropped = _embedded(model, kept, blind)
     else:
         turns = [(row, turn) for row in kept for turn in range(len(row.choices) if circular else 1)]
-        asked, dropped = (_chatted if used == "chat" else _scored)(model, turns, blind)
-    return _result(model, asked, dropped, used, circular, blind, data)
+        asked, dropped = (_chatted if used == "chat" else _scored)(model, turns, blind), []
+    if used == "chat" and judge is not None:
+        asked = _judged(judge, asked)
+    if used == "chat" and blind:
+        words = [_words(one.row, one.order) for one in asked]
+        extra["text"] = text_cost([one.row for one in asked], words, [one.answer for one in asked if one.answer is not None])
+    if not asked:
+        raise TongganError(f"none of the questions could be asked; the first: {dropped[0].where}: {dropped[0].reason}")
+    items = _items(asked)
+    return Result(
+        protocol=_protocol(used, circular, blind, judge if used == "chat" else None),
+        model=model.name,
+        weights=model.identity.weights,
+        data=data,
+        primary="acc",
+        metrics=summary(items, chance=_chance(items, circular)),
+        items=items,
+        dropped=dropped,
+        extra=extra | counts(items),
+    )
+
+
+def questions_of(rows: Sequence[Row], *, circular: bool = False, blind: bool = False) -> list[list[Message]]:
+    """The conversations that a chat model would have."""
+    asked = [row for row in rows if row.choices]
+    return [prompt(row, order_of(row, turn), blind=blind) for row in asked for turn in range(len(row.choices) if circular else 1)]
 
 
 def prompt(row: Row, order: Sequence[int], *, blind: bool = False) -> list[Message]:
     """The conversation that asks a question with its choices in this order."""
+    return conversation(row, _words(row, order), blind=blind)
+
+
+def _words(row: Row, order: Sequence[int]) -> str:
     lettered = "\n".join(f"{LETTERS[place]}. {row.choices[i]}" for place, i in enumerate(order))
-    words = _template(PROMPTS, row).format(question=row.question, choices=lettered)
-    return _message(row, words, blind)
-
-
-def _template(templates: dict[str, str], row: Row) -> str:
-    return templates["zh" if asked_in(row) == "zh" else "en"]
-
-
-def _message(row: Row, words: str, blind: bool) -> list[Message]:
-    parts: tuple[Part, ...] = (Text(words),) if blind else (*row.images, Text(words))
-    return [Message("user", parts)]
+    return in_language(PROMPTS, asked_in(row)).format(question=row.question, choices=lettered)
 
 
 def order_of(row: Row, turn: int) -> tuple[int, ...]:
@@ -110,7 +136,7 @@ def order_of(row: Row, turn: int) -> tuple[int, ...]:
     return tuple(drawn[turn:] + drawn[:turn])
 
 
-def _chatted(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> tuple[list[Asked], list[Dropped]]:
+def _chatted(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> list[Asked]:
     orders = [order_of(row, turn) for row, turn in turns]
     conversations = [prompt(row, order, blind=blind) for (row, _), order in zip(turns, orders, strict=True)]
     answers = model.chat(conversations, ChatOptions(max_tokens=MAX_TOKENS))
@@ -120,31 +146,47 @@ def _chatted(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> tup
         reading = read_choice(answer.text, shown) if answer.outcome == "answered" else Reading(None, "unparsed")
         chosen = None if reading.choice is None else order[reading.choice]
         asked.append(Asked(row, order, Reading(chosen, reading.how), answer))
-    return asked, []
+    return asked
 
 
-def _scored(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> tuple[list[Asked], list[Dropped]]:
-    conversations = [_message(row, _template(PLAIN, row).format(question=row.question), blind) for row, _ in turns]
+def _judged(judge: Judge, asked: Sequence[Asked]) -> list[Asked]:
+    """With what the judge makes of answers that no rule reads."""
+    unread = {
+        i: Case(one.row.question or "", one.row.choices, one.answer.text, asked_in(one.row))
+        for i, one in enumerate(asked)
+        if one.reading.choice is None and one.answer is not None and one.answer.outcome == "answered" and one.answer.text.strip()
+    }
+    found = dict(zip(unread, judge.chosen(list(unread.values())), strict=True))
+
+    def read(i: int, one: Asked) -> Asked:
+        chosen = found.get(i)
+        return one if chosen is None else Asked(one.row, one.order, Reading(chosen, "judge"), one.answer)
+
+    return [read(i, one) for i, one in enumerate(asked)]
+
+
+def _scored(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> list[Asked]:
+    conversations = [conversation(row, in_language(PLAIN, asked_in(row)).format(question=row.question), blind=blind) for row, _ in turns]
     scores = model.logprob(conversations, [row.choices for row, _ in turns])
     asked = []
     for (row, _), values in zip(turns, scores, strict=True):
         each = [value / max(1, len(text)) for value, text in zip(values, row.choices, strict=True)]
         asked.append(Asked(row, tuple(range(len(each))), Reading(_best(each, row), "exact")))
-    return asked, []
+    return asked
 
 
-def _embedded(model: Model, rows: Sequence[Row]) -> tuple[list[Asked], list[Dropped]]:
-    seen = [row for row in rows if row.images]
-    pictures = model.embed([row.images[0] for row in seen])
+def _embedded(model: Model, rows: Sequence[Row], blind: bool) -> tuple[list[Asked], list[Dropped]]:
+    seen = [row for row in rows if row.images or blind]
+    dropped = [] if blind else [Dropped(row.id, "no picture") for row in rows if not row.images]
+    shown = model.embed([row.question or "" if blind else row.images[0] for row in seen])
     words = sorted({text for row in seen for text in row.choices})
     vectors = dict(zip(words, model.embed(words).vectors, strict=True))
-    dropped = [Dropped(row.id, "no picture") for row in rows if not row.images]
     asked = []
     for i, row in enumerate(seen):
-        if i in pictures.errors:
-            dropped.append(Dropped(row.id, pictures.errors[i]))
+        if i in shown.errors:
+            dropped.append(Dropped(row.id, shown.errors[i]))
             continue
-        scores = [float(pictures[i] @ vectors[text]) for text in row.choices]
+        scores = [float(shown[i] @ vectors[text]) for text in row.choices]
         asked.append(Asked(row, tuple(range(len(scores))), Reading(_best(scores, row), "exact")))
     return asked, dropped
 
@@ -157,61 +199,37 @@ def _best(scores: Sequence[float], row: Row) -> int:
     return next((i for i in best if i != right), best[0] if best else (right + 1) % len(scores))
 
 
-def _result(model: Model, asked: Sequence[Asked], dropped: Sequence[Dropped], way: Way, circular: bool, blind: bool, data: str) -> Result:
-    if not asked:
-        raise TongganError(f"none of the questions could be asked; the first: {dropped[0].where}: {dropped[0].reason}")
+def _items(asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    """A record per question: right only where every turn of it is."""
     strict, lenient = bounds([one.reading for one in asked], [one.row.choices.index(one.row.answers[0]) for one in asked])
     by_row: dict[str, list[int]] = {}
     for place, one in enumerate(asked):
         by_row.setdefault(one.row.id, []).append(place)
-    items: list[dict[str, Any]] = []
+    items = []
     for places in by_row.values():
         row = asked[places[0]].row
-        task = f"choice {asked_in(row)}"
-        items.append(
-            {
-                "id": f"{task} {row.id}",
-                "task": task,
-                "cluster": row.group or row.id,
-                "right": row.answers[0],
-                "candidates": len(row.choices),
-                "question": row.question,
-                "acc": int(min(strict[p] for p in places)),
-                "acc lenient": int(min(lenient[p] for p in places)),
-                "read": [asked[p].reading.how for p in places],
-                "said": [_said(asked[p]) for p in places],
-                "outcome": [asked[p].outcome for p in places],
-            }
-        )
-    power = {item["id"]: item["candidates"] if circular else 1 for item in items}
-    chance: dict[str, float] = {}
-    for task in sorted({item["task"] for item in items}):
-        odds = [(1 / item["candidates"]) ** power[item["id"]] for item in items if item["task"] == task]
-        chance |= {f"{task} acc": float(np.mean(odds))}
-    digest = hashlib.sha256(json.dumps([PROMPTS, PLAIN], ensure_ascii=False).encode()).hexdigest()[:8]
+        right = {"acc": int(min(strict[p] for p in places)), "acc lenient": int(min(lenient[p] for p in places))}
+        shown = [[row.choices[i] for i in asked[p].order] for p in places]
+        facts = {"right": row.answers[0], "candidates": len(row.choices), "shown": shown}
+        items.append(record(row, f"choice {asked_in(row)}", [asked[p].turn() for p in places], **facts, **right))
+    return items
+
+
+def _chance(items: Sequence[dict[str, Any]], circular: bool) -> dict[str, float]:
+    odds = [(1 / item["candidates"]) ** (item["candidates"] if circular else 1) for item in items]
+    of_task = {
+        f"{task} acc": float(np.mean([value for item, value in zip(items, odds, strict=True) if item["task"] == task]))
+        for task in {item["task"] for item in items}
+    }
+    return of_task | {"acc": float(np.mean(odds))}
+
+
+def _protocol(way: Way, circular: bool, blind: bool, judge: Judge | None) -> str:
+    prompts = digest(PROMPTS, PLAIN)
     asking = {
-        "embed": "embed: argmax cosine of picture and choice, question not read",
-        "chat": f"chat: lettered, order drawn by id, {'circular' if circular else 'vanilla'}, prompts {digest}; {CHOICE}",
-        "logprob": f"logprob: mean over characters, prompts {digest}",
+        "embed": f"embed: argmax cosine of {'question' if blind else 'picture'} and choice{'' if blind else ', question not read'}",
+        "chat": f"chat: lettered, order drawn by id, {'circular' if circular else 'vanilla'}, prompts {prompts}; {CHOICE}",
+        "logprob": f"logprob: mean over characters, prompts {prompts}",
     }[way]
-    return Result(
-        protocol=f"choice/v1 {asking}{'; without pictures' if blind else ''}; clusters group, bootstrap 2000 seed 0",
-        model=model.name,
-        weights=model.identity.weights,
-        data=data,
-        primary=next(name for name in (f"{items[0]['task']} acc",)),
-        metrics=summary(items, chance=chance),
-        items=items,
-        dropped=dropped,
-        extra={"way": way, "read": dict(_counts(asked)), "outcomes": dict(Counter(one.outcome for one in asked))},
-    )
-
-
-def _counts(asked: Sequence[Asked]) -> Counter[How]:
-    return Counter(one.reading.how for one in asked)
-
-
-def _said(one: Asked) -> str:
-    if one.answer is not None:
-        return one.answer.text or (one.answer.error or "")
-    return "" if one.reading.choice is None else one.row.choices[one.reading.choice]
+    read_by = f"; what rules do not read: {judge.id}" if judge is not None else ""
+    return f"choice/v1 {asking}{read_by}{'; without pictures' if blind else ''}; clusters group, bootstrap 2000 seed 0"

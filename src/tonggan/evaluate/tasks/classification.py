@@ -20,6 +20,7 @@ from tonggan.data.prompts import TEMPLATES
 from tonggan.evaluate.metrics.ranks import ranks
 from tonggan.evaluate.metrics.summary import summary
 from tonggan.evaluate.result import Result
+from tonggan.evaluate.tasks.labelled import guesses, labelled
 from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, TongganError, UsageError
 
 PROTOCOL = "zero-shot/v1: prompt mean, ties pessimistic, clusters picture, bootstrap 2000 seed 0"
@@ -29,7 +30,7 @@ def class_vectors(
     model: Model, names: Sequence[str], *, lang: str = "en", templates: Sequence[str] | None = None, options: EmbedOptions | None = None
 ) -> np.ndarray:
     """Unit vectors [classes, dim] of class names under prompt templates, in which `{}` stands for the name."""
-    used = _templates(lang, templates)
+    used = prompt_templates(lang, templates)
     prompts = [template.replace("{}", name) for name in names for template in used]
     found = model.embed(prompts, options)
     if found.errors:
@@ -59,13 +60,7 @@ def classification(
     """
     if not {"text", "image"} <= model.modalities:
         raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; classification needs text and image")
-    every = list(rows)
-    kept = [(row, value) for row in every if row.images and (value := _label(row, label))]
-    without = [row for row in every if not (row.images and _label(row, label))]
-    dropped = [Dropped(row.id, f"column {label!r} is empty" if row.images else "no picture") for row in without]
-    if not kept:
-        columns = sorted({key for row in every[:100] for key in row.meta} | {"group"})
-        raise UsageError(f"no picture has a label in column {label!r}; columns: {', '.join(columns)}")
+    kept, dropped = labelled(list(rows), label)
     classes = sorted({value for _, value in kept})
     if len(classes) < 2:
         raise UsageError(f"column {label!r} has one class only ({classes[0]!r}); classification needs two or more")
@@ -74,7 +69,7 @@ def classification(
     if times > 1:
         same = ", ".join(repr(c) for c, called in zip(classes, words, strict=True) if called == word)
         raise UsageError(f"classes {same} are all called {word!r}, so nothing can tell them apart; give each a name of its own")
-    used = _templates(lang, templates)
+    used = prompt_templates(lang, templates)
     heads = class_vectors(model, words, templates=used, options=options)
     pictures = model.embed([row.images[0] for row, _ in kept], options)
     unread = [Dropped(kept[i][0].id, reason) for i, reason in sorted(pictures.errors.items())]
@@ -95,7 +90,7 @@ def classification(
             "acc1": int(rank[j] <= 1),
             **({"acc5": int(rank[j] <= 5)} if len(classes) > 5 else {}),
         }
-        for j, (i, guess) in enumerate(zip(good, _guesses(images @ heads.T, truth, rank == 1, classes), strict=True))
+        for j, (i, guess) in enumerate(zip(good, guesses(images @ heads.T, truth, rank == 1, classes), strict=True))
     ]
     chance = {f"{task} acc{k}": k / len(classes) for k in (1, 5)} | {f"{task} balanced accuracy": 1 / len(classes)}
     asked = hashlib.sha256(json.dumps([words, used], ensure_ascii=False).encode()).hexdigest()
@@ -112,21 +107,9 @@ def classification(
     )
 
 
-def _guesses(scores: np.ndarray, truth: np.ndarray, found: np.ndarray, classes: Sequence[str]) -> list[str]:
-    """The nearest class; of a picture whose class was not `found` ahead of all others, the nearest of the others: a tie is a mistake."""
-    wrong = np.nan_to_num(scores, nan=-2.0)  # below any cosine
-    wrong[np.arange(len(truth)), truth] = -np.inf
-    return [classes[i] for i in np.where(found, truth, wrong.argmax(axis=1))]
-
-
-def _templates(lang: str, templates: Sequence[str] | None) -> list[str]:
+def prompt_templates(lang: str, templates: Sequence[str] | None) -> list[str]:
+    """The templates given, or those of the language; each needs `{}` for the class name."""
     used = list(templates or TEMPLATES[one_of(lang, TEMPLATES, "language of the prompts")])
     if any("{}" not in template for template in used):
         raise UsageError(f"a template needs {{}} where the class name goes: {next(t for t in used if '{}' not in t)!r}")
     return used
-
-
-def _label(row: Row, column: str) -> str | None:
-    if column == "group":
-        return row.group
-    return row.split if column == "split" else row.meta.get(column) or None

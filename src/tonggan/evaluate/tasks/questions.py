@@ -1,23 +1,33 @@
 """Questions about pictures, out of any data set: rows that carry them, or a table of the user's own with columns named as people name them.
 
-rows = questions(open_data("我的问题.xlsx", image_col="图片", text_col="问题"))
+rows, dropped = questions(open_data("我的问题.xlsx"))
 """
 
 from __future__ import annotations
 
-import json
-import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from tonggan.config import did_you_mean
+from tonggan.data.formats.questions import (
+    ANSWER_NAMES,
+    CHOICES_NAMES,
+    HINT_NAMES,
+    LETTERS,
+    answers_in,
+    bare_letter,
+    by_letter,
+    choices_in,
+    hinted,
+    lettered_columns,
+    mark_of,
+    options_in,
+    several_letters,
+)
 from tonggan.data.language import language_of
 from tonggan.types import Dropped, Row, UsageError
 
-ANSWER_NAMES = ("answer", "answers", "gold", "truth", "label", "答案", "正确答案", "标准答案", "参考答案")
-CHOICES_NAMES = ("choices", "options", "选项", "候选", "候选答案")
-LETTERS = "ABCDEFGHIJ"
-_BETWEEN = re.compile(r"\s*(?:\||\n|；|;)\s*")
+__all__ = ["LETTERS", "asked_in", "questions"]
 
 
 def questions(
@@ -25,18 +35,21 @@ def questions(
 ) -> tuple[list[Row], list[Dropped]]:
     """Rows with `question`, `choices` and `answers`, each choice question's answer being one of its choices; and what could not be one.
 
-    A row without a `question` of its own asks its first text. The answer stands in a column named `answer` or 答案 (several, divided by `|`
-    or `;`), or as a letter; choices in a column `choices` or 选项, or in columns A, B, C, ….
+    A row without a `question` of its own asks its first text, after its hint. The answer stands in a column `answer` or 答案 (several,
+    divided by `|` or `;`), or as a letter; choices in a column `choices` or 选项, or in columns A, B, C, …. A column that is named here is
+    taken instead of what the row itself holds. Of two rows with one id, the second is left out. Raises `UsageError` for a column that is
+    not there, and when no question is left.
     """
     every = list(rows)
     found: list[Row] = []
     dropped: list[Dropped] = []
-    columns = sorted({key for row in every[:200] for key in row.meta})
-    answer_key = _column(answer_col, ANSWER_NAMES, columns)
-    choices_key = _column(choices_col, CHOICES_NAMES, columns)
+    columns = sorted({key for row in every for key in row.meta})
+    answer_key, choices_key = _chosen(answer_col, columns), _chosen(choices_col, columns)
+    seen: set[str] = set()
     for row in every:
         made = _question(row, answer_key, choices_key)
-        reason = _wrong(made, answered)
+        reason = "its id occurs a second time" if row.id in seen else _wrong(made, answered)
+        seen.add(row.id)
         if reason:
             dropped.append(Dropped(row.id, reason))
         else:
@@ -53,40 +66,33 @@ def asked_in(row: Row) -> str:
 
 
 def _question(row: Row, answer_key: str | None, choices_key: str | None) -> Row:
-    question = row.question if row.question is not None else (row.texts[0].text if row.texts else None)
-    choices = row.choices or _choices(row.meta, choices_key)
-    answers = row.answers or _split(row.meta.get(answer_key or "", ""))
-    if choices:
-        answers = tuple(_as_choice(answer, choices) for answer in answers)
-    return row.with_(question=question, choices=choices, answers=answers)
+    question = row.question
+    if question is None and row.texts:
+        question = hinted(row.texts[0].text, _cell(row.meta, HINT_NAMES))
+    options, by_column = _options(row, choices_key)
+    if answer_key is None and row.answers:
+        answers = tuple(text for answer in row.answers for text in (answers_in([answer], options) if options else (answer,)))
+    else:
+        cell = _cell(row.meta, ANSWER_NAMES) if answer_key is None else row.meta.get(answer_key)
+        answers = answers_in(cell, options, by_column=by_column)
+    return row.with_(question=question, choices=tuple(options.values()), answers=answers)
 
 
-def _choices(meta: Mapping[str, str], key: str | None) -> tuple[str, ...]:
-    if key is not None and meta.get(key):
-        return _split(meta[key])
-    lettered = {name.strip().upper(): value for name, value in meta.items() if name.strip().upper() in LETTERS and len(name.strip()) == 1}
-    return tuple(lettered[letter] for letter in LETTERS if lettered.get(letter))
+def _options(row: Row, choices_key: str | None) -> tuple[dict[str, str], bool]:
+    """A row's choices by letter, and whether they stand in columns A, B, C, … of which one may be empty."""
+    lettered = options_in(row.meta, lettered_columns(list(row.meta)))
+    if choices_key is not None:
+        return by_letter(choices_in(row.meta.get(choices_key))), False
+    if row.choices:
+        return (lettered, True) if tuple(lettered.values()) == row.choices else (by_letter(row.choices), False)
+    listed = choices_in(_cell(row.meta, CHOICES_NAMES))
+    return (by_letter(listed), False) if listed else (lettered, True)
 
 
-def _as_choice(answer: str, choices: Sequence[str]) -> str:
-    """A letter that is no choice itself stands for one."""
-    bare = unicodedata.normalize("NFKC", answer).strip().strip("().")
-    if answer not in choices and len(bare) == 1 and bare.upper() in LETTERS[: len(choices)]:
-        return choices[LETTERS.index(bare.upper())]
-    return answer
-
-
-def _split(cell: str) -> tuple[str, ...]:
-    """One cell's values: a JSON list, or divided by |, ; or lines."""
-    text = cell.strip()
-    if text.startswith("["):
-        try:
-            listed = json.loads(text)
-        except ValueError:
-            listed = None
-        if isinstance(listed, list):
-            return tuple(str(one).strip() for one in listed if str(one).strip())
-    return tuple(part for part in _BETWEEN.split(text) if part)
+def _cell(meta: Mapping[str, str], known: Sequence[str]) -> str | None:
+    """The cell of the first of these columns that a row has."""
+    plain = {unicodedata.normalize("NFKC", name).strip().lower(): cell for name, cell in meta.items()}
+    return next((plain[name] for name in known if name in plain), None)
 
 
 def _wrong(row: Row, answered: bool) -> str | None:
@@ -104,16 +110,25 @@ def _wrong(row: Row, answered: bool) -> str | None:
         if len(set(row.choices)) < len(row.choices):
             return "two choices are the same"
         if len(row.answers) > 1:
-            return f"{len(row.answers)} answers to a question with one right choice"
+            return f"several right choices ({'; '.join(row.answers)}) are not supported"
         if row.answers[0] not in row.choices:
-            return f"the answer {row.answers[0]!r} is not one of the choices{did_you_mean(row.answers[0], row.choices)}"
+            return _unlike(row.answers[0], row.choices)
     return None
 
 
-def _column(chosen: str | None, known: Sequence[str], columns: Sequence[str]) -> str | None:
-    if chosen is not None:
-        if chosen not in columns:
-            raise UsageError(f"no column {chosen!r}{did_you_mean(chosen, columns)}; columns: {', '.join(columns)}")
-        return chosen
-    plain = {unicodedata.normalize("NFKC", name).strip().lower(): name for name in columns}
-    return next((plain[name] for name in known if name in plain), None)
+def _unlike(answer: str, choices: Sequence[str]) -> str:
+    """Why an answer means none of the choices."""
+    options = by_letter(choices)
+    if several := several_letters(answer, options):
+        return f"several right choices ({', '.join(several)}) are not supported"
+    if letter := bare_letter(answer):
+        return f"the answer {letter} is the letter of no choice: there are {len(choices)}"
+    if (marked := mark_of(answer)) is not None and marked[0] in options:
+        return f"the answer says {marked[0]} and {marked[1]!r}, but {marked[0]} is {options[marked[0]]!r}"
+    return f"the answer {answer!r} is not one of the choices{did_you_mean(answer, choices)}"
+
+
+def _chosen(column: str | None, columns: Sequence[str]) -> str | None:
+    if column is not None and column not in columns:
+        raise UsageError(f"no column {column!r}{did_you_mean(column, columns)}; columns: {', '.join(columns)}")
+    return column

@@ -5,27 +5,42 @@ query over all captions *of that language*; its best-ranked right caption counts
 with the captions and groups of all of them: one candidate, one query, one cluster. Right pairs are those of the same picture, of the
 same group, or with literally the same caption. Ties count against the model. Intervals: `evaluate.resample`.
 
+Beside R@K and ranks stand, per direction and language, mean average precision (`ap`) and nDCG of the first ten (`ndcg`), in which all right
+candidates count, and the mean reciprocal rank (`rr`); their ids are in `extra["metrics"]`. `extra["rsum"]` has RSUM of each language.
+
 Where no picture occurs twice, the numbers are those of `retrieval/v1`, in which every row was a picture of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from tonggan.evaluate.metrics.ranks import chance_at, expected_rank, ranks
+from tonggan.evaluate.metrics.ranking import (
+    MAP,
+    MRR,
+    NDCG,
+    RSUM,
+    expected_average_precision,
+    expected_ndcg,
+    expected_reciprocal_rank,
+    of_places,
+    rsum,
+)
+from tonggan.evaluate.metrics.ranks import chance_at, expected_rank, places
 from tonggan.evaluate.metrics.summary import summary
-from tonggan.evaluate.resample import RESAMPLES
+from tonggan.evaluate.resample import RESAMPLES, Estimate, statistic_interval
 from tonggan.evaluate.result import Result
+from tonggan.evaluate.tasks.labelled import content
 from tonggan.types import CannotError, Dropped, EmbedOptions, Image, Model, Row, UsageError
 
 PROTOCOL = "retrieval/v2: ties pessimistic, gallery fixed, positives row|group|picture|caption, clusters picture, bootstrap 2000 seed 0"
 AT = (1, 5, 10)
+METRICS = {"ap": MAP, "ndcg": f"{NDCG}; first 10, binary", "rr": MRR, "rsum": RSUM}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +72,8 @@ class _Caption:
 def _pictures(rows: Iterable[Row]) -> list[_Picture]:
     found: dict[object, _Picture] = {}
     for row in rows:
-        found.setdefault(_content(row.images[0]), _Picture(row.images[0], [])).rows.append(row)
+        found.setdefault(content(row.images[0]), _Picture(row.images[0], [])).rows.append(row)
     return list(found.values())
-
-
-def _content(image: Image) -> object:
-    """Equal for handles on one file or one URL, or on the same bytes or numbers."""
-    if isinstance(image.array, np.ndarray):
-        return image.array.shape, image.array.dtype.str, hashlib.sha256(image.array.tobytes()).digest()
-    return image.path or image.url or image.data or id(image.array)
 
 
 def retrieval(
@@ -129,8 +137,8 @@ def retrieval(
         right = [to_text[i] for i in pictured]
         queries = [(pictures[c.picture].name, c.text) for c in captions]
         seen = [(pictures[i].name, None) for i in pictured]
-        items += _items(f"t2i {lang}", queries, ranks(words, images, to_image), to_image, len(pictures))
-        items += _items(f"i2t {lang}", seen, ranks(images[pictured], words, right), right, len(captions))
+        items += _items(f"t2i {lang}", queries, places(words, images, to_image), to_image, len(pictures))
+        items += _items(f"i2t {lang}", seen, places(images[pictured], words, right), right, len(captions))
         chance |= _chance(f"t2i {lang}", to_image, len(pictures)) | _chance(f"i2t {lang}", right, len(captions))
     chance["mean recall"] = float(np.mean([value for name, value in chance.items() if "R@" in name]))
     return Result(
@@ -143,6 +151,7 @@ def retrieval(
         items=items,
         dropped=dropped,
         notes=notes,
+        extra={"metrics": METRICS, "rsum": _rsum(items, chance, RESAMPLES if intervals else 0)},
     )
 
 
@@ -172,9 +181,10 @@ def _positives(pictures: Sequence[_Picture], captions: Sequence[_Caption]) -> tu
 
 
 def _items(
-    task: str, queries: Sequence[tuple[str, str | None]], found: np.ndarray, right: Sequence[Sequence[int]], candidates: int
+    task: str, queries: Sequence[tuple[str, str | None]], found: Sequence[np.ndarray], right: Sequence[Sequence[int]], candidates: int
 ) -> list[dict[str, Any]]:
-    """One record per query: the picture's name and, where words are the query, its caption."""
+    """One record per query: the picture's name and, where words are the query, its caption. `found` are the places of the right ones."""
+    ranked = of_places(found, max(AT))
     return [
         {
             "id": f"{task} {name}" + ("" if caption is None else f" {caption}"),
@@ -185,9 +195,25 @@ def _items(
             "right": len(right[n]),
             "rank": rank,
             **{f"R@{k}": int(rank <= k) for k in AT},
+            "ap": float(ranked.ap[n]),
+            "ndcg": float(ranked.ndcg[n]),
+            "rr": float(ranked.rr[n]),
         }
-        for n, ((name, caption), rank) in enumerate(zip(queries, found.tolist(), strict=True))
+        for n, ((name, caption), rank) in enumerate(zip(queries, (int(at[0]) for at in found), strict=True))
     ]
+
+
+def _rsum(items: Sequence[dict[str, Any]], chance: Mapping[str, float], resamples: int) -> dict[str, dict[str, Any]]:
+    """RSUM of each language with its interval over pictures, as plain data."""
+    by_lang: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for item in items:
+        by_lang[item["task"].split(" ", 1)[1]].append(item)
+    found: dict[str, Estimate] = {}
+    for lang, some in by_lang.items():
+        values = np.array([[item["task"].startswith("i2t"), *(item[f"R@{k}"] for k in AT)] for item in some], dtype=np.float64)
+        guessed = 100 * sum(chance[f"{way} {lang} R@{k}"] for way in ("t2i", "i2t") for k in AT)
+        found[lang] = statistic_interval(values, [item["cluster"] for item in some], rsum, chance=guessed, resamples=resamples)
+    return {lang: asdict(estimate) for lang, estimate in found.items()}
 
 
 def _chance(task: str, right: Sequence[Sequence[int]], candidates: int) -> dict[str, float]:
@@ -195,4 +221,7 @@ def _chance(task: str, right: Sequence[Sequence[int]], candidates: int) -> dict[
     sizes = Counter(map(len, right))
     by_size = {f"{task} R@{k}": {size: chance_at(k, candidates, size) for size in sizes} for k in AT}
     by_size[f"{task} mean rank"] = {size: expected_rank(candidates, size) for size in sizes}
+    by_size[f"{task} ap"] = {size: expected_average_precision(candidates, size) for size in sizes}
+    by_size[f"{task} ndcg"] = {size: expected_ndcg(candidates, size, max(AT)) for size in sizes}
+    by_size[f"{task} rr"] = {size: expected_reciprocal_rank(candidates, size) for size in sizes}
     return {name: sum(sizes[size] * value for size, value in of.items()) / len(right) for name, of in by_size.items()}

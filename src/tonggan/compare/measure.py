@@ -1,0 +1,149 @@
+"""One model on one task: its result, the same without pictures, and what that took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from tonggan import devices
+from tonggan.compare.tasks import Task
+from tonggan.evaluate.judge import Judge
+from tonggan.evaluate.result import Result
+from tonggan.evaluate.tasks import answers, captions, choice
+from tonggan.evaluate.tasks.classification import classification
+from tonggan.evaluate.tasks.retrieval import retrieval
+from tonggan.types import CannotError, Message, Model, TongganError
+
+
+@dataclass(frozen=True)
+class How:
+    """What holds for every model of a comparison."""
+
+    circular: bool = False
+    """Chat models are asked every rotation of the choices."""
+    judge: Judge | None = None
+    scorer: Model | None = None
+    """Gives captions their CLIPScore."""
+
+    @property
+    def key(self) -> str:
+        """Differs where results would."""
+        parts = [
+            *(["circular"] if self.circular else []),
+            *([self.judge.id] if self.judge else []),
+            *([f"scorer {self.scorer.name}"] if self.scorer else []),
+        ]
+        return "; ".join(parts)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model on one task: its result, or why there is none; and the same without pictures, where that can be asked."""
+
+    result: Result | None = None
+    why: str = ""
+    cannot: bool = False
+    """It lacks the verb; not a failure."""
+    blind: Result | None = None
+
+    @property
+    def footprint(self) -> dict[str, Any]:
+        """seconds, memory (peak bytes), parameters, items, as far as they are known."""
+        return dict(self.result.extra.get("footprint", {})) if self.result is not None else {}
+
+
+def measure(model: Model, task: Task, how: How, data: str) -> Cell:
+    """A failure costs this cell only: what went wrong stands in it."""
+    try:
+        run = _runner(model, task, how, data)
+        remote = model.identity.preprocessing.get("endpoint") is not None
+        if remote and task.kind in _QUESTIONS:  # one question first, before a thousand fail for the same reason
+            (first,) = _runner(model, replace(task, rows=task.rows[:1]), how, data)(False).items[:1]
+            if "error" in first["outcome"]:
+                return Cell(why=f"the first question was not answered: {first['said'][0]}")
+        device = torch.device("cpu") if remote else getattr(model, "device", torch.device("cpu"))
+        before, begun = devices.start_measuring(device), time.monotonic()
+        result = run(False)
+        footprint = {
+            "seconds": time.monotonic() - begun,
+            "memory": None if remote else max(0, devices.peak(device) - before) + _bytes(model),
+            "parameters": _parameters(model),
+            "items": len(result.items),
+            "device": None if remote else str(device),
+        }
+        result = replace(result, extra={**result.extra, "footprint": footprint})
+        blind = run(True) if _can_go_blind(task, result) else None
+        if blind is not None and set(blind.extra["outcomes"]) == {"error"}:
+            blind = None  # a model that answers nothing without a picture
+        return Cell(result, blind=blind)
+    except CannotError as error:
+        return Cell(why=str(error), cannot=True)
+    except TongganError as error:
+        return Cell(why=str(error))
+
+
+_QUESTIONS = ("choice", "answers", "captions")
+
+
+def conversations(task: Task, how: How) -> list[list[Message]]:
+    """All that a chat model would be asked on a task, with and without pictures."""
+    found: list[list[Message]] = []
+    for blind in (False, True):
+        match task.kind:
+            case "choice":
+                found += choice.questions_of(task.rows, circular=how.circular, blind=blind)
+            case "answers":
+                found += answers.questions_of(task.rows, metric=task.config.metric, blind=blind)
+            case "captions":
+                found += captions.questions_of(task.rows, langs=task.langs, blind=blind)
+            case _:
+                pass
+    return found
+
+
+def _runner(model: Model, task: Task, how: How, data: str) -> Callable[[bool], Result]:
+    """The task on the model, as a function of whether the pictures are left out."""
+    rows, config = task.rows, task.config
+    match task.kind:
+        case "choice":
+            circular = how.circular and "chat" in model.can
+            return lambda blind: choice.choice(model, rows, circular=circular, blind=blind, judge=how.judge, data=data)
+        case "answers":
+            return lambda blind: answers.answers(model, rows, metric=config.metric, blind=blind, judge=how.judge, data=data)
+        case "captions":
+            more: dict[str, Any] = {"langs": task.langs, "chinese": config.chinese, "scorer": how.scorer}
+            return lambda blind: captions.captions(model, rows, blind=blind, data=data, **more)
+        case "retrieval":
+            _embeds(model)
+            return lambda blind: retrieval(model, rows, langs=task.langs, data=data)
+        case "classification":
+            _embeds(model)
+            lang = (config.langs or ("en",))[0]
+            return lambda blind: classification(model, rows, label=config.label, lang=lang, data=data)
+
+
+def _embeds(model: Model) -> None:
+    if "embed" not in model.can:
+        raise CannotError(f"{model.name} does not embed; it can: {', '.join(sorted(model.can))}")
+
+
+def _can_go_blind(task: Task, result: Result) -> bool:
+    return task.kind in _QUESTIONS and any(row.images or row.audios or row.videos for row in task.rows) and bool(result.items)
+
+
+def _weights(model: Model) -> Sequence[torch.Tensor]:
+    module = getattr(model, "module", None)
+    return [*module.parameters(), *module.buffers()] if isinstance(module, torch.nn.Module) else []
+
+
+def _parameters(model: Model) -> int | None:
+    module = getattr(model, "module", None)
+    return sum(one.numel() for one in module.parameters()) if isinstance(module, torch.nn.Module) else None
+
+
+def _bytes(model: Model) -> int:
+    return sum(one.numel() * one.element_size() for one in _weights(model))

@@ -1,0 +1,177 @@
+"""Questions with free answers, asked of models that chat; how an answer is marked is part of the protocol.
+
+- `match`: equal to a right answer but for case, full-width forms, marks around it and articles. Its lenient bound also counts replies in
+  which a right answer stands among other words ("It is 3 apples").
+- `yes-no`: read by rules (`metrics.reading`), also in Chinese; F1 of yes beside accuracy.
+- `vqa`, `vqa-evalai`, `anls`, `relaxed`: see `metrics.answers`.
+- `wer`, `cer`, `cer-zh`: text that was to be read or heard, see `metrics.speech`.
+
+`auto` takes `vqa` where most questions have several annotators, `yes-no` where every answer is yes or no, else `match`.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tonggan.config import one_of
+from tonggan.evaluate.judge import Case, Judge
+from tonggan.evaluate.metrics import answers as marks
+from tonggan.evaluate.metrics import speech
+from tonggan.evaluate.metrics.classification import f1
+from tonggan.evaluate.metrics.reading import YES, YES_NO, How, plain_reply, read_yes_no, standing
+from tonggan.evaluate.metrics.summary import summary
+from tonggan.evaluate.resample import statistic_interval
+from tonggan.evaluate.result import Result
+from tonggan.evaluate.tasks.asking import MAX_TOKENS, Turn, conversation, counts, digest, in_language, record, said, text_cost
+from tonggan.evaluate.tasks.questions import asked_in
+from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
+
+MATCH = "match/v1: equal but for case, width, marks around it and articles; lenient: a right answer stands among other words"
+METRICS = {
+    "match": MATCH,
+    "yes-no": YES_NO,
+    "vqa": marks.VQA,
+    "vqa-evalai": marks.VQA_EVALAI,
+    "anls": marks.ANLS,
+    "relaxed": marks.RELAXED,
+    "wer": speech.WER,
+    "cer": speech.CER,
+    "cer-zh": speech.CER_ZH,
+}
+"""Ways of marking by name, with their protocol ids."""
+PROMPTS = {
+    "zh": "{question}\n请用一个词或短语回答。",
+    "en": "{question}\nAnswer the question using a single word or phrase.",
+}
+RATES: dict[str, Callable[[str], Sequence[str]]] = {"wer": speech.words, "cer": speech.characters, "cer-zh": speech.zh_characters}
+GRADED: dict[str, Callable[[str, Sequence[str]], float]] = {
+    "vqa": marks.vqa_accuracy,
+    "vqa-evalai": marks.vqa_accuracy_evalai,
+    "anls": marks.anls,
+    "relaxed": marks.relaxed_accuracy,
+}
+
+
+def answers(
+    model: Model, rows: Sequence[Row], *, metric: str = "auto", blind: bool = False, judge: Judge | None = None, data: str = ""
+) -> Result:
+    """Free answers marked by `metric`; `blind` leaves the pictures out; `judge` decides where `match` finds no right answer.
+
+    Refusals, filtered, cut and failed answers are outcomes of their own, counted in `extra`; they score as an empty answer would.
+    Raises `UsageError` for a metric that is not known, `CannotError` for a model that does not chat.
+    """
+    kept = [row for row in rows if row.question and row.answers]
+    dropped = [Dropped(row.id, "no question" if not row.question else "no answer to mark by") for row in rows if row not in kept]
+    if not kept:
+        raise UsageError("no row has a question and an answer to mark by")
+    used = choose_metric(kept) if metric == "auto" else one_of(metric, METRICS, "metric")
+    if "chat" not in model.can:
+        raise CannotError(f"{model.name} cannot be asked for free answers; it can: {', '.join(sorted(model.can))}")
+    if used == "yes-no" and (strange := next((row for row in kept if read_yes_no(row.answers[0]).choice is None), None)) is not None:
+        raise UsageError(f"yes-no: the right answer of {strange.id} is {strange.answers[0]!r}, neither yes nor no; take another metric")
+    given = model.chat([conversation(row, _words(row, used), blind=blind) for row in kept], ChatOptions(max_tokens=MAX_TOKENS))
+    items = [_item(row, answer, used) for row, answer in zip(kept, given, strict=True)]
+    if judge is not None and used == "match":
+        _judged(judge, kept, items)
+    extra: dict[str, Any] = {"way": "chat", "metric": used} | counts(items)
+    if used == "yes-no":
+        extra["f1 of yes"] = _f1(items)
+    if blind:
+        extra["text"] = text_cost(kept, [_words(row, used) for row in kept], given)
+    read_by = f"; where rules find no match: {judge.id}" if judge is not None and used == "match" else ""
+    return Result(
+        protocol=f"answers/v1 chat: prompts {digest(PROMPTS)}; {METRICS[used]}{read_by}{'; without pictures' if blind else ''}; "
+        "clusters group, bootstrap 2000 seed 0",
+        model=model.name,
+        weights=model.identity.weights,
+        data=data,
+        primary=_primary(used),
+        metrics=summary(items, chance=_chance(items) if used == "yes-no" else None),
+        items=items,
+        dropped=dropped,
+        extra=extra,
+    )
+
+
+def questions_of(rows: Sequence[Row], *, metric: str = "auto", blind: bool = False) -> list[list[Message]]:
+    """The conversations that `answers` would have."""
+    kept = [row for row in rows if row.question and row.answers]
+    used = choose_metric(kept) if metric == "auto" else one_of(metric, METRICS, "metric")
+    return [conversation(row, _words(row, used), blind=blind) for row in kept]
+
+
+def _words(row: Row, metric: str) -> str:
+    """What is to be read or heard is asked for as it stands; for anything else the form of the answer is asked for as well."""
+    return row.question or "" if metric in RATES else in_language(PROMPTS, asked_in(row)).format(question=row.question)
+
+
+def choose_metric(rows: Sequence[Row]) -> str:
+    """What suits the right answers: several annotators, yes or no, or anything else."""
+    if np.mean([len(row.answers) >= 3 for row in rows]) > 0.5:
+        return "vqa"
+    return "yes-no" if all(read_yes_no(answer).how == "exact" for row in rows for answer in row.answers) else "match"
+
+
+def _primary(metric: str) -> str:
+    return "error rate" if metric in RATES else "acc" if metric in ("match", "yes-no") else metric
+
+
+def _item(row: Row, answer: Answer, metric: str) -> dict[str, Any]:
+    reply = plain_reply(answer.text) if answer.outcome == "answered" else ""
+    how: How = "exact" if reply else "unparsed"
+    values: dict[str, Any]
+    if metric in RATES:
+        values = {"errors": speech.errors(row.answers[:1], [reply], RATES[metric])[0].tolist()}
+    elif metric in GRADED:
+        values = {metric: GRADED[metric](reply, row.answers)}
+    elif metric == "yes-no":
+        reading, right = read_yes_no(reply), read_yes_no(row.answers[0]).choice
+        how = reading.how
+        values = {"acc": int(reading.choice == right), "acc lenient": int(reading.choice in (right, None))}
+        values |= {"yes": [int(reading.choice == YES), int(right == YES)]}
+    else:
+        equal, among = matches(reply, row.answers)
+        how = "text" if among and not equal else how
+        values = {"acc": int(equal), "acc lenient": int(equal or among or not reply)}
+    right_answers = list(dict.fromkeys(row.answers))
+    task = f"answers {asked_in(row)}"
+    return record(row, task, [Turn(said(answer), how, answer)], right=" | ".join(right_answers), **values)
+
+
+def matches(reply: str, right: Sequence[str]) -> tuple[bool, bool]:
+    """Whether a reply equals a right answer, and whether one stands in it as words of its own."""
+    whole, wanted = _bare(reply), [bare for answer in right if (bare := _bare(answer))]
+    return whole in wanted, any(re.search(standing(answer), whole) for answer in wanted)
+
+
+def _bare(text: str) -> str:
+    """Lower case, half-width, without marks at either end and English articles."""
+    words = unicodedata.normalize("NFKC", text).casefold().split()
+    return " ".join(word for word in words if word not in ("a", "an", "the")).strip(" \t\n.,;:!?。、，；：！？\"'“”‘’「」()[]{}*`")
+
+
+def _judged(judge: Judge, rows: Sequence[Row], items: Sequence[dict[str, Any]]) -> None:
+    """Set the marks of answers that match nothing literally to what the judge says of them."""
+    open_ = {
+        i: Case(row.question or "", row.answers, item["said"][0], asked_in(row))
+        for i, (row, item) in enumerate(zip(rows, items, strict=True))
+        if not item["acc"] and item["read"] != ["unparsed"]
+    }
+    for i, verdict in zip(open_, judge.same(list(open_.values())), strict=True):
+        if verdict is not None:
+            items[i] |= {"acc": int(verdict), "acc lenient": int(verdict), "read": ["judge"]}
+
+
+def _chance(items: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Of a coin."""
+    return dict.fromkeys(("acc", *{f"{item['task']} acc" for item in items}), 0.5)
+
+
+def _f1(items: Sequence[dict[str, Any]]) -> dict[str, float]:
+    found = statistic_interval(np.array([item["yes"] for item in items]), [item["cluster"] for item in items], f1)
+    return {"value": found.value, "low": found.low, "high": found.high, "said yes": float(np.mean([item["yes"][0] for item in items]))}
