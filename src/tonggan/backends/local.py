@@ -112,7 +112,7 @@ class LocalModel(Model):
         assert encode is not None
         processor = self.processor
         assert processor.text is not None
-        done.errors |= {i: "half a character (a lone surrogate)" for i, part in texts if not is_unicode(part.text)}
+        done.errors |= {i: "not valid Unicode: half a character" for i, part in texts if not is_unicode(part.text)}
         texts = [(i, part) for i, part in texts if i not in done.errors]
         ids, cut = processor.text.encode([part.text for _, part in texts])
         done.truncated += [texts[k][0] for k in cut]

@@ -60,7 +60,7 @@ def compare(
         "image_col": image_col, "question_col": question_col, "answer_col": answer_col, "choices_col": choices_col, "by": by or (),
     }  # fmt: skip
     written, named_tasks = _suites(on or [])
-    chosen = [task for suite in written for task in suite.tasks] + [TaskConfig.parse({"on": name} | settings) for name in named_tasks]
+    chosen = [task for suite in written for task in suite.tasks] + [TaskConfig.parse({"data": name} | settings) for name in named_tasks]
     if not chosen:
         raise UsageError("compare on what? Give --on with a suite, a file of yours, or a suite.yaml; suites: tonggan compare --help")
     first = written[0] if written else None

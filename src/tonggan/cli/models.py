@@ -235,3 +235,22 @@ def _say_unknown(found: Selection) -> None:
     """How many models might fit, on standard error."""
     for what, models in found.unknown.items():
         typer.echo(f"{plural(len(models), 'other model')} might fit: {what} unknown", err=True)
+
+
+@app.command("page")
+def page(
+    file: Annotated[Path, typer.Argument(help="Where to write the HTML file.")] = Path("models.html"),
+    own: Own = None,
+    json: Json = False,
+) -> None:
+    """All models by paradigm and date as one page that opens offline, Chinese and English, its tables sortable.
+
+    Example: `tonggan models page models.html`
+    """
+    from tonggan.compare.registry import facts_page
+
+    written = facts_page(_load(own)).write(file)
+    if json:
+        print_json({"file": str(written)})
+    else:
+        typer.echo(f"written: {written}")

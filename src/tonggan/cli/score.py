@@ -53,7 +53,7 @@ def _print(scored: Scored) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tonggan.evaluate.scoring_page import LEFT, told
+    from tonggan.evaluate.scoring_page import LEFT
 
     found = scored.predictions
     circular = found.circular
@@ -77,7 +77,7 @@ def _print(scored: Scored) -> None:
     base = scored.scores[-1].protocol
     for pair in scored.pairs:
         if pair.other == base:
-            difference = told(pair.difference, sign=True)
+            difference = pair.difference.told(sign=True)
             typer.echo(f"\n{pair.one} − {pair.other}: {difference} points; {plural(pair.count, 'question')} read differently")
             _print_groups(pair)
     if len(scored.scores) > 2:

@@ -16,7 +16,7 @@ class SuiteConfig(Config):
     """What `tonggan compare` is given by options otherwise."""
 
     tasks: tuple[TaskConfig, ...] = Field(min_length=1)
-    """Each a name, or a record with `on` and settings."""
+    """Each a name, or a record with `data` and settings."""
     models: tuple[str, ...] = ()
     circular: bool = False
     judge: str | None = None
@@ -32,7 +32,7 @@ class SuiteConfig(Config):
     @field_validator("tasks", mode="before")
     @classmethod
     def _names_alone(cls, value: Any) -> Any:
-        return [{"on": one} if isinstance(one, str) else one for one in value] if isinstance(value, list | tuple) else value
+        return [{"data": one} if isinstance(one, str) else one for one in value] if isinstance(value, list | tuple) else value
 
 
 def suite(file: str | Path) -> SuiteConfig:
@@ -45,4 +45,4 @@ def suite(file: str | Path) -> SuiteConfig:
     def beside(name: str) -> str:
         return str(path.parent / name) if (path.parent / name).exists() and not Path(name).exists() else name
 
-    return read.model_copy(update={"tasks": tuple(one.model_copy(update={"on": beside(one.on)}) for one in read.tasks)})
+    return read.model_copy(update={"tasks": tuple(one.model_copy(update={"data": beside(one.data)}) for one in read.tasks)})

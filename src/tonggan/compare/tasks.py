@@ -28,7 +28,7 @@ Kind: TypeAlias = Literal["choice", "answers", "captions", "retrieval", "classif
 class TaskConfig(Config):
     """A task as a suite file describes it; on the command line each field is an option."""
 
-    on: str
+    data: str
     """A suite, a source, or a file."""
     kind: Kind | Literal["auto"] = "auto"
     """`auto`: questions where the rows ask any, otherwise retrieval among pictures and captions."""
@@ -67,7 +67,7 @@ class Task:
     """Its Chinese and English items are each written as such, neither a translation of the other."""
     dropped: tuple[Dropped, ...] = ()
     notes: tuple[str, ...] = ()
-    config: TaskConfig = field(default_factory=lambda: TaskConfig(on=""))
+    config: TaskConfig = field(default_factory=lambda: TaskConfig(data=""))
 
     @property
     def langs(self) -> list[str]:
@@ -114,21 +114,21 @@ def tasks(config: TaskConfig) -> list[Task]:
     """
     if config.metric != "auto":
         one_of(config.metric, METRICS, "metric")
-    if config.on in SUITES:
+    if config.data in SUITES:
         found = [_suite(config)]
-    elif config.on in sources.SOURCES or any(mark in config.on for mark in "./\\{"):
+    elif config.data in sources.SOURCES or any(mark in config.data for mark in "./\\{"):
         found = _file(config)
     else:
         known = (*SUITES, *sources.SOURCES)
-        raise UsageError(f"no suite {config.on!r}{did_you_mean(config.on, known)}; suites: {', '.join(SUITES)}; or a file of your own")
+        raise UsageError(f"no suite {config.data!r}{did_you_mean(config.data, known)}; suites: {', '.join(SUITES)}; or a file of your own")
     for one in found:
         _check(one)
     return found
 
 
 def task(name: str, **settings: Any) -> Task:
-    """The only task, or the first, of `tasks(TaskConfig(on=name, ...))`."""
-    return tasks(TaskConfig(on=name, **settings))[0]
+    """The only task, or the first, of `tasks(TaskConfig(data=name, ...))`."""
+    return tasks(TaskConfig(data=name, **settings))[0]
 
 
 def _check(task: Task) -> None:
@@ -146,10 +146,10 @@ def _check(task: Task) -> None:
 
 def _file(config: TaskConfig) -> list[Task]:
     """The questions of a file or source, or its pictures and captions."""
-    if config.on in sources.SOURCES:
-        found = sources.load(config.on, split=config.split)
+    if config.data in sources.SOURCES:
+        found = sources.load(config.data, split=config.split)
     else:
-        found = open_data(config.on, image_col=config.image_col, text_col=config.question_col, split=config.split)
+        found = open_data(config.data, image_col=config.image_col, text_col=config.question_col, split=config.split)
     asks = any(row.question or row.choices or row.answers for row in found) or config.question_col is not None
     if config.kind in ("choice", "answers") or (config.kind == "auto" and asks):
         return _questions(config, found)
@@ -164,7 +164,7 @@ def _questions(config: TaskConfig, found: Dataset) -> list[Task]:
     asked, dropped = questions(found, answer_col=config.answer_col, choices_col=config.choices_col)
     lettered, free = [row for row in asked if row.choices], [row for row in asked if not row.choices]
     if config.kind == "choice" and not lettered:
-        raise UsageError(f"{config.on}: no question has choices; give --choices-col, or columns A, B, C, …")
+        raise UsageError(f"{config.data}: no question has choices; give --choices-col, or columns A, B, C, …")
     if config.kind == "answers":  # also of those that have choices
         lettered, free = [], [row.with_(choices=()) for row in asked]
     made = [(kind, rows) for kind, rows in (("choice", lettered), ("answers", free)) if rows and config.kind in ("auto", kind)]
@@ -176,15 +176,15 @@ def _questions(config: TaskConfig, found: Dataset) -> list[Task]:
 
 
 def _task(config: TaskConfig, kind: Kind, rows: Sequence[Row], dropped: Sequence[Dropped], notes: Sequence[str], more: str = "") -> Task:
-    about = (f"{config.on}: your own", f"{config.on}：自有数据")
-    if config.on in sources.SOURCES:
-        about = sources.get(config.on).about, sources.get(config.on).about_zh
+    about = (f"{config.data}: your own", f"{config.data}：自有数据")
+    if config.data in sources.SOURCES:
+        about = sources.get(config.data).about, sources.get(config.data).about_zh
     return Task(
-        config.on + more,
+        config.data + more,
         kind,
         tuple(rows[: config.limit]),
         about,
-        synthetic=config.on in sources.SOURCES and not sources.get(config.on).real,
+        synthetic=config.data in sources.SOURCES and not sources.get(config.data).real,
         dropped=tuple(dropped),
         notes=tuple(notes),
         config=config,
@@ -192,7 +192,7 @@ def _task(config: TaskConfig, kind: Kind, rows: Sequence[Row], dropped: Sequence
 
 
 def _suite(config: TaskConfig) -> Task:
-    name, kind, native, synthetic = config.on, "retrieval", False, False
+    name, kind, native, synthetic = config.data, "retrieval", False, False
     rows: Sequence[Row]
     if name == "pages-zh-en":
         rows = list(sources.load("pages-zh-en", n=config.limit or 500, seed=config.seed))

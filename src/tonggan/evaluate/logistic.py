@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tonggan.types import UsageError
 
 MAX_ITERATIONS = 1000
-TOLERANCE = 1e-8
+TOLERANCE = 1e-7
 """The search ends where no entry of the gradient of the mean loss is larger, or where the loss does not change any more. (scikit-learn's
 default is 1e-4, with which the weaker penalties are not told apart: the search ends before they have had a say.)"""
 LOGISTIC = f"logistic regression, L2, L-BFGS float64, gradient at most {TOLERANCE:g}, at most {MAX_ITERATIONS} iterations"
@@ -91,7 +91,10 @@ def fit(
         raise UsageError(f"C is {c}; it must be above 0")
     # About their mean, the features are searched through quicker; as the intercept is not penalised, the classifier is the same.
     middle = np.asarray(features, dtype=np.float64).mean(axis=0)
-    x = torch.from_numpy(features - middle)
+    centred = features - middle
+    # Weights outside of the space that the rows span are 0; with few rows, the search goes on within it.
+    basis = np.linalg.qr(centred.T)[0] if centred.shape[1] > len(centred) else None
+    x = torch.from_numpy(centred if basis is None else centred @ basis)
     y = torch.tensor([known.index(label) for label in labels])
     intercept = torch.zeros(len(known), dtype=torch.float64, requires_grad=True)
     penalty = (2 if len(known) == 2 else 1) / (2 * c * len(y))
@@ -118,6 +121,7 @@ def fit(
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[no-untyped-call]
     weights = unit * free.detach().numpy()
+    weights = weights if basis is None else weights @ basis.T
     done = int(optimiser.state[free]["n_iter"])
     return Logistic(tuple(known), weights, intercept.detach().numpy() - weights @ middle, c, iterations=done, converged=done < iterations)
 

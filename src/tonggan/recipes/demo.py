@@ -6,11 +6,12 @@ on concepts that none has seen, index, search, and write it all down in one page
 
 from __future__ import annotations
 
+import importlib.metadata as metadata
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +20,8 @@ import numpy as np
 from tonggan import recipes
 from tonggan.backends import load
 from tonggan.backends.local import LocalModel
+from tonggan.compare import About, compare, task, write
+from tonggan.compare.registry import facts_page
 from tonggan.config import override
 from tonggan.data import sources
 from tonggan.evaluate import Result, paired, retrieval
@@ -70,7 +73,8 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, limit: int
         for row, seen, sure in told.first:
             say(f"          {row.texts[0].text[:60]!r:64} looks like: {seen} ({100 * sure:.0f} %)")
     with timed("The parts as they are, on pictures and words that nobody trained on"):
-        told.results["unadapted"] = measure(load(PARTS), rows, ["en"], name)
+        unadapted = load(PARTS)
+        told.results["unadapted"] = measure(unadapted, rows, ["en"], name)
         say(_line(told.results["unadapted"], "en"))
     with timed("Adapting them: English heads on frozen towers, then Chinese"):
         finished = run.train(resume=run.begun()) if not done else None
@@ -87,7 +91,8 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, limit: int
         scratch = Run(from_scratch(name, budget / 60), where / "mini", limit=limit)
         if not scratch.finished() and scratch.train(resume=scratch.begun()).stopped == "interrupted":
             raise TongganError(STOPPED)
-        told.results["from scratch"] = measure(load(where / "mini"), rows, ["en"], name)
+        mini = load(where / "mini")
+        told.results["from scratch"] = measure(mini, rows, ["en"], name)
         say(_line(told.results["from scratch"], "en"))
     for other in ("unadapted", "from scratch"):
         told.differences[other] = dict(paired(told.results["adapted"], told.results[other]))
@@ -102,6 +107,8 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, limit: int
                 + " | ".join(h.title[:40] for h in hits[:3])
             )
     told.similarity = _similarity(adapted, rows)
+    with timed("Its models compared, in both languages"):
+        _compare({str(where): adapted, PARTS: unadapted, str(where / "mini"): mini}, name, where, limit, say)
     for label, result in told.results.items():
         result.write(where / "results", label.replace(" ", "-"))
     told.seconds["all"] = time.monotonic() - begun
@@ -110,6 +117,20 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, limit: int
     for line in told.onwards:
         say(f"          {line}")
     return told
+
+
+def _compare(models: Mapping[str, Model], source: str, where: Path, limit: int | None, say: Say) -> None:
+    """The models on the suite of the source, into `compare/`; and the registry of facts beside it."""
+    compared = compare(
+        list(models),
+        [task(f"{source}-zh-en", limit=limit)],
+        where / "compare",
+        load=models.__getitem__,
+        say=lambda line: say(f"          {line}"),
+    )
+    versions = {name: metadata.version(name) for name in ("tonggan", "torch", "numpy")}
+    write(compared, where / "compare", versions, {name: About(data="local") for name in models})
+    facts_page().write(where / "models.html")
 
 
 def _limit_of(where: Path) -> int | None:
@@ -171,6 +192,7 @@ def next_steps(where: Path) -> list[str]:
     return [
         f"{tonggan} serve {where}                      # the web page, at http://127.0.0.1:8000",
         f'{tonggan} search {where / "index"} "一只红色的鸟"',
+        f"{tonggan} models ls --origin CN --capability see   # published facts of models, domestic and foreign",
         f'{tonggan} train --from "{PARTS}" --data my.xlsx --image-col 图片 --text-col 标题 --out runs/mine',
     ]
 

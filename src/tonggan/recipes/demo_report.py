@@ -172,6 +172,12 @@ def _training(page: Page, told: Demo, where: Path) -> None:
 
 def _onwards(page: Page, told: Demo) -> None:
     page.part(Words("Go on", "接下来"))
+    page.links(
+        [
+            (Words("These models compared, in both languages", "以上模型的中英文对比"), "compare/report.html"),
+            (Words("Domestic and foreign models: published facts", "国内外模型：公开资料"), "models.html"),
+        ]
+    )
     page.commands(told.onwards)
 
 

@@ -294,7 +294,7 @@ class Run:
         assert evaluation is not None
         result = retrieval(self.local(), self._rows.held_out(), langs=stage.langs or evaluation.langs, intervals=False)
         self._rows.drop(result.dropped)
-        return {name: m.value for name, m in result.metrics.items() if "rank" not in name}
+        return {name: m.value for name, m in result.metrics.items() if "recall" in name or "R@" in name}
 
     # --------------------------------------------------------------------------------------------- stages
 

@@ -80,6 +80,11 @@ class Page:
         """A paragraph; `quiet` for how something was measured."""
         self._body.append(f"<p{' class=quiet' if quiet else ''}>{words(text).html}</p>")
 
+    def links(self, places: Sequence[tuple[Words, str]]) -> None:
+        """Other pages, by their addresses from where this one lies."""
+        said = (f'<a href="{html.escape(place, quote=True)}">{title.html}</a>' for title, place in places)
+        self._body.append(f"<p>{' · '.join(said)}</p>")
+
     def commands(self, lines: Sequence[str]) -> None:
         """Exact commands, one a line, to be copied."""
         self._body.append(f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>")

@@ -10,6 +10,7 @@ The tables are `models.tsv` (one line per release) and `benchmarks.tsv` (one lin
 
 from tonggan.compare.registry.columns import Column, Medians, Shown, medians, released, side_by_side
 from tonggan.compare.registry.facts import ModelFacts
+from tonggan.compare.registry.html import facts_page
 from tonggan.compare.registry.loading import AS_OF, load
 from tonggan.compare.registry.published import Published
 from tonggan.compare.registry.reading import RegistryError
@@ -26,6 +27,7 @@ __all__ = [
     "RegistryError",
     "Selection",
     "Shown",
+    "facts_page",
     "load",
     "medians",
     "released",

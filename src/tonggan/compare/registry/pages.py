@@ -54,12 +54,7 @@ def write(docs: Path) -> list[Path]:
 def _head(known: Registry, say: Say) -> list[str]:
     models = list(known.models.values())
     count = {origin: sum(model.origin == origin for model in models) for origin in ("CN", "foreign", "unknown")}
-    missing = {
-        "date": sum(model.released is None for model in models),
-        "size": sum(not model.sizes for model in models),
-        "licence": sum(model.terms == "unknown" for model in models),
-        "where": sum(model.data_goes == "unknown" for model in models),
-    }
+    missing = known.missing
     return [
         say(Words("# Domestic and foreign multimodal models", "# 国内外多模态模型对比")),
         "",

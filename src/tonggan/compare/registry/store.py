@@ -61,6 +61,17 @@ class Registry:
             counted[result.benchmark] = counted.get(result.benchmark, 0) + 1
         return dict(sorted(counted.items(), key=lambda item: item[0].lower()))
 
+    @property
+    def missing(self) -> dict[str, int]:
+        """Of how many models the `date`, `size`, `licence` and `where` data goes are unknown."""
+        models = self.models.values()
+        return {
+            "date": sum(model.released is None for model in models),
+            "size": sum(not model.sizes for model in models),
+            "licence": sum(model.terms == "unknown" for model in models),
+            "where": sum(model.data_goes == "unknown" for model in models),
+        }
+
     def find(self, name: str) -> ModelFacts:
         """A model by its id or its name in either language; an unknown one raises `UsageError` with the nearest."""
         if name in self.models:

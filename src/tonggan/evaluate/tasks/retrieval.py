@@ -116,6 +116,7 @@ def retrieval(
     items: list[dict[str, Any]] = []
     chance: dict[str, float] = {}
     notes: list[str] = []
+    counted: dict[str, dict[str, int]] = {}
     if again := sum(len(picture.rows) - 1 for picture in pictures):
         notes.append(f"{again} rows show a picture that another row shows too; each picture is one candidate, with all its rows' captions")
     for lang in list(dict.fromkeys(langs)) if langs else sorted(by_lang):
@@ -130,6 +131,9 @@ def retrieval(
         if texts.truncated:
             notes.append(f"{lang}: {len(texts.truncated)} of {len(captions)} captions were longer than the model reads and were cut")
         captions, words = [captions[n] for n in read], texts.vectors[read]
+        if texts.tokens:
+            letters = sum(len(caption.text) for caption in captions)
+            counted[lang] = {"texts": len(captions), "characters": letters, "tokens": texts.tokens, "cut": len(texts.truncated)}
         if shared := len(captions) - len({c.text for c in captions}):
             notes.append(f"{lang}: {shared} of {len(captions)} captions repeat another's words; intervals take each for a query of its own")
         to_image, to_text = _positives(pictures, captions)
@@ -151,7 +155,7 @@ def retrieval(
         items=items,
         dropped=dropped,
         notes=notes,
-        extra={"metrics": METRICS, "rsum": _rsum(items, chance, RESAMPLES if intervals else 0)},
+        extra={"metrics": METRICS, "text": counted, "rsum": _rsum(items, chance, RESAMPLES if intervals else 0)},
     )
 
 

@@ -1,0 +1,268 @@
+"""What is made of several models' results: pairs, slices, coverage, costs, and the files that are left behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fakes import square
+from tonggan.compare import (
+    About,
+    How,
+    Price,
+    Task,
+    TaskConfig,
+    compare,
+    gap,
+    plain,
+    registry,
+    releases,
+    slices,
+    suite,
+    task,
+    tasks,
+    together,
+    write,
+)
+from tonggan.compare.about import spent
+from tonggan.compare.measure import measure
+from tonggan.compare.pairs import answered_only, pair_up
+from tonggan.compare.report import page
+from tonggan.data.rows import Dataset
+from tonggan.evaluate.judge import Judge
+from tonggan.evaluate.tasks.answers import answers
+from tonggan.types import Answer, ChatOptions, Identity, Message, Model, Row, Text, Usage, UsageError
+
+
+class Talker(Model):
+    """Answers by a rule of the question's number."""
+
+    can, modalities = frozenset({"chat"}), frozenset({"text", "image"})
+
+    def __init__(self, name: str, rule: Callable[[int], Answer | str]) -> None:
+        self.name, self.rule, self.identity = name, rule, Identity({}, name)
+
+    def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
+        given = []
+        for (message,) in conversations:
+            words = next(part.text for part in message.parts if isinstance(part, Text))
+            said = self.rule(int("".join(c for c in words.splitlines()[0] if c.isdigit())))
+            given.append(said if isinstance(said, Answer) else Answer(said, usage=Usage(100, 10), seconds=0.1, model="snapshot-1"))
+        return given
+
+
+def asked(n: int = 24, **config: object) -> Task:
+    """Free questions, half of each language, about pictures of two kinds."""
+    rows = []
+    for i in range(n):
+        question = f"第{i}张是什么？" if i % 2 else f"What is number {i}?"
+        kind = "menu" if i < n // 3 else "sign"
+        rows.append(Row(f"q{i}", images=(square(i, 0, 0),), question=question, answers=(f"thing {i}",), group=f"p{i}", meta={"kind": kind}))
+    return Task("things", "answers", tuple(rows), ("things", "东西"), config=TaskConfig.parse({"data": "things", **config}))
+
+
+def good(i: int) -> str:
+    return f"thing {i}"
+
+
+# ------------------------------------------------------------------------------------------------ pairs
+
+
+def test_free_answers_are_compared_like_any_other(tmp_path: Path) -> None:
+    models = {"all": Talker("all", good), "odd": Talker("odd", lambda i: good(i) if i % 2 else "no idea")}
+    told = compare(list(models), [asked()], tmp_path, load=models.__getitem__, say=lambda _: None)
+    (pair,) = told.pairs
+    assert pair.difference.value == 0.5 and pair.adjusted < 0.01
+    found = gap(told.results("things")["odd"])
+    assert found is not None and found.value == 1.0
+    assert told.cells["things", "all"].blind is not None
+
+
+def test_an_error_rate_is_compared_as_a_rate_of_all_items(tmp_path: Path) -> None:
+    models = {"all": Talker("all", good), "none": Talker("none", lambda i: "thing")}
+    told = compare(list(models), [asked(metric="wer")], tmp_path, load=models.__getitem__, say=lambda _: None)
+    (pair,) = told.pairs
+    assert pair.difference.value == pytest.approx(-0.5) and pair.exact is None
+    assert told.smaller_is_better("things")
+    assert "越低越好" in page(told).html()
+
+
+def test_unequal_item_sets_are_set_apart_and_said() -> None:
+    whole, part = (answers(Talker("m", good), asked(n).rows) for n in (24, 12))
+    pairs, apart = pair_up({"things": {"whole": whole, "part": part}})
+    assert not pairs and "12 items are in one result only" in apart[0].why
+    told = together({"things": {"whole": whole, "part": part}}, [asked()])
+    assert "12 items are in one result only" in page(told).html()
+
+
+def test_a_corpus_score_has_no_mcnemar_and_no_detectable_difference(tmp_path: Path) -> None:
+    rows = tuple(Row(f"p{i}", images=(square(i, 9, 9),), texts=(Text(f"thing {i} on a table", "en"),)) for i in range(12))
+    pictured = Task("pictures", "captions", rows, ("pictures", "图片"))
+    models = {"a": Talker("a", lambda i: "x"), "b": Talker("b", lambda i: "y")}
+    for name, model in models.items():
+        said = {"a": "thing 3 on a table", "b": "a chair"}[name]
+        model.chat = lambda conversations, options=None, said=said: [Answer(said, usage=Usage(5, 5)) for _ in conversations]  # type: ignore[method-assign, misc]
+    told = compare(list(models), [pictured], tmp_path, load=models.__getitem__, say=lambda _: None)
+    (pair,) = told.pairs
+    assert pair.difference.value > 0 and pair.exact is None and pair.detectable is not None
+    assert told.results("pictures")["a"].metrics["bleu-4"].value > told.results("pictures")["b"].metrics["bleu-4"].value
+
+
+# ------------------------------------------------------------------------------------ slices, coverage, cost
+
+
+def test_slices_add_up_to_the_whole() -> None:
+    result = answers(Talker("m", lambda i: good(i) if i < 10 else "no"), asked().rows)
+    found = slices(result, asked(), "kind")
+    assert {name: (one.score.n, one.pictures) for name, one in found.items()} == {"menu": (8, 8), "sign": (16, 16)}
+    total = sum(one.score.value * one.score.n for one in found.values()) / 24
+    assert total == pytest.approx(result.metrics["acc"].value)
+
+
+def test_a_slice_of_few_pictures_has_no_interval(tmp_path: Path) -> None:
+    models = {"m": Talker("m", good)}
+    told = compare(["m"], [asked(by=["kind"])], tmp_path, load=models.__getitem__, say=lambda _: None)
+    text = page(told).html()
+    row = text[text.index("<td>menu</td>") : text.index("<td>sign</td>")]
+    assert "100.0" in row and "(" not in row, "8 pictures"
+
+
+def test_refusals_are_left_out_of_the_answered() -> None:
+    result = answers(Talker("m", lambda i: Answer("", outcome="refused") if i < 12 else good(i)), asked().rows)
+    assert result.metrics["acc"].value == 0.5
+    only = answered_only(result)
+    assert only is not None and only.value == 1.0 and only.n == 12
+    assert answered_only(answers(Talker("m", good), asked().rows)) is None, "then it would be the score itself"
+
+
+def test_cost_latency_and_tokens_come_from_the_answers() -> None:
+    cell = measure(Talker("m", good), asked(), How(), "data")
+    took = spent(cell, Price(2.0, 5.0, "CNY"))
+    assert took.tokens == (100, 10) and took.seconds == pytest.approx(0.1)
+    assert took.cost == pytest.approx(24 * (100 * 2 + 10 * 5) / 1e6)
+    assert spent(cell, None).cost is None
+    silent = measure(Talker("m", lambda i: Answer(good(i))), asked(), How(), "data")
+    assert spent(silent, Price(2.0, 5.0, "CNY")).cost is None, "a bill that nobody knows is not made up"
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def test_every_item_of_every_run_is_in_the_table(tmp_path: Path) -> None:
+    models = {"all": Talker("all", good), "none": Talker("none", lambda i: "no")}
+    told = compare(list(models), [asked(by=["kind"])], tmp_path, load=models.__getitem__, say=lambda _: None)
+    known = registry.load()
+    about = {"all": About(known.find("gpt-4o"), "abroad", Price(1, 2, "USD")), "none": About(known.find("qwen2.5-vl"), "local")}
+    text = write(told, tmp_path, {"tonggan": "0"}, about).read_text("utf-8")
+    rows = pq.read_table(tmp_path / "items.parquet").to_pylist()
+    assert len(rows) == 2 * 2 * 24 and sum(row["blind"] for row in rows) == 48
+    first = next(row for row in rows if row["model"] == "all" and row["row"] == "q3" and not row["blind"])
+    assert (first["said"], first["read"], first["outcome"], first["lang"]) == (["thing 3"], ["exact"], ["answered"], "zh")
+    assert dict(first["scores"])["acc"] == 1.0 and first["input_tokens"] == [100]
+    manifest = json.loads((tmp_path / "manifest.json").read_text("utf-8"))
+    assert manifest["models"]["all"]["answered_as"] == ["snapshot-1"] and manifest["judge"] is None
+    told_plain = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert told_plain["models"]["none"]["origin"] == "CN" and told_plain["models"]["all"]["price"] == [1, 2, "USD"]
+    assert told_plain["scores"]["things"]["all"]["slices"]["kind"]["menu"]["n"] == 8
+    assert "国内" in text and "境外" in text and "不出本机" in text and "USD" in text
+    assert "median release dates are" in text, "origins are grouped, not averaged"
+
+
+def test_names_are_short_where_they_can_be(tmp_path: Path) -> None:
+    names = ["runs/a/best", "runs/b/best", "dashscope:qwen-vl-max"]
+    told = together({"things": {name: answers(Talker(name, good), asked().rows) for name in names}}, [asked()])
+    assert [told.label(name) for name in names] == ["a/best", "b/best", "qwen-vl-max"]
+
+
+def test_a_release_is_named_or_just_so_and_never_guessed() -> None:
+    known = registry.load()
+    found = releases(
+        {"openai:gpt-4o": None, "gpt-4o": None, "runs/gpt-4o": None, "openai+http://host/v1#gpt-4o": None, "x": "qwen2.5-vl"}, known
+    )
+    assert found["openai:gpt-4o"] is not None and found["openai:gpt-4o"].id == "gpt-4o"
+    assert found["x"] is not None and found["x"].id == "qwen2.5-vl"
+    assert [found[name] for name in ("gpt-4o", "runs/gpt-4o", "openai+http://host/v1#gpt-4o")] == [None] * 3
+    with pytest.raises(UsageError, match="did you mean"):
+        releases({"x": "qwen2.5-vll"}, known)
+
+
+# ------------------------------------------------------------------------------------------ tasks, suites
+
+
+def test_a_file_of_both_kinds_of_question_is_two_tasks(tmp_path: Path) -> None:
+    mixed = [row.with_(choices=(row.answers[0], "another")) if i % 3 == 0 else row for i, row in enumerate(asked().rows)]
+    Dataset.from_rows(mixed).write(tmp_path / "own")
+    one, two = tasks(TaskConfig(data=str(tmp_path / "own")))
+    assert (one.kind, len(one.rows), two.kind, len(two.rows)) == ("choice", 8, "answers", 16)
+    assert one.name != two.name
+    (free,) = tasks(TaskConfig(data=str(tmp_path / "own"), kind="answers"))
+    assert len(free.rows) == 24
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"metric": "anlz"}, "did you mean 'anls'"),
+        ({"by": ["knd"]}, "did you mean 'kind'"),
+        ({"kind": "choice"}, "no question has choices"),
+    ],
+)
+def test_wrong_settings_are_told_before_anything_is_measured(tmp_path: Path, config: dict[str, object], says: str) -> None:
+    Dataset.from_rows(list(asked().rows)).write(tmp_path / "own")
+    with pytest.raises(UsageError, match=says):
+        tasks(TaskConfig.parse({"data": str(tmp_path / "own"), **config}))
+
+
+def test_the_metric_is_part_of_the_fingerprint() -> None:
+    assert asked().fingerprint() != asked(metric="wer").fingerprint()
+
+
+def test_a_suite_is_read_and_its_files_are_found_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Dataset.from_rows(list(asked().rows)).write(tmp_path / "own")
+    (tmp_path / "suite.yaml").write_text(
+        "models: [runs/a]\ntasks:\n  - pages-zh-en\n  - {data: own, by: [kind]}\nmax_cost: 20 CNY\n", encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path.parent)
+    read = suite(tmp_path / "suite.yaml")
+    assert [Path(one.data).name for one in read.tasks] == ["pages-zh-en", "own"] and Path(read.tasks[1].data).exists()
+    assert read.models == ("runs/a",) and read.max_cost == "20 CNY"
+    (tmp_path / "wrong.yaml").write_text("tasks: [pages-zh-en]\nmodel: x\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"did you mean 'models'|models"):
+        suite(tmp_path / "wrong.yaml")
+    with pytest.raises(UsageError, match="no such suite"):
+        suite(tmp_path / "none.yaml")
+
+
+def test_results_of_another_judge_are_other_files(tmp_path: Path) -> None:
+    models = {"m": Talker("m", lambda i: f"the {i}th thing")}
+    plainly = compare(["m"], [asked()], tmp_path, load=models.__getitem__, say=lambda _: None)
+    judge = Talker("judge", lambda i: "yes")
+    judged = compare(["m"], [asked()], tmp_path, load=models.__getitem__, how=How(judge=Judge(judge)), say=lambda _: None)
+    assert plainly.results("things")["m"].metrics["acc"].value == 0
+    assert judged.results("things")["m"].metrics["acc"].value == 1
+    again = compare(["m"], [asked()], tmp_path, load=models.__getitem__, say=lambda _: None)
+    assert again.results("things")["m"].metrics["acc"].value == 0
+    assert plain(judged)["scores"]["things"]["m"]["read"] == {"judge": 24}
+
+
+def test_an_id_that_occurs_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    module: Any = importlib.import_module("tonggan.compare.tasks")
+
+    twice = [*asked(2).rows, asked(2).rows[0]]
+    monkeypatch.setattr(module.sources, "load", lambda name, **_: Dataset.from_rows(list(twice)))
+    monkeypatch.setattr(module, "_both", lambda rows: list(twice))
+    with pytest.raises(UsageError, match="'q0' occurs twice"):
+        task("scenes-zh-en")
+
+
+@pytest.mark.source("pages-zh-en")
+def test_native_and_translated_items_are_told_apart() -> None:
+    assert not task("scenes-zh-en", limit=4).native
+    assert np.mean([row.meta.get("lang") == "zh" for row in task("pages-zh-en", limit=8).rows]) == 0.5
