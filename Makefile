@@ -47,8 +47,9 @@ splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
 emoji: setup  ## CLIP from scratch on emoji, an artist left out, beside its plain version (an hour, quiet machine)
 	$(BIN)/python benchmarks/unseen_artist.py
 
-pages: setup  ## write docs/comparison.md and docs/zh/comparison.md anew from the registry of facts
+pages: setup  ## write docs/comparison.md, its Chinese and the contact sheet docs/pages.jpg anew
 	$(BIN)/python -m tonggan.compare.registry.pages docs
+	$(BIN)/python scripts/contact_sheet.py docs/pages.jpg
 
 clean:  ## remove the environments and build leftovers (runs/ is kept)
 	rm -rf .venv .venv-core .mypy_cache .ruff_cache .hypothesis build dist

@@ -11,6 +11,7 @@ import pytest
 from tonggan import load
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.demo import adaptation, demo
+from tonggan.recipes.demo_report import STEPS
 from tonggan.recipes.run import Run
 from tonggan.search import Index
 from tonggan.types import UsageError
@@ -24,11 +25,12 @@ def test_the_demo_on_a_few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     told = demo(tmp_path / "demo", source="openmoji", limit=64, say=said.append)
     page = (tmp_path / "demo" / "report.html").read_text("utf-8")
     assert "一只鸟" in page and "a flying bird" in page and "从零训练" in page
+    assert all(any(name.startswith(step) for step in STEPS) for name in told.seconds), "every step has a Chinese name"
     assert page.count("data:image/") > 30, "grids of pictures, inside the page"
     assert {"unadapted", "adapted", "adapted zh", "from scratch"} == set(told.results)
     assert {p.name for p in (tmp_path / "demo" / "results").glob("*.json")} >= {"adapted.json", "from-scratch.json"}
     compared = json.loads((tmp_path / "demo" / "compare" / "results.json").read_text("utf-8"))
-    assert len(compared["scores"]["openmoji-zh-en"]) == 3 and len(compared["pairs"]) == 3
+    assert set(compared["scores"]["openmoji-zh-en"]) == {"adapted", "unadapted", "from scratch"} and len(compared["pairs"]) == 3
     assert all((tmp_path / "demo" / place).is_file() for place in re.findall(r'href="([^#"]+)"', page)), "what it links is there"
     assert len(told.answers) == 7, "three Chinese, three English, one picture"
     assert all(hits for _, _, hits in told.answers)

@@ -26,7 +26,7 @@ def page(told: Compared, about: Mapping[str, About] | None = None) -> Page:
             "所有模型使用相同的题目。括号内是 95 % 置信区间：图库固定，按图片重采样。提问方式不同的模型列在同一张表里，但不互相排名。",
         ),
     )
-    if any(one.release is not None or one.data != "unknown" for one in known.values()):
+    if any(one.release is not None or one.data in ("mainland", "abroad") for one in known.values()):
         _models(made, told, known)
     for task in told.tasks:
         task_part(made, told, task, known)

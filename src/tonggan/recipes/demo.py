@@ -108,7 +108,7 @@ def demo(out: str | Path = "runs/demo", *, source: str | None = None, limit: int
             )
     told.similarity = _similarity(adapted, rows)
     with timed("Its models compared, in both languages"):
-        _compare({str(where): adapted, PARTS: unadapted, str(where / "mini"): mini}, name, where, limit, say)
+        _compare({"adapted": adapted, "unadapted": unadapted, "from scratch": mini}, name, where, limit, say)
     for label, result in told.results.items():
         result.write(where / "results", label.replace(" ", "-"))
     told.seconds["all"] = time.monotonic() - begun

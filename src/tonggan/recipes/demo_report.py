@@ -45,6 +45,19 @@ NAMES = {
 }
 
 
+STEPS = {
+    "What a published classifier sees": "已发布的分类器看到了什么",
+    "The parts as they are": "部件原样使用",
+    "Adapting them": "适配：先训练英文头，再学中文",
+    "The adapted model": "适配后的模型",
+    "A small model from scratch": "从零训练的小模型",
+    "An index of all pictures": "为全部图片建索引并搜索",
+    "Its models compared": "以上模型的中英文对比",
+    "all": "合计",
+}
+"""How each step of the demo, by the beginning of its English name, is called in Chinese."""
+
+
 def write_report(told: Demo, where: Path) -> Path:
     """Write `report.html`; gives its path."""
     page = Page(
@@ -165,9 +178,13 @@ def _training(page: Page, told: Demo, where: Path) -> None:
         page.figure(*lines(series, x=Words("seconds", "秒"), y=Words("loss", "损失"), levels={Words("chance", "随机"): chance}))
     page.table(
         [Words("what", "步骤"), Words("seconds", "秒")],
-        [[name, f"{seconds:.0f}"] for name, seconds in told.seconds.items()],
+        [[_step(name), f"{seconds:.0f}"] for name, seconds in told.seconds.items()],
         caption=Words("On this machine, this time", "在本机上，本次运行"),
     )
+
+
+def _step(name: str) -> Words:
+    return Words(name, next((zh for beginning, zh in STEPS.items() if name.startswith(beginning)), name))
 
 
 def _onwards(page: Page, told: Demo) -> None:
