@@ -23,7 +23,8 @@ lint: setup  ## ruff and mypy (strict)
 test:  ## lint, types and the tests, at most 5 minutes on 2 cores
 	@scripts/setup.sh browser
 	@$(MAKE) --no-print-directory lint
-	$(PYTEST) -m "not slow"
+	@# Two processes on two cores: two threads each would only get in each other's way.
+	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 
 test-all:  ## the slow tests too (kill -9, own data end to end, the tutorials), and the core installed alone
 	@scripts/setup.sh browser
