@@ -252,6 +252,26 @@ def test_results_of_another_judge_are_other_files(tmp_path: Path) -> None:
     assert plain(judged)["scores"]["things"]["m"]["read"] == {"judge": 24}
 
 
+def test_one_way_of_asking_makes_unlike_models_comparable(tmp_path: Path) -> None:
+    rows = [
+        Row(f"q{i}", images=(square(255, 0, 0),), question=f"What is {i}?", choices=("red", "blue"), answers=("red",)) for i in range(8)
+    ]
+    choices = Task("colours", "choice", tuple(rows), ("colours", "颜色"))
+
+    class Both(Talker):
+        can = frozenset({"chat", "logprob"})
+
+        def logprob(self, conversations: Any, continuations: Any) -> list[list[float]]:
+            return [[-1.0 * len(text) if text == "red" else -9.0 * len(text) for text in some] for some in continuations]
+
+    models = {"both": Both("both", lambda i: "A"), "also": Both("also", lambda i: "B")}
+    told = compare(list(models), [choices], tmp_path, load=models.__getitem__, how=How(way="logprob"), say=lambda _: None)
+    assert [result.metrics["acc"].value for result in told.results("colours").values()] == [1.0, 1.0]
+    assert all("logprob" in result.protocol for result in told.results("colours").values())
+    nearest = compare(["both"], [choices], tmp_path, load=models.__getitem__, how=How(way="embed"), say=lambda _: None)
+    assert nearest.cells["colours", "both"].cannot
+
+
 def test_an_id_that_occurs_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     module: Any = importlib.import_module("tonggan.compare.tasks")
 

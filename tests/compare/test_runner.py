@@ -163,6 +163,34 @@ def test_scenes_are_called_a_synthetic_check(tmp_path: Path) -> None:
     assert "合成检验" in page(told).html()
 
 
+def test_another_model_under_the_same_name_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A directory that was trained on: what its former weights scored is not theirs any more."""
+    first, second = Talker("runs/mine", lambda i, right: right), Talker("runs/mine", lambda i, right: "I do not know")
+    second.identity = Identity({}, "other weights")
+    compare(["runs/mine"], [questions()], tmp_path, load=lambda _: first, say=lambda _: None)
+    told = compare(["runs/mine"], [questions()], tmp_path, load=lambda _: second, say=lambda _: None)
+    assert score_of(told.results("colours")["runs/mine"]).value == 0
+    second.identity = Identity({"image.size": 9}, "other weights")
+    asked = second.asked
+    compare(["runs/mine"], [questions()], tmp_path, load=lambda _: second, say=lambda _: None)
+    assert second.asked > asked, "seen in another way"
+    monkeypatch.setattr("tonggan.evaluate.tasks.choice.PROMPTS", {"zh": "{question}{choices}", "en": "{question}{choices}"})
+    asked = second.asked
+    compare(["runs/mine"], [questions()], tmp_path, load=lambda _: second, say=lambda _: None)
+    assert second.asked > asked, "asked in other words"
+
+
+def test_what_cannot_be_opened_any_more_is_reported_from_file(tmp_path: Path) -> None:
+    compare(["knows"], [questions()], tmp_path, load=models().__getitem__, say=lambda _: None)
+
+    def load(name: str) -> Model:
+        raise UsageError("no key")
+
+    said: list[str] = []
+    told = compare(["knows"], [questions()], tmp_path, load=load, say=said.append)
+    assert score_of(told.results("colours")["knows"]).value == 1.0 and "measured before; now: no key" in said[0]
+
+
 def test_a_damaged_result_is_measured_again(tmp_path: Path) -> None:
     known = models()
     compare(["knows"], [questions()], tmp_path, load=known.__getitem__, say=lambda _: None)

@@ -30,6 +30,7 @@ def compare(
         str, typer.Option(help="Of free answers: auto, match, yes-no, vqa, vqa-evalai, anls, relaxed, wer, cer, cer-zh.")
     ] = "auto",
     circular: Annotated[bool, typer.Option("--circular", help="Ask chat models every rotation of the choices; all must be right.")] = False,
+    way: Annotated[str | None, typer.Option(help="Ask choices by chat, logprob or embed only. Default: the best that a model can.")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Give scores by the values of this column as well; may be repeated.")] = None,
     judge: Annotated[str | None, typer.Option(help="A chat model that reads replies which rules do not; named in every score.")] = None,
     scorer: Annotated[str | None, typer.Option(help="A two-tower model that gives captions their CLIPScore.")] = None,
@@ -74,6 +75,7 @@ def compare(
         chosen,
         out,
         circular=circular or bool(first and first.circular),
+        way=way or (first.way if first else None),
         judge=judge or (first.judge if first else None),
         scorer=scorer or (first.scorer if first else None),
         prices=[*(price or []), *(f"{name}={value}" for name, value in (first.prices if first else {}).items())],
@@ -91,6 +93,7 @@ def _run(
     out: Path,
     *,
     circular: bool,
+    way: str | None,
     judge: str | None,
     scorer: str | None,
     prices: list[str],
@@ -104,6 +107,7 @@ def _run(
     from tonggan.backends.api import Budget, Endpoint, named, parse_price
     from tonggan.compare import How, conversations, tasks
     from tonggan.compare import compare as run
+    from tonggan.config import one_of
     from tonggan.evaluate.judge import Judge
     from tonggan.types import ChatOptions, Model
 
@@ -124,7 +128,8 @@ def _run(
     for name in (*names, judge):  # what a budget cannot count is told before anything is measured
         if name is not None and (endpoint := named(name)) is not None:
             budget.admit(name, price_of.get(name) or (endpoint[1].price if endpoint[1].price != "unknown" else None))
-    how = How(circular, Judge(opened(judge)) if judge else None, opened(scorer) if scorer else None)
+    chosen_way: Any = None if way is None else one_of(way, ("chat", "logprob", "embed"), "--way")
+    how = How(circular, chosen_way, Judge(opened(judge)) if judge else None, opened(scorer) if scorer else None)
     if dry_run:
         _preview([name for name in names if named(name) is not None], made, how, opened, conversations, ChatOptions(max_tokens=512), json)
         return

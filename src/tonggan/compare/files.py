@@ -146,7 +146,7 @@ def _score(told: Compared, task: Task, model: str, result: Result, about: Mappin
             column: {v: _plain(e) | {"n": e.n, "pictures": k} for v, (e, k) in slices(result, task, column).items()}
             for column in task.config.by
         },
-        **{name: value for name, value in result.extra.items() if name not in ("classes", "footprint", "text", "metrics")},
+        **{name: value for name, value in result.extra.items() if name not in ("classes", "footprint", "text", "metrics", "identity")},
     }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,11 +12,18 @@ from typing import Any
 import torch
 
 from tonggan import devices
-from tonggan.compare.tasks import Task
+from tonggan.compare.tasks import Kind, Task
+from tonggan.data.prompts import TEMPLATES
 from tonggan.evaluate.judge import Judge
+from tonggan.evaluate.metrics.captioning import BLEU, CIDER_D, ROUGE_L
+from tonggan.evaluate.metrics.reading import CHOICE
 from tonggan.evaluate.result import Result
 from tonggan.evaluate.tasks import answers, captions, choice
+from tonggan.evaluate.tasks.asking import digest
+from tonggan.evaluate.tasks.choice import Way
+from tonggan.evaluate.tasks.classification import PROTOCOL as ZERO_SHOT
 from tonggan.evaluate.tasks.classification import classification
+from tonggan.evaluate.tasks.retrieval import PROTOCOL as RETRIEVAL
 from tonggan.evaluate.tasks.retrieval import retrieval
 from tonggan.types import CannotError, Message, Model, TongganError
 
@@ -25,6 +34,8 @@ class How:
 
     circular: bool = False
     """Chat models are asked every rotation of the choices."""
+    way: Way | None = None
+    """Ask questions with choices in this way only. None: in the best that each model can."""
     judge: Judge | None = None
     scorer: Model | None = None
     """Gives captions their CLIPScore."""
@@ -34,6 +45,7 @@ class How:
         """Differs where results would."""
         parts = [
             *(["circular"] if self.circular else []),
+            *([f"by {self.way}"] if self.way else []),
             *([self.judge.id] if self.judge else []),
             *([f"scorer {self.scorer.name}"] if self.scorer else []),
         ]
@@ -75,7 +87,7 @@ def measure(model: Model, task: Task, how: How, data: str) -> Cell:
             "items": len(result.items),
             "device": None if remote else str(device),
         }
-        result = replace(result, extra={**result.extra, "footprint": footprint})
+        result = replace(result, extra={**result.extra, "footprint": footprint, "identity": identity_of(model)})
         blind = run(True) if _can_go_blind(task, result) else None
         if blind is not None and set(blind.extra["outcomes"]) == {"error"}:
             blind = None  # a model that answers nothing without a picture
@@ -84,6 +96,24 @@ def measure(model: Model, task: Task, how: How, data: str) -> Cell:
         return Cell(why=str(error), cannot=True)
     except TongganError as error:
         return Cell(why=str(error))
+
+
+def identity_of(model: Model) -> str:
+    """Twelve characters that change with the weights and with how items are seen."""
+    seen = json.dumps(dict(model.identity.preprocessing), sort_keys=True, default=str)
+    return hashlib.sha256(f"{model.identity.weights} {seen}".encode()).hexdigest()[:12]
+
+
+def asking(kind: Kind) -> str:
+    """The words and rules by which a kind of task is asked and marked; results of others are not taken for these."""
+    rules: dict[Kind, object] = {
+        "choice": (choice.PROMPTS, choice.PLAIN, CHOICE),
+        "answers": (answers.PROMPTS, answers.METRICS),
+        "captions": (captions.PROMPTS, BLEU, ROUGE_L, CIDER_D, captions.CLIPSCORE),
+        "retrieval": RETRIEVAL,
+        "classification": (ZERO_SHOT, TEMPLATES),
+    }
+    return digest(rules[kind])
 
 
 _QUESTIONS = ("choice", "answers", "captions")
@@ -110,8 +140,8 @@ def _runner(model: Model, task: Task, how: How, data: str) -> Callable[[bool], R
     rows, config = task.rows, task.config
     match task.kind:
         case "choice":
-            circular = how.circular and "chat" in model.can
-            return lambda blind: choice.choice(model, rows, circular=circular, blind=blind, judge=how.judge, data=data)
+            circular = how.circular and (how.way or "chat") == "chat" and "chat" in model.can
+            return lambda blind: choice.choice(model, rows, way=how.way, circular=circular, blind=blind, judge=how.judge, data=data)
         case "answers":
             return lambda blind: answers.answers(model, rows, metric=config.metric, blind=blind, judge=how.judge, data=data)
         case "captions":

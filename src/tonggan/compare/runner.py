@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tonggan.compare.measure import Cell, How, measure
+from tonggan.compare.measure import Cell, How, asking, identity_of, measure
 from tonggan.compare.pairs import Apart, Pair, pair_up, score_of
-from tonggan.compare.tasks import Task
+from tonggan.compare.tasks import Kind, Task
 from tonggan.evaluate.metrics.summary import smaller_is_better
 from tonggan.evaluate.result import Result
 from tonggan.types import Model, TongganError
@@ -62,26 +62,25 @@ def compare(
     told = Compared(list(tasks), list(models), how or How())
     data = {one.name: f"{one.name}: {len(one.rows)} items, {one.fingerprint()}" for one in tasks}
     for name in models:
-        opened: Model | TongganError | None = None
+        opened: Model | TongganError
+        try:
+            opened = load(name)
+            told.pictures[name] = {k: v for k, v in opened.identity.preprocessing.items() if "picture" in k or "image" in k}
+        except TongganError as error:
+            opened = error
         for one in tasks:
             place = where / "results" / _slug(one.name)
-            known = _known(place, name, data[one.name], told.how)
+            known = _known(place, name, data[one.name], told.how, one.kind, None if isinstance(opened, TongganError) else opened)
             if known is not None:
                 told.cells[one.name, name] = known
-                say(f"{name} on {one.name}: measured before")
+                say(f"{name} on {one.name}: measured before" + (f"; now: {opened}" if isinstance(opened, TongganError) else ""))
                 continue
-            if opened is None:
-                try:
-                    opened = load(name)
-                    told.pictures[name] = {k: v for k, v in opened.identity.preprocessing.items() if "picture" in k or "image" in k}
-                except TongganError as error:
-                    opened = error
             cell = measure(opened, one, told.how, data[one.name]) if not isinstance(opened, TongganError) else Cell(why=str(opened))
             told.cells[one.name, name] = cell
             # The result itself last: where it is, everything is.
             for kind, result in ((".blind", cell.blind), ("", cell.result)):
                 if result is not None:
-                    result.write(place, f"{_slug(name)}{_suffix(told.how)}{kind}")
+                    result.write(place, f"{_slug(name)}{_suffix(told.how, one.kind)}{kind}")
             say(f"{name} on {one.name}: {_line(cell)}")
     told.pairs, told.apart = pair_up({one.name: told.results(one.name) for one in tasks})
     return told
@@ -99,9 +98,10 @@ def together(results: Mapping[str, Mapping[str, Result]], tasks: Sequence[Task])
     return told
 
 
-def _known(place: Path, model: str, data: str, how: How) -> Cell | None:
-    """What was measured on these very items before; None where it was not, or where requests failed: those are made again."""
-    whole, without = (place / f"{_slug(model)}{_suffix(how)}{kind}.json" for kind in ("", ".blind"))
+def _known(place: Path, name: str, data: str, how: How, kind: Kind, model: Model | None) -> Cell | None:
+    """What was measured on these very items before, by this very model (where it can be opened) and in the same way; None where it was
+    not, or where requests failed: those are made again."""
+    whole, without = (place / f"{_slug(name)}{_suffix(how, kind)}{end}.json" for end in ("", ".blind"))
     if not whole.is_file():
         return None
     try:
@@ -112,7 +112,8 @@ def _known(place: Path, model: str, data: str, how: How) -> Cell | None:
     if blind is not None and blind.data != data:
         blind = None
     failed = any("error" in item.get("outcome", ()) for item in (*result.items, *(blind.items if blind else ())))
-    return Cell(result, blind=blind) if result.data == data and not failed else None
+    same = result.data == data and (model is None or result.extra.get("identity") == identity_of(model))
+    return Cell(result, blind=blind) if same and not failed else None
 
 
 def _line(cell: Cell) -> str:
@@ -122,9 +123,9 @@ def _line(cell: Cell) -> str:
     return f"{cell.result.primary} {score.told()} in {cell.footprint['seconds']:.0f} s"
 
 
-def _suffix(how: How) -> str:
-    """Results that were got in another way are other files."""
-    return f".{hashlib.sha256(how.key.encode()).hexdigest()[:6]}" if how.key else ""
+def _suffix(how: How, kind: Kind) -> str:
+    """Results that were got in another way, or by other prompts, are other files."""
+    return f".{hashlib.sha256(f'{how.key}; {asking(kind)}'.encode()).hexdigest()[:6]}"
 
 
 def _slug(name: str) -> str:

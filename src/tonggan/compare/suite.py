@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -19,6 +19,7 @@ class SuiteConfig(Config):
     """Each a name, or a record with `data` and settings."""
     models: tuple[str, ...] = ()
     circular: bool = False
+    way: Literal["chat", "logprob", "embed"] | None = None
     judge: str | None = None
     scorer: str | None = None
     prices: dict[str, str] = Field(default_factory=dict)
