@@ -23,11 +23,20 @@ class Large(Config):
     lr: float = 1e-3
 
 
+class Price(Config):
+    input: float
+    output: float
+
+
 class Recipe(Config):
     model: Annotated[Small | Large, pydantic.Field(discriminator="kind")]
     name: str
     sizes: tuple[int, ...] = ()
     stages: tuple[Large, ...] = ()
+    task: Literal["choice", "classification"] | Literal["auto"] = "auto"
+    tile: pydantic.PositiveInt | Literal["auto"] | None = None
+    price: Price | Literal["unknown"] = "unknown"
+    tasks: tuple[Literal["choice"] | Literal["auto"], ...] = ()
 
 
 def message(data: object) -> str:
@@ -47,6 +56,30 @@ def test_wrong_value_names_what_is_allowed() -> None:
     assert "model.activation: 'gelo'" in text
     assert "'quick_gelu'" in text
     assert "did you mean 'gelu'?" in text
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        (
+            {"task": "clasification"},
+            "task: 'clasification': Input should be one of: 'choice', 'classification', 'auto' (did you mean 'classification'?)",
+        ),
+        ({"tasks": ["auto", "chioce"]}, "tasks.1: 'chioce': Input should be one of: 'choice', 'auto' (did you mean 'choice'?)"),
+        (
+            {"tile": "atuo"},
+            "tile: 'atuo': Input should be a valid integer, unable to parse string as an integer; or one of: 'auto' (did you mean 'auto'?)",
+        ),
+        ({"tile": -1}, "tile: -1: Input should be greater than 0; or one of: 'auto'"),
+        (
+            {"price": {"input": 1, "output": "dear"}},
+            "price.output: 'dear': Input should be a valid number, unable to parse string as a number",
+        ),
+    ],
+)
+def test_a_wrong_value_of_a_union_with_literals_is_one_line(field: dict[str, object], line: str) -> None:
+    text = message({"model": {"kind": "small"}, "name": "x"} | field)
+    assert text == f"recipe.yaml: 1 wrong field\n  {line}"
 
 
 def test_wrong_kind_missing_field_and_wrong_type_are_all_listed() -> None:

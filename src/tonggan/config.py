@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import pydantic
 import yaml
+from pydantic_core import ErrorDetails
 
 from tonggan.types import UsageError
 
@@ -121,7 +122,7 @@ def one_of(word: str, known: Iterable[str], what: str) -> str:
 
 def _explain(error: pydantic.ValidationError, cls: type[pydantic.BaseModel], where: str) -> str:
     lines = []
-    problems = error.errors(include_url=False)
+    problems = _united(error.errors(include_url=False))
     for problem in problems:
         if problem["type"] == "too_short" and any(_inside(other["loc"], problem["loc"]) for other in problems):
             continue  # pydantic does not count items that are wrong themselves
@@ -141,6 +142,33 @@ def _explain(error: pydantic.ValidationError, cls: type[pydantic.BaseModel], whe
             lines.append(f"{field}: {_short(value)}: {problem['msg']}{hint}")
     head = f"{where}: " if where else ""
     return f"{head}{len(lines)} wrong field{'s' * (len(lines) > 1)}\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _united(problems: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """A wrong value of a union with literals as one problem of its field: pydantic tells one for each member, named after the member."""
+    unions = {problem["loc"][:-1] for problem in problems if _is_literal(problem)}
+    found: list[ErrorDetails] = []
+    for problem in problems:
+        field = problem["loc"][:-1]
+        if field not in unions:
+            found.append(problem)
+        elif _is_literal(problem) and any(_inside(other["loc"][:-1], field) for other in problems):
+            continue  # the fields of another member were given, and what is wrong with them is told
+        elif not any(one["loc"] == field for one in found):
+            found.append(_united_at(field, [other for other in problems if other["loc"][:-1] == field]))
+    return found
+
+
+def _united_at(field: tuple[int | str, ...], members: Sequence[ErrorDetails]) -> ErrorDetails:
+    allowed = ", ".join(problem["ctx"]["expected"].replace(" or ", ", ") for problem in members if _is_literal(problem))
+    others = [problem["msg"] for problem in members if not _is_literal(problem)]
+    told = f"{'; '.join(others)}; or one of: {allowed}" if others else f"Input should be one of: {allowed}"
+    return {"type": "literal_error", "loc": field, "msg": told, "input": members[0]["input"], "ctx": {"expected": allowed}}
+
+
+def _is_literal(problem: ErrorDetails) -> bool:
+    """Whether this is about a literal as one member of a union; pydantic then puts `literal['a','b']` after the field's name."""
+    return problem["type"] == "literal_error" and str(problem["loc"][-1]).startswith("literal[")
 
 
 def _short(value: Any) -> str:

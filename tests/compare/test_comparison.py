@@ -20,6 +20,7 @@ from tonggan.compare import (
     Task,
     TaskConfig,
     compare,
+    distinct,
     gap,
     plain,
     registry,
@@ -38,7 +39,7 @@ from tonggan.compare.report import page
 from tonggan.data.rows import Dataset
 from tonggan.evaluate.judge import Judge
 from tonggan.evaluate.tasks.answers import answers
-from tonggan.types import Answer, ChatOptions, Identity, Message, Model, Row, Text, Usage, UsageError
+from tonggan.types import Answer, ChatOptions, Identity, Message, Model, Row, Text, TongganError, Usage, UsageError
 
 
 class Talker(Model):
@@ -89,9 +90,72 @@ def test_an_error_rate_is_compared_as_a_rate_of_all_items(tmp_path: Path) -> Non
     models = {"all": Talker("all", good), "none": Talker("none", lambda i: "thing")}
     told = compare(list(models), [asked(metric="wer")], tmp_path, load=models.__getitem__, say=lambda _: None)
     (pair,) = told.pairs
-    assert pair.difference.value == pytest.approx(-0.5) and pair.exact is None
+    assert pair.difference.value == pytest.approx(-0.5) and pair.exact is None and pair.detectable is None
     assert told.smaller_is_better("things")
     assert "越低越好" in page(told).html()
+
+
+def test_what_failed_is_left_out_of_the_comparison(tmp_path: Path) -> None:
+    """A model that is right on all that it answered is no worse for its provider's errors."""
+    fails = Answer(outcome="error", error="HTTP 400")
+    models = {"steady": Talker("steady", good), "flaky": Talker("flaky", lambda i: fails if i % 3 == 0 else good(i))}
+    told = compare(list(models), [asked()], tmp_path, load=models.__getitem__, say=lambda _: None)
+    (pair,) = told.pairs
+    assert (pair.difference.value, pair.p, pair.left_out) == (0.0, 1.0, 8)
+    told_page = page(told).html()
+    assert "8 次请求失败" in told_page and "8 failed items left out" in told_page
+    write(told, tmp_path, {})
+    assert "error 8" in (tmp_path / "report.md").read_text("utf-8")
+
+
+def test_a_single_picture_is_reported_and_not_tested(tmp_path: Path) -> None:
+    models = {"a": Talker("a", good), "b": Talker("b", good)}
+    told = compare(list(models), [asked(1)], tmp_path, load=models.__getitem__, say=lambda _: None)
+    assert not told.pairs and "two clusters" in told.apart[0].why
+    assert write(told, tmp_path, {}).is_file()
+
+
+def test_whatever_a_model_runs_into_costs_its_own_cell(tmp_path: Path) -> None:
+    def burst(_: int) -> str:
+        raise RuntimeError("CUDA out of memory")
+
+    models = {"burst": Talker("burst", burst), "well": Talker("well", good)}
+    told = compare(list(models), [asked()], tmp_path, load=models.__getitem__, say=lambda _: None)
+    assert told.cells["things", "burst"].why == "RuntimeError: CUDA out of memory"
+    assert told.results("things")["well"].metrics["acc"].value == 1
+
+
+def test_a_budget_that_ends_without_pictures_keeps_what_was_asked_with_them(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    class Tight(Talker):
+        def chat(self, conversations: Any, options: Any = None) -> list[Answer]:
+            calls.append(len(conversations))
+            if len(calls) > 1:
+                raise TongganError("the budget is used up")
+            return super().chat(conversations, options)
+
+    told = compare(["t"], [asked()], tmp_path, load=lambda _: Tight("t", good), say=lambda _: None)
+    cell = told.cells["things", "t"]
+    assert cell.result is not None and cell.blind is None and "without pictures: the budget is used up" in cell.result.notes
+
+
+def test_a_torn_result_is_measured_again(tmp_path: Path) -> None:
+    load = {"m": Talker("m", good)}.__getitem__
+    compare(["m"], [asked()], tmp_path, load=load, say=lambda _: None)
+    (items,) = [f for f in (tmp_path / "results").rglob("m*.items.jsonl") if ".blind" not in f.name]
+    for damage in (lambda: items.write_text(items.read_text("utf-8").splitlines()[0] + "\n", "utf-8"), items.unlink):
+        damage()
+        said: list[str] = []
+        compare(["m"], [asked()], tmp_path, load=load, say=said.append)
+        assert "measured before" not in said[0]
+
+
+def test_the_gap_is_not_pulled_to_zero_by_resamples_without_a_language() -> None:
+    rows = [row for row in asked().rows if row.id in ("q1", "q3") or int(row.id[1:]) % 2 == 0]
+    result = answers(Talker("m", lambda i: good(i) if i % 2 else "no"), rows)
+    found = gap(result)
+    assert found is not None and (found.value, found.low, found.high) == (1.0, 1.0, 1.0)
 
 
 def test_unequal_item_sets_are_set_apart_and_said() -> None:
@@ -130,7 +194,7 @@ def test_a_slice_of_few_pictures_has_no_interval(tmp_path: Path) -> None:
     models = {"m": Talker("m", good)}
     told = compare(["m"], [asked(by=["kind"])], tmp_path, load=models.__getitem__, say=lambda _: None)
     text = page(told).html()
-    row = text[text.index("<td>menu</td>") : text.index("<td>sign</td>")]
+    row = text[text.index(">菜单</span>") : text.index(">标识</span>")]
     assert "100.0" in row and "(" not in row, "8 pictures"
 
 
@@ -146,7 +210,7 @@ def test_cost_latency_and_tokens_come_from_the_answers() -> None:
     cell = measure(Talker("m", good), asked(), How(), "data")
     took = spent(cell, Price(2.0, 5.0, "CNY"))
     assert took.tokens == (100, 10) and took.seconds == pytest.approx(0.1)
-    assert took.cost == pytest.approx(24 * (100 * 2 + 10 * 5) / 1e6)
+    assert took.cost == pytest.approx(2 * 24 * (100 * 2 + 10 * 5) / 1e6), "with and without pictures"
     assert spent(cell, None).cost is None
     silent = measure(Talker("m", lambda i: Answer(good(i))), asked(), How(), "data")
     assert spent(silent, Price(2.0, 5.0, "CNY")).cost is None, "a bill that nobody knows is not made up"
@@ -181,6 +245,19 @@ def test_names_are_short_where_they_can_be(tmp_path: Path) -> None:
     assert [told.label(name) for name in names] == ["a/best", "b/best", "qwen-vl-max"]
 
 
+def test_errors_and_their_units_are_in_the_table(tmp_path: Path) -> None:
+    told = compare(["m"], [asked(metric="wer")], tmp_path, load=lambda _: Talker("m", lambda i: "thing"), say=lambda _: None)
+    write(told, tmp_path, {})
+    first = pq.read_table(tmp_path / "items.parquet").to_pylist()[0]
+    assert dict(first["scores"]) == {"errors": 1.0, "units": 2.0}
+
+
+def test_an_alias_is_of_its_first_release_or_later() -> None:
+    release = registry.load().find("gpt-4o")
+    told = together({"things": {"openai:gpt-4o": answers(Talker("m", good), asked().rows)}}, [asked()])
+    assert f"{release.released} 或更晚" in page(told, {"openai:gpt-4o": About(release, "abroad", moving=True)}).html()
+
+
 def test_a_release_is_named_or_just_so_and_never_guessed() -> None:
     known = registry.load()
     found = releases(
@@ -204,6 +281,24 @@ def test_a_file_of_both_kinds_of_question_is_two_tasks(tmp_path: Path) -> None:
     assert one.name != two.name
     (free,) = tasks(TaskConfig(data=str(tmp_path / "own"), kind="answers"))
     assert len(free.rows) == 24
+
+
+def test_one_file_under_two_settings_is_two_tasks(tmp_path: Path) -> None:
+    one, two = distinct([asked(metric="anls"), asked(metric="match")])
+    assert (one.name, two.name) == ("things (metric anls)", "things (metric match)")
+    told = compare(["m"], [one, two], tmp_path, load=lambda _: Talker("m", good), say=lambda _: None)
+    assert {task: cell.result.primary for (task, _), cell in told.cells.items() if cell.result} == {one.name: "anls", two.name: "acc"}
+    with pytest.raises(UsageError, match="twice with the same settings"):
+        distinct([asked(), asked()])
+    with pytest.raises(UsageError, match="two tasks have one name"):
+        compare(["m"], [asked(), asked()], tmp_path, load=lambda _: Talker("m", good), say=lambda _: None)
+
+
+def test_no_row_that_is_used_is_called_unusable(tmp_path: Path) -> None:
+    rows = [Row(f"p{i}", images=(square(i, 1, 1),), texts=(Text(f"thing {i}", "en"),)) for i in range(5)]
+    Dataset.from_rows([*rows, Row("bare", images=(square(9, 9, 9),))]).write(tmp_path / "own")
+    (found,) = tasks(TaskConfig(data=str(tmp_path / "own")))
+    assert len(found.rows) == 5 and [one.where for one in found.dropped] == ["bare"]
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_a_model_that_fails_costs_its_own_cells_only(tmp_path: Path) -> None:
     plain = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert {one["model"] for one in plain["missing"]} == {"nobody", "knows"}
     assert json.loads((tmp_path / "manifest.json").read_text("utf-8"))["tasks"]["colours"]["items"] == 40
-    assert "| knows | 100.0" in (tmp_path / "report.md").read_text("utf-8")
+    assert "| knows | chat | 100.0" in (tmp_path / "report.md").read_text("utf-8")
 
 
 def colour_captions() -> list[Row]:

@@ -226,7 +226,8 @@ def test_mmbench_as_its_harness_exports_it(tmp_path):
     ]
     assert any("3 rows are rotations of others" in note for note in dataset.notes)
     assert dataset[1].images[0].data == dataset[0].images[0].data == encoded(1) and dataset[2].images[0].data == encoded(2)
-    assert [row.group for row in dataset] == ["241", "241", "300"], "questions about one picture belong together"
+    first, second, third = (row.group for row in dataset)
+    assert first == second != third, "questions about one picture belong together"
     assert [row.split for row in dataset] == ["val", "val", "test"] and dataset[0].meta["split"] == "dev"
     assert [(row.meta["category"], row.meta["l2-category"]) for row in dataset[:2]] == [("identity", "logic"), ("attribute", "fine")]
     assert dataset[0].meta["hint"] == "Tia\ttested.\nThe end." and not any(row.texts for row in dataset)
@@ -618,6 +619,85 @@ def test_pictures_by_their_id_and_several_questions_about_each(tmp_path):
         ("7", "p1", ("x", "y"), "p1.jpg"),
         ("8", "p1", ("x", "y"), "p1.jpg"),
     ]
+
+
+def as_parquet(path, records):
+    asks = pa.array([one["question"] for one in records])
+    images = pa.array([{"bytes": encoded(one["seed"]), "path": None} for one in records])
+    pq.write_table(pa.table({"question": asks, "answer": pa.array([one["answer"] for one in records]), "image": images}), path)
+    return path
+
+
+def as_jsonl(path, records):
+    lines = [{**one, "image": f"data:image/jpeg;base64,{packed(one['seed'])}"} for one in records]
+    return write_lines(path, [{name: cell for name, cell in one.items() if name != "seed"} for one in lines])
+
+
+def as_tsv(path, records):
+    lines = [[str(n), one["question"], one["answer"], packed(one["seed"])] for n, one in enumerate(records)]
+    return tsv(path, ["index", "question", "answer", "image"], lines)
+
+
+@pytest.mark.parametrize(("name", "made"), [("q.parquet", as_parquet), ("q.jsonl", as_jsonl), ("q.tsv", as_tsv)])
+def test_questions_about_one_embedded_picture_are_one_group(tmp_path, name, made):
+    seeds = [1, 2, 3, 4] * 5
+    records = [{"question": f"Which is {n}?", "answer": "yes", "seed": seed} for n, seed in enumerate(seeds)]
+    dataset = formats.read(made(tmp_path / name, records))
+    groups = [row.group for row in dataset]
+    assert len(dataset) == 20 and len(set(groups)) == 4 and None not in groups
+    assert groups == groups[:4] * 5, "as rows that name one file"
+    again = formats.read(made(tmp_path / f"part {name}", records[7:9]))
+    assert [row.group for row in again] == groups[7:9], "the same name in every file"
+
+
+TRANSCRIPT = "今天天气很好；我们去公园散步吧。\n你去不去？我想去；也许还要带上小狗一起去"
+
+
+@pytest.mark.parametrize(
+    ("cell", "answers"),
+    [
+        ("三", ("三",)),
+        ("三|3", ("三", "3")),
+        ("三；3", ("三", "3")),
+        ("3|三; 叁", ("3", "三", "叁")),
+        ("3：30；三点半", ("3：30", "三点半")),
+        ("3.5; 3,5", ("3.5", "3,5")),
+        ("Paris, France; Paris", ("Paris, France", "Paris")),
+        ("白；" + "黑" * 20, ("白", "黑" * 20)),
+        ("白；" + "黑" * 21, ("白；" + "黑" * 21,)),
+        (TRANSCRIPT, (TRANSCRIPT,)),
+        ("it sleeps; it eats.", ("it sleeps; it eats.",)),
+        ("白日依山尽，黄河入海流；欲穷千里目，更上一层楼", ("白日依山尽，黄河入海流；欲穷千里目，更上一层楼",)),
+        ("姓名：张三；电话：110", ("姓名：张三；电话：110",)),
+        ("line one\nline two", ("line one\nline two",)),
+        ("x = 1;\ny = 2;", ("x = 1;\ny = 2;",)),
+        ("It is so; I think.|yes", ("It is so; I think.", "yes")),
+        ('["a; b", "c|d"]', ("a; b", "c|d")),
+        ("['a; b']", ("a; b",)),
+    ],
+    ids=str,
+)
+def test_an_answer_is_divided_only_where_it_lists_short_ones(tmp_path, cell, answers):
+    for name in ("q utf-8.csv", "q.xlsx", "q.jsonl"):
+        dataset = formats.read(write(tmp_path / name, [{"问题": "是什么？", "答案": cell}]))
+        (row,) = dataset
+        assert row.answers == answers and row.meta["答案"] == cell
+        assert questions(dataset)[0][0].answers == answers == questions([row.with_(answers=())])[0][0].answers
+
+
+def test_answers_divided_at_semicolons_are_counted_in_a_note(tmp_path):
+    cells = ["三；3", "四；4", "5; 五", "六|6", "七", TRANSCRIPT, '["八；8"]']
+    dataset = formats.read(write(tmp_path / "q utf-8.csv", [{"问题": f"是{n}？", "答案": cell} for n, cell in enumerate(cells)]))
+    assert [note.partition(" (")[0] for note in dataset.notes if "divided" in note] == [
+        "the answers of 2 rows were divided at ；",
+        "the answers of 1 row were divided at ;",
+    ]
+    whole = formats.read(write(tmp_path / "w utf-8.csv", [{"问题": "是？", "答案": TRANSCRIPT}, {"问题": "否？", "答案": "是|对"}]))
+    assert not any("divided" in note for note in whole.notes)
+    chosen = [{"问题": "哪个？", "选项": "猫；狗|鸟", "答案": "狗"}, {"问题": "哪些？", "选项": "猫|狗", "答案": "猫；狗"}]
+    dataset = formats.read(write(tmp_path / "c utf-8.csv", chosen))
+    assert [row.choices for row in dataset] == [("猫", "狗", "鸟"), ("猫", "狗")]
+    assert not any("divided" in note for note in dataset.notes), "among choices it is clear"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from fakes import ColourModel, square
 from tonggan.evaluate import paired
 from tonggan.evaluate.tasks.choice import choice, prompt, ways
 from tonggan.evaluate.tasks.questions import questions
-from tonggan.types import Answer, CannotError, ChatOptions, Identity, Message, Model, Row, Text, UsageError
+from tonggan.types import Answer, CannotError, ChatOptions, Identity, Message, Model, Row, Text, TongganError, UsageError
 
 
 class Talker(Model):
@@ -82,17 +82,25 @@ def test_always_the_first_letter_is_chance_and_circular_is_nothing() -> None:
         (Answer("不知道"), 0, 1, "answered", "unparsed"),
         (Answer("", outcome="refused"), 0, 1, "refused", "unparsed"),
         (Answer("红色", outcome="truncated"), 0, 1, "truncated", "unparsed"),
-        (Answer(outcome="error", error="HTTP 500"), 0, 1, "error", "unparsed"),
         (Answer("红色"), 1, 1, "answered", "exact"),
         (Answer("绿色"), 0, 0, "answered", "exact"),
     ],
-    ids=["unsure", "refused", "cut", "failed", "right", "wrong"],
+    ids=["unsure", "refused", "cut", "right", "wrong"],
 )
 def test_every_outcome_is_counted_for_itself(reply: Answer, strict: int, lenient: int, outcome: str, how: str) -> None:
     result = choice(Talker(lambda _: reply), rows(3))
     assert result.metrics["choice zh acc"].value == strict
     assert result.metrics["choice zh acc lenient"].value == lenient
     assert result.extra["outcomes"] == {outcome: 3} and result.extra["read"] == {how: 3}
+
+
+def test_failed_requests_are_in_no_number() -> None:
+    fails = Answer(outcome="error", error="HTTP 500")
+    result = choice(Talker(lambda words: fails if "第1张" in words or "第2张" in words else letter_of(words, "红色")), rows(6))
+    assert (result.metrics["acc"].value, result.metrics["acc"].n, len(result.items)) == (1.0, 4, 6)
+    assert result.metrics["acc"].chance == pytest.approx(0.25) and result.extra["outcomes"] == {"answered": 4, "error": 2}
+    with pytest.raises(TongganError, match="none of 6 questions was answered; the first: HTTP 500"):
+        choice(Talker(lambda _: fails), rows(6))
 
 
 def test_without_pictures_none_is_sent_and_results_are_not_compared_with_those_that_had_them() -> None:

@@ -49,9 +49,9 @@ def row(number: int, question: str = "What is it?", *right: str) -> Row:
         ("A red square.", 1, 1, "exact"),
         ("Red Square", 1, 1, "exact"),
         ("It is a red square, I think.", 0, 1, "text"),
-        ("a red squareness", 0, 0, "exact"),
+        ("a red squareness", 0, 0, "whole"),
         ("<think>red square</think>", 0, 1, "unparsed"),
-        ("a circle", 0, 0, "exact"),
+        ("a circle", 0, 0, "whole"),
     ],
 )
 def test_a_match_is_equal_and_its_lenient_bound_stands_in_the_reply(reply: str, strict: int, lenient: int, how: str) -> None:
@@ -76,6 +76,39 @@ def test_chinese_answers_match_in_full_width_too() -> None:
     talker = Talker(lambda _: "")
     answers(talker, asked)
     assert talker.asked == ["车牌号是多少？\n请用一个词或短语回答。"]
+
+
+def test_short_and_odd_answers_can_be_right() -> None:
+    """An article, a mark: where nothing else is there, it is the answer."""
+    for right in ("A", "the", "!", "__init__", "`x`", "你好，世界！（第１层）"):
+        for metric in ("match", "anls", "cer", "relaxed"):
+            result = answers(Talker(lambda _, right=right: right), [row(1, "?", right)], metric=metric)
+            assert result.score == (0 if metric == "cer" else 1), (right, metric)
+    assert answers(Talker(lambda _: "The grade is A."), [row(1, "?", "A")]).metrics["acc lenient"].value == 1
+
+
+def test_several_accepted_answers_are_no_annotators() -> None:
+    assert choose_metric([row(1, "?", "猫", "猫咪", "小猫")]) == "match"
+    few = answers(Talker(lambda _: "猫"), [row(1, "?", "猫")], metric="vqa")
+    assert "fewer than 4 answers" in few.notes[0]
+
+
+def test_a_transcript_is_one_text() -> None:
+    text = "第一行；第二行\n第三行 | 完"
+    said = Row("q", images=(square(1, 1, 1),), question="读出来", answers=("第一行", "第二行\n第三行 | 完"), meta={"answer": text})
+    for metric in ("cer", "cer-zh", "wer"):
+        assert answers(Talker(lambda _: text), [said], metric=metric).metrics["error rate"].value == 0
+    bare = answers(Talker(lambda _: "x"), [row(1, "?", "。。。"), row(2, "?", "x")], metric="cer-zh")
+    assert bare.metrics["error rate"].value == 0 and "nothing is left" in bare.dropped[0].reason
+
+
+def test_failed_requests_are_in_no_number() -> None:
+    fails = Answer(outcome="error", error="HTTP 400")
+    asked = [row(i, f"What is {i}?") for i in range(6)]
+    result = answers(Talker(lambda words: fails if " 3?" in words else "a red square"), asked)
+    assert (result.metrics["acc"].value, result.metrics["acc"].n, len(result.items)) == (1.0, 5, 6)
+    with pytest.raises(TongganError, match="none of 6 questions was answered; the first: HTTP 400"):
+        answers(Talker(lambda _: fails), asked)
 
 
 def test_what_suits_the_right_answers_is_chosen() -> None:
@@ -107,7 +140,7 @@ def test_an_error_rate_is_of_all_items_together() -> None:
     )
 
 
-@pytest.mark.parametrize("outcome", ["refused", "filtered", "truncated", "error"])
+@pytest.mark.parametrize("outcome", ["refused", "filtered", "truncated"])
 def test_what_is_no_answer_is_an_outcome_of_its_own(outcome: str) -> None:
     said = Answer("a red square", outcome=outcome)  # type: ignore[arg-type]
     result = answers(Talker(lambda _: said), [row(1)])
@@ -150,13 +183,31 @@ def test_a_judge_decides_where_rules_find_nothing_and_is_named() -> None:
 
 def test_a_judge_reads_the_letter_that_rules_do_not() -> None:
     asked = [Row("q", images=(square(255, 0, 0),), question="What colour?", choices=("red", "blue"), answers=("red",))]
-    judge = Talker(lambda words: next(line[0] for line in words.splitlines() if line.endswith(". red")))
-    rambling = Talker(lambda _: "the colour of blood")
+    rambling = Talker(
+        lambda words: "either, but rather " + next(line for line in words.splitlines() if line.endswith(". red"))[0] + " than none"
+    )
+    asked = [asked[0].with_(id=f"q{i}") for i in range(8)]
     assert choice(rambling, asked).metrics["acc"].value == 0
+
+    def verdict(words: str) -> str:
+        reply = next(line for line in words.splitlines() if "rather" in line)
+        return reply.split("rather ")[1][0]  # the letter in the reply, which must be a letter of the list that it is shown
+
+    judge = Talker(verdict)
     judged = choice(rambling, asked, judge=Judge(judge))
-    assert judged.metrics["acc"].value == 1 and judged.extra["read"] == {"judge": 1}
+    assert judged.metrics["acc"].value == 1 and judged.extra["read"] == {"judge": 8}
+    shown = [line for line in judge.asked[0].splitlines() if line[1:3] == ". "]
+    assert shown == [line for line in rambling.asked[0].splitlines() if line[1:3] == ". "], "it sees the letters that the model saw"
     none = choice(rambling, asked, judge=Judge(Talker(lambda _: "none")))
     assert none.metrics["acc"].value == 0 and none.metrics["acc lenient"].value == 1, "no verdict: still not read"
+
+
+def test_a_judge_that_fails_now_and_then_is_told_and_asked_again() -> None:
+    replies = iter(["a cube", "a crimson box", "a box"])
+    failing = Talker(lambda words: Answer(outcome="error", error="HTTP 429") if "cube" in words else "no")
+    result = answers(Talker(lambda _: next(replies)), [row(1), row(2), row(3)], judge=Judge(failing))
+    assert result.metrics["acc"].n == 2 and "the judge failed on 1 of 3" in result.notes[0]
+    assert [item.get("judge failed") for item in result.items] == [1, None, None]
 
 
 def test_an_absent_judge_is_loud() -> None:
@@ -203,6 +254,13 @@ def test_clipscore_is_named_after_what_gives_it() -> None:
     scored = captions(Talker(lambda _: "red"), pictured()[:2], langs=["en"], scorer=ColourModel())
     assert "clipscore" not in plain.metrics and plain.protocol != scored.protocol
     assert 0 <= scored.metrics["clipscore"].value <= 2.5
+
+
+def test_a_refusal_has_no_clipscore_and_every_language_is_asked() -> None:
+    refused = captions(Talker(lambda _: Answer("no", outcome="refused")), pictured()[:2], langs=["en"], scorer=ColourModel())
+    assert refused.metrics["clipscore"].value == 0
+    spoken = [*pictured(), Row("ja", images=(square(3, 3, 3),), texts=(Text("あおい", "ja"), Text("12345")))]
+    assert {item["task"] for item in captions(Talker(lambda _: "x"), spoken).items} == {f"captions {x}" for x in ("en", "zh", "ja", "und")}
 
 
 def test_one_picture_has_no_cider() -> None:

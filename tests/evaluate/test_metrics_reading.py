@@ -7,7 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tonggan.evaluate.metrics.reading import NO, UNPARSED, YES, Reading, all_right, audit, bounds, read_choice, read_yes_no
+from tonggan.evaluate.metrics.reading import (
+    NO,
+    UNPARSED,
+    YES,
+    Reading,
+    all_right,
+    audit,
+    bounds,
+    read_choice,
+    read_yes_no,
+    without_thoughts,
+)
 from tonggan.types import UsageError
 
 PETS = ["cat", "dog", "bird", "horse"]
@@ -91,6 +102,105 @@ def test_what_cannot_be_read_is_not_guessed(reply: str, choices: list[str]) -> N
     assert read_choice(reply, choices) == UNPARSED
 
 
+BOTH_TONGUES = [  # Chinese, its English twin, what both are read as
+    ("正确选项是B", "The correct option is B", 1),
+    ("因此正确选项为 B", "Therefore the correct option is B", 1),
+    ("正确的选项应该是B。", "The correct option should be B.", 1),
+    ("正确的是B。", "The correct one is B.", 1),
+    ("最佳选择是B", "The best choice is B", 1),
+    ("B选项", "Option B", 1),
+    ("B 选项描述了图中的内容", "Option B describes what is shown", 1),
+    ("我认为是B", "I think it is B", 1),
+    ("我认为答案是B", "I believe the answer is B", 1),
+    ("我认为B是正确的", "I think B is correct", 1),
+    ("我觉得 B", "I'd say B", 1),
+    ("应该是B", "It should be B", 1),
+    ("应为B。", "It must be B.", 1),
+    ("是B。", "It's B.", 1),
+    ("所以是B", "So it is B", 1),
+    ("因此，B。", "Therefore, B.", 1),
+    ("综上所述，B。", "In conclusion, B.", 1),
+    ("只有B对", "Only B is right", 1),
+    ("只有B符合", "Only B fits", 1),
+    ("B对，A错", "B is right, A is wrong", 1),
+    ("答案应为B", "The answer should be B", 1),
+    ("答案显然是B", "The answer is clearly B", 1),
+    ("答案是“B”。", "The answer is 'B'.", 1),
+    ("这道题的答案是B", "The answer to this question is B", 1),
+    ("【答案】B", "[Answer] B", 1),
+    ("我选B项", "I choose option B", 1),
+    ("我会选B", "I would choose B", 1),
+    ("选B", "Choose B", 1),
+    ("选项B正确", "Option B is correct", 1),
+    ("B是正确答案", "B is the correct answer", 1),
+    ("选项B最合适。", "Option B is the most appropriate.", 1),
+    ("故本题选B", "So we pick B", 1),
+    ("综上，B正确", "In conclusion, B is correct", 1),
+    ("正确答案是选项B：狗", "The correct answer is option B: dog", 1),
+    ("A：错误\nB：正确", "A: incorrect\nB: correct", 1),
+    ("B\n\n选项A是一只猫，选项C是一只鸟。", "B\n\nOption A is a cat, option C is a bird.", 1),
+    ("A正确，B错误，C正确，D正确，故选B", "A is right, B is wrong, C is right, D is right, so the answer is B", 1),
+    ("选B，A错误", "I choose B, A is wrong", 1),
+    ("答：B", "Ans: B", 1),
+    ('{"答案": "B"}', '{"answer": "B"}', 1),
+    ("B更合适", "B is better", 1),
+    ("选项A似乎不对，选项B似乎正确", "Option A seems wrong, option B seems right", 1),
+    ("A错误所以选B", "A is wrong so the answer is B", 1),
+    ("A选项正确吗？不，B选项正确。", "Is option A correct? No, option B is correct.", 1),
+    ("答案是B，不是A", "The answer is B, not A", 1),
+    ("选B不选A", "Choose B rather than A", 1),
+    # what is denied is not the answer
+    ("不是A，而是B", "Not A, but B", 1),
+    ("答案不是A，而是B", "The answer is not A but B", 1),
+    ("不是A而是B", "It is not A but B", 1),
+    ("A 是错的，B 是对的", "A is wrong, B is right", 1),
+    ("A：猫是错的。B：狗是对的。", "A: cat is wrong. B: dog is right", 1),
+    ("排除A和C，选B", "Rule out A and C, choose B", 1),
+    ("A、C可以排除，所以选B", "A and C can be ruled out, so the answer is B", 1),
+    ("A和C都不对，B正确", "A and C are both wrong, B is correct", 1),
+    ("答案是A吗？不，答案是B。", "Is the answer A? No, the answer is B.", 1),
+    ("如果答案是A，就会有尾巴。所以选B。", "If the answer is A, there is a tail. So choose B.", 1),
+    ("我不认为答案是A。答案是B。", "I don't think the answer is A. The answer is B.", 1),
+    ("A：那只猫不对。B：那只小犬……", "A: that kitten is wrong. B: that puppy ...", None),
+    ("猫是错的", "cat is wrong", None),
+    ("A：猫是错的", "A: cat is wrong", None),
+    ("不选A", "Do not choose A", None),
+    ("我不认为是A", "I don't think it is A", None),
+    ("排除A", "Rule out A", None),
+    ("错误的选项是A", "The wrong option is A", None),
+    ("错误选项A", "wrong option A", None),
+    ("A和B都正确", "A and B are both correct", None),
+    ("选A还是B", "Choose A or B", None),
+    ("选A，B正确", "I choose A, B is correct", None),
+    ("不确定是不是B", "I am not sure whether it is B", None),
+    ("是B吗？是C吗？", "Is it B? Is it C?", None),
+    # letters that answer nothing
+    ("图中的A是一只老虎", "A in the picture is a tiger", None),
+    ("B对应的是老虎", "B is right of the tiger", None),
+    ("回答：A：B", "A: B", None),
+]
+
+
+@pytest.mark.parametrize(("chinese", "english", "choice"), BOTH_TONGUES)
+def test_a_reply_is_read_alike_in_chinese_and_in_english(chinese: str, english: str, choice: int | None) -> None:
+    wanted = UNPARSED if choice is None else Reading(choice, "letter")
+    assert read_choice(chinese, 宠物) == wanted
+    assert read_choice(english, PETS) == wanted
+
+
+@pytest.mark.parametrize(
+    "reply", ["<|begin_of_box|>B<|end_of_box|>", r"\boxed{B}", r"$\boxed{\text{B}}$", "<think>A?</think><answer>B</answer>"]
+)
+def test_a_box_around_the_whole_reply_is_no_word_of_it(reply: str) -> None:
+    assert read_choice(reply, PETS) == Reading(1, "exact")
+    assert read_choice(f"It barks. {reply}", PETS) == Reading(1, "letter")
+
+
+def test_options_that_are_words_of_denial() -> None:
+    assert read_choice("B. 错误", ["正确", "错误"]) == read_choice("B. Wrong", ["Right", "Wrong"]) == Reading(1, "letter")
+    assert read_choice("A. 错误", ["正确", "错误"]) == read_choice("A. Wrong", ["Right", "Wrong"]) == UNPARSED
+
+
 def test_pictures_as_options_have_letters_only() -> None:
     assert read_choice("(C)", ["", "", ""]) == Reading(2, "exact")
     assert read_choice("the second one", ["", "", ""]) == UNPARSED
@@ -154,6 +264,61 @@ def test_yes_and_no_in_so_many_words(reply: str, choice: int) -> None:
 )
 def test_neither_yes_nor_no(reply: str) -> None:
     assert read_yes_no(reply) == UNPARSED
+
+
+@pytest.mark.parametrize(
+    ("chinese", "english", "choice"),
+    [
+        ("并没有", "There is not.", NO),
+        ("不，不是", "No, it isn't", NO),
+        ("不是的", "It isn't", NO),
+        ("它不是。", "It is not.", NO),
+        ("图中没有。", "There isn't.", NO),
+        ("不存在", "It does not exist", NO),
+        ("不可以", "It cannot", NO),
+        ("我不认为是这样。不是。", "I don't think so.", NO),
+        ("当然不是", "of course not", NO),
+        ("不正确", "not correct", NO),
+        ("不，图中没有狗", "No, there is no dog", NO),
+        ("不是的图中没有", "No there isn't", NO),
+        ("答案应为否", "The answer should be no", NO),
+        ("确实是", "It is.", YES),
+        ("图中有。", "There is.", YES),
+        ("我认为是的", "I think so", YES),
+        ("当然", "of course", YES),
+        ("是的图中有狗", "Yes there is a dog", YES),
+        ("存在", "It exists", YES),
+        # what is there instead, or is not there, is said inside a sentence: unread in both languages
+        ("没有红色", "There is no red", None),
+        ("有红色", "There is red", None),
+        ("是红色的", "It is red", None),
+        ("不是红色的", "It is not red", None),
+        ("有：一只猫", "There is: a cat", None),
+        ("图中是：一只猫", "It is, however, a cat", None),
+        ("有吗？", "Is there?", None),
+        ("是的士", "It is a taxi", None),
+        ("是的。不，不是。", "Yes. No, it isn't.", None),
+    ],
+)
+def test_yes_and_no_are_read_alike_in_chinese_and_in_english(chinese: str, english: str, choice: int | None) -> None:
+    assert read_yes_no(chinese).choice == read_yes_no(english).choice == choice
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ("**Ｂ**", "**Ｂ**"),
+        ("<think>A?</think>\n**Ｂ**", "\n**Ｂ**"),
+        ("A?</think>B", "B"),
+        ("<think>a<think>b</think>c</think>B", "B"),
+        ("B <think>hm</think>", "B "),
+        (" <think>The answer is B", ""),
+        ("<think>a</think>\n<think>b", ""),
+        ("the tag <think> opens a thought", "the tag <think> opens a thought"),
+    ],
+)
+def test_thoughts_are_taken_out_and_nothing_else(reply: str, said: str) -> None:
+    assert without_thoughts(reply) == said
 
 
 @settings(deadline=None)

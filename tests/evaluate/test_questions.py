@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tonggan.data.formats.questions import by_letter, choice_meant, several_letters
-from tonggan.evaluate.tasks.questions import LETTERS, asked_in, questions
+from tonggan.evaluate.tasks.questions import LETTERS, asked_in, questions, whole_answer
 from tonggan.types import Row, Text, UsageError
 
 
@@ -127,6 +127,61 @@ def test_answers_that_are_free_stay_as_they_are() -> None:
     assert found.answers == ("3", "三", "叁")
     (found,), _ = questions([row(答案="是")])
     assert (found.answers, found.choices) == (("是",), ())
+
+
+SPOKEN = "他说：“你好；再见。”\n然后|就走了"
+
+
+@pytest.mark.parametrize(
+    ("cell", "whole"),
+    [
+        ("三", "三"),
+        ("三；3", "三；3"),
+        ("三| 3", "三| 3"),
+        (SPOKEN, SPOKEN),
+        ("a;\nb", "a;\nb"),
+        ('["A cat; asleep."]', "A cat; asleep."),
+        ('["colour", "color"]', "colour"),
+        ("['colour', 'color']", "colour"),
+        ("", ""),
+    ],
+    ids=str,
+)
+def test_the_whole_answer_is_the_cell_as_it_was_written(cell: str, whole: str) -> None:
+    asked = row(答案=cell, keywords="colour; color")
+    assert whole_answer(asked) == whole, "before `questions`"
+    if cell:
+        (found,), _ = questions([asked])
+        assert whole_answer(found) == whole, "and after"
+
+
+def test_the_whole_answer_of_rows_without_their_cell_and_with_another() -> None:
+    assert whole_answer(Row("1")) == ""
+    assert whole_answer(Row("1", answers=("yes", "yes", "no"))) == "yes", "any of several answers is right"
+    held = Row("1", question="?", answers=("是",), meta={"答案": "是", "transcript": "甲|乙; 丙", "list": '["x", "y"]', "lines": "一\n二"})
+    for column, whole in (("transcript", "甲|乙; 丙"), ("list", "x"), ("lines", "一\n二"), (None, "是")):
+        (found,), _ = questions([held], answer_col=column)
+        assert whole_answer(found) == whole
+    divided_before = Row("1", answers=("一", "二"), meta={"答案": "一\n二"})
+    assert whole_answer(divided_before) == "一\n二", "rows that were kept when line ends divided answers"
+    (found,), _ = questions([row(选项="猫|狗", 答案="B")])
+    assert whole_answer(found) == "狗"
+
+
+@given(st.text(st.sampled_from("甲a1 |;；。，.\n"), max_size=30))
+def test_no_letter_of_an_answer_is_lost(cell: str) -> None:
+    asked = row(答案=cell)
+    found = questions([asked], answered=False)[0][0]
+    bare = "".join(letter for letter in cell if letter not in " |;；\n")
+    assert "".join(letter for letter in "".join(found.answers) if letter not in " ;；\n") == bare
+    if len(found.answers) > 1:
+        assert whole_answer(found) == cell
+
+
+def test_why_lines_and_long_choices_cannot_be_marked() -> None:
+    assert reason(row(选项="猫|狗|鸟", 答案="A. 猫\nC. 鸟")) == "several right choices (猫; 鸟) are not supported"
+    long = "它先在院子里的大树底下睡了整整一个上午的觉；然后就出门去找隔壁的狗玩"
+    assert reason(row(选项="猫|狗|鸟", 答案=long)).startswith("the answer '它先在院子里")
 
 
 def test_a_hint_stands_before_its_question() -> None:

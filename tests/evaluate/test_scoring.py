@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 from evaluate.golden.protocols import choice_cases, free_cases
 from evaluate.test_choice import Talker, letter_of, rows
+from fakes import square
 from tonggan.evaluate.metrics.answers import vqa_accuracy
 from tonggan.evaluate.predictions import Choice, Free, Predictions, Turn, read_predictions
 from tonggan.evaluate.scoring import plain, score
 from tonggan.evaluate.scoring_page import page, write
+from tonggan.evaluate.tasks.answers import answers
 from tonggan.evaluate.tasks.choice import choice
-from tonggan.types import Answer, UsageError
+from tonggan.types import Answer, Dropped, Row, UsageError
 
 PETS = ("cat", "dog", "bird", "horse")
 HEAD = ("index", "question", "A", "B", "C", "D", "answer", "prediction")
@@ -66,12 +68,14 @@ def test_our_own_results_score_as_they_did(tmp_path: Path, circular: bool) -> No
     assert ours.rules == {"letter": 2 * 4**circular, "exact": 4 * 4**circular, "unread": 2 * 4**circular}
 
 
-def test_what_was_not_answered_is_no_reply(tmp_path: Path) -> None:
+def test_a_refusal_is_a_text_to_other_programs_and_a_failed_request_is_no_reply(tmp_path: Path) -> None:
     outcomes = {0: Answer("B", "refused"), 1: Answer("", "error", error="B: no such host")}
     choice(Talker(lambda words: outcomes[int(words[1])]), rows(2)).write(tmp_path, "choice")
     scored = score(read_predictions(tmp_path / "choice.items.jsonl"))
-    assert scored.scores[0].rules == {"unanswered": 2}
-    assert [marked.reads[0].choice for marked in scored.marked["vlmevalkit"]] == [1, None]
+    assert scored.scores[0].rules == {"unanswered": 1}
+    assert [marked.reads[0].choice for marked in scored.marked["vlmevalkit"]] == [1]
+    (dropped,) = scored.predictions.dropped
+    assert dropped == Dropped("choice.items.jsonl:2", "the request failed: B: no such host")
 
 
 def test_choices_made_by_numbers_are_no_replies(tmp_path: Path) -> None:
@@ -90,6 +94,73 @@ def test_results_without_the_order_of_choices_are_refused(tmp_path: Path) -> Non
     assert [item.id for item in found.items] == ["b"]
     assert [one.where for one in found.dropped] == ["mixed.items.jsonl:1", "mixed.items.jsonl:3"]
     assert "'mule' is not among its choices" in found.dropped[1].reason
+
+
+def free_rows() -> list[Row]:
+    """Ten annotators, who agree in the first question and the last, and not in the others."""
+    given = [("3",) * 10, ("red",) * 6 + ("a red",) * 4, ("dog",) * 3 + ("cat",) * 7, ("3.5",) * 9 + ("4",), ("yes",) * 10]
+    return [
+        Row(f"q{i}", images=(square(255, 0, 0),), question=f"Number {i}: what is it?", answers=some, group=f"g{i // 2}")
+        for i, some in enumerate(given)
+    ]
+
+
+def test_our_own_free_answers_under_the_protocols_for_free_answers(tmp_path: Path) -> None:
+    said = ["3.", "the red", "<think>It barks, or not?</think>\n\ndog", "3.5.", "Yes"]
+    result = answers(Talker(lambda words: said[int(words.split()[1][:-1])]), free_rows(), metric="vqa")
+    result.write(tmp_path, "answers")
+    found = read_predictions(tmp_path / "answers.items.jsonl")
+    assert found.form == "Tonggan's items" and not found.dropped and not found.notes
+    assert found.items[2] == Free("answers en q2", "g1", "Number 2: what is it?", "dog", ("dog",) * 3 + ("cat",) * 7)
+    by_name = {name: [one.score for one in marked] for name, marked in score(found).marked.items()}
+    assert by_name["official"] == pytest.approx([0, 1, 0.9, 1, 0])
+    assert by_name["official"] == [item["vqa"] for item in result.items]
+    # All agree on 3, so that the official program compares to the letter; of the others only VLMEvalKit's keeps a period after a digit.
+    assert [by_name[name][0] for name in ("official", "vlmevalkit", "lmms-eval", "evalai")] == [0, 0, 1, 1]
+    assert [by_name[name][4] for name in ("official", "vlmevalkit", "lmms-eval", "evalai")] == [0, 1, 1, 1]
+    with pytest.raises(UsageError, match="'ours' does not read free answers"):
+        score(found, ["ours"])
+
+
+def test_free_answers_that_count_for_nothing_are_told(tmp_path: Path) -> None:
+    ways: list[Answer | str] = [
+        Answer("3", "refused"),
+        Answer("", "error", error="no such host"),
+        Answer("<think>dog, because", "truncated"),
+        "3.5",
+        "yes",
+    ]
+    asked = [row if i < 3 else row.with_(answers=row.answers[: 4 - i]) for i, row in enumerate(free_rows())]
+    asked += [row.with_(id=f"{row.id} again", answers=row.answers[:2]) for row in free_rows()[3:4]]
+    asked = [row for row in asked if row.answers]
+    answers(Talker(lambda words: ways[int(words.split()[1][:-1])]), asked, metric="vqa").write(tmp_path, "a")
+    found = read_predictions(tmp_path / "a.items.jsonl")
+    assert [(item.id, item.reply) for item in found.items if isinstance(item, Free)] == [
+        ("answers en q0", "3"), ("answers en q2", ""), ("answers en q3 again", "3.5"),
+    ]  # fmt: skip
+    assert [one.reason.split(":")[0] for one in found.dropped] == ["the request failed", "a single right answer"]
+    assert [note.split(",")[0].split(":")[0] for note in found.notes] == [
+        "how asking ended", "1 empty replies", "1 questions have fewer than 4 annotators' answers",
+    ]  # fmt: skip
+    assert "refused 1, truncated 1" in found.notes[0] and "33 % with two" in found.notes[2]
+
+
+def test_older_results_of_free_answers_are_refused(tmp_path: Path) -> None:
+    old = {"id": "a", "said": ["red"], "right": "red | crimson", "outcome": ["answered"]}
+    with pytest.raises(UsageError, match=r"none of its Tonggan's items can be scored.*a free answer, or an older result"):
+        read_predictions(lines(tmp_path / "old.items.jsonl", [old]))
+    new = old | {"id": "b", "answers": ["red"] * 4}
+    broken = [new | {"id": "c", "outcome": []}, {name: new[name] for name in new if name != "id"}, new | {"id": "d", "said": []}]
+    found = read_predictions(lines(tmp_path / "mixed.items.jsonl", [old, new, *broken]))
+    assert [item.id for item in found.items] == ["b"] and len(found.dropped) == 4
+
+
+def test_questions_of_the_rarer_kind_are_listed(tmp_path: Path) -> None:
+    free = {"said": ["red"], "right": "red", "answers": ["red"] * 4}
+    chosen = {"id": "c", "said": ["B"], "right": "dog", "shown": [list(PETS)]}
+    found = read_predictions(lines(tmp_path / "both.items.jsonl", [free | {"id": "a"}, chosen, free | {"id": "b"}]))
+    assert [item.id for item in found.items] == ["a", "b"]
+    assert found.dropped == [Dropped("c", "a question with choices among free answers")]
 
 
 # -------------------------------------------------------------------------------------------- VLMEvalKit

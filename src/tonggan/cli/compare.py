@@ -12,7 +12,7 @@ from tonggan.cli.shared import Json, Limit, print_dropped, print_json, print_not
 from tonggan.types import UsageError
 
 if TYPE_CHECKING:
-    from tonggan.compare import Compared, SuiteConfig, TaskConfig
+    from tonggan.compare import About, Compared, SuiteConfig, TaskConfig
 
 
 def compare(
@@ -61,7 +61,10 @@ def compare(
         "image_col": image_col, "question_col": question_col, "answer_col": answer_col, "choices_col": choices_col, "by": by or (),
     }  # fmt: skip
     written, named_tasks = _suites(on or [])
-    chosen = [task for suite in written for task in suite.tasks] + [TaskConfig.parse({"data": name} | settings) for name in named_tasks]
+    asked = TaskConfig.parse({"data": ""} | settings)
+    told = {name: getattr(asked, name) for name in asked.model_dump(exclude_defaults=True, exclude={"data"})}
+    chosen = [task.model_copy(update=told) for suite in written for task in suite.tasks]  # what is said here holds for all
+    chosen += [asked.model_copy(update={"data": name}) for name in named_tasks]
     if not chosen:
         raise UsageError("compare on what? Give --on with a suite, a file of yours, or a suite.yaml; suites: tonggan compare --help")
     first = written[0] if written else None
@@ -78,7 +81,7 @@ def compare(
         way=way or (first.way if first else None),
         judge=judge or (first.judge if first else None),
         scorer=scorer or (first.scorer if first else None),
-        prices=[*(price or []), *(f"{name}={value}" for name, value in (first.prices if first else {}).items())],
+        prices=[*(f"{name}={value}" for name, value in (first.prices if first else {}).items()), *(price or [])],
         releases=dict(first.releases if first else {}) | dict(_two(one) for one in is_ or []),
         max_requests=max_requests or (first.max_requests if first else None),
         max_cost=max_cost or (first.max_cost if first else None),
@@ -104,14 +107,18 @@ def _run(
     json: bool,
 ) -> None:
     from tonggan.backends import load
-    from tonggan.backends.api import Budget, Endpoint, named, parse_price
-    from tonggan.compare import How, conversations, tasks
+    from tonggan.backends.api import Budget, Endpoint, named, near, parse_price
+    from tonggan.compare import How, conversations, distinct, tasks
     from tonggan.compare import compare as run
     from tonggan.config import one_of
     from tonggan.evaluate.judge import Judge
     from tonggan.types import ChatOptions, Model
 
-    made = [task for config in chosen for task in tasks(config)]
+    for model in names:  # before anything is opened, measured or paid for
+        if named(model) is None and (hint := near(model)):
+            raise UsageError(f"no model {model!r}{hint}")
+    about = _about(names, releases)
+    made = distinct([task for config in chosen for task in tasks(config)])
     for task in made:
         print_notes(task.notes)
         print_dropped(task.dropped)
@@ -125,16 +132,16 @@ def _run(
             return load(name)
         return Endpoint(name, *endpoint, answers=out / "answers.db", budget=budget, price=price_of.get(name))
 
-    for name in (*names, judge):  # what a budget cannot count is told before anything is measured
-        if name is not None and (endpoint := named(name)) is not None:
-            budget.admit(name, price_of.get(name) or (endpoint[1].price if endpoint[1].price != "unknown" else None))
+    for model in (*names, *([judge] if judge else [])):  # what a budget cannot count is told before anything is measured
+        if (endpoint := named(model)) is not None:
+            budget.admit(model, price_of.get(model) or (endpoint[1].price if endpoint[1].price != "unknown" else None))
     chosen_way: Any = None if way is None else one_of(way, ("chat", "logprob", "embed"), "--way")
     how = How(circular, chosen_way, Judge(opened(judge)) if judge else None, opened(scorer) if scorer else None)
     if dry_run:
         _preview([name for name in names if named(name) is not None], made, how, opened, conversations, ChatOptions(max_tokens=512), json)
         return
     told = run(names, made, out, load=opened, how=how, say=lambda text: typer.echo(text, err=json))
-    _report(told, out, releases, price_of, json)
+    _report(told, out, about, price_of, json)
 
 
 def _preview(names: list[str], tasks: Any, how: Any, opened: Any, conversations: Any, options: Any, json: bool) -> None:
@@ -159,23 +166,36 @@ def _preview(names: list[str], tasks: Any, how: Any, opened: Any, conversations:
         typer.echo("no endpoint among the models: nothing would be sent")
 
 
-def _report(told: Compared, out: Path, releases: dict[str, str], prices: dict[str, Any], json: bool) -> None:
-    import importlib.metadata as metadata
-    import sys
-
+def _about(names: list[str], releases: dict[str, str]) -> dict[str, About]:
+    """What the registry, one's own rows included, knows of each model."""
     from tonggan.backends.api import named
-    from tonggan.compare import About, Price, plain, registry, write
+    from tonggan.compare import About, registry
     from tonggan.compare import releases as find
+    from tonggan.compare.registry.own import home
 
     for name in releases:
-        if name not in told.models:
-            raise UsageError(f"--is {name}: no such model in this comparison; there are: {', '.join(told.models)}")
-    found = find({name: releases.get(name) for name in told.models}, registry.load())
-    about: dict[str, About] = {}
-    for name in told.models:
-        endpoint, price = named(name), prices.get(name)
-        data = "local" if endpoint is None else endpoint[1].data
-        about[name] = About(found[name], data, Price(price.input, price.output, price.currency) if price is not None else None)
+        if name not in names:
+            raise UsageError(f"--is {name}: no such model in this comparison; there are: {', '.join(names)}")
+    found = find({name: releases.get(name) for name in names}, registry.load(home()))
+    about = {}
+    for name in names:
+        endpoint = named(name)
+        about[name] = About(
+            found[name], "local" if endpoint is None else endpoint[1].data, moving=endpoint is not None and name not in releases
+        )
+    return about
+
+
+def _report(told: Compared, out: Path, about: dict[str, About], prices: dict[str, Any], json: bool) -> None:
+    import importlib.metadata as metadata
+    import sys
+    from dataclasses import replace
+
+    from tonggan.compare import Price, plain, write
+
+    for name, price in prices.items():
+        if name in about:
+            about[name] = replace(about[name], price=Price(price.input, price.output, price.currency))
     versions = {"python": sys.version.split()[0], **{name: metadata.version(name) for name in ("tonggan", "torch", "numpy")}}
     page = write(told, out, versions, about)
     failed = any(cell.result is None and not cell.cannot for cell in told.cells.values())
@@ -183,7 +203,8 @@ def _report(told: Compared, out: Path, releases: dict[str, str], prices: dict[st
         print_json(plain(told, about) | {"report": str(page)})
         raise typer.Exit(int(failed))
     for pair in told.pairs:
-        typer.echo(f"{pair.one} − {pair.other} on {pair.task}: {pair.difference.told(sign=True)}, p {pair.adjusted:.3f} (Holm)")
+        left = f"; {pair.left_out} items left out, whose requests failed" if pair.left_out else ""
+        typer.echo(f"{pair.one} − {pair.other} on {pair.task}: {pair.difference.told(sign=True)}, p {pair.adjusted:.3f} (Holm){left}")
     for one in told.apart:
         typer.echo(f"{one.one} and {one.other} on {one.task}: not compared ({one.why})")
     typer.echo(f"written: {page}")

@@ -23,7 +23,9 @@ def score(
     ],
     protocol: Annotated[
         list[str] | None,
-        typer.Option(help="official, vlmevalkit, lmms-eval, ours; for free answers also evalai. May be repeated. Default: all that apply."),
+        typer.Option(
+            help="official, vlmevalkit, lmms-eval; for choices also ours, for free answers evalai. May be repeated. Default: all."
+        ),
     ] = None,
     annotations: Annotated[Path | None, typer.Option(help="The annotations' file of VQA, which holds the right answers.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write report.html, score.json and items.jsonl (every reply's reading) here.")] = None,

@@ -7,7 +7,7 @@ from tonggan.compare.measure import Cell, How, conversations
 from tonggan.compare.pairs import Apart, Pair, gap, score_of, slices
 from tonggan.compare.runner import Compared, compare, together
 from tonggan.compare.suite import SuiteConfig, suite
-from tonggan.compare.tasks import SUITES, Task, TaskConfig, task, tasks
+from tonggan.compare.tasks import SUITES, Task, TaskConfig, distinct, task, tasks
 
 __all__ = [
     "SUITES",
@@ -23,6 +23,7 @@ __all__ = [
     "TaskConfig",
     "compare",
     "conversations",
+    "distinct",
     "gap",
     "plain",
     "registry",

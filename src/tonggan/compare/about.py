@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from tonggan.compare.measure import Cell
 from tonggan.compare.registry import ModelFacts, Registry
+from tonggan.evaluate.metrics.summary import failed
 from tonggan.report import Words
 from tonggan.types import UsageError
 
@@ -40,6 +41,8 @@ class About:
     release: ModelFacts | None = None
     data: Place = "unknown"
     price: Price | None = None
+    moving: bool = False
+    """The name stands for whatever its provider serves today: the release's date is that of the first."""
 
     @property
     def origin(self) -> Words:
@@ -82,28 +85,36 @@ class Spent:
     tokens: tuple[float, float] | None = None
     """Input and output, per item."""
     cost: float | None = None
-    """Of all items of the task, in the price's currency."""
+    """Of all items of the task, the run without pictures included, in the price's currency; a judge is not in it."""
 
 
 def spent(cell: Cell, price: Price | None) -> Spent:
-    """Latency, throughput, memory, tokens and cost of a cell, from what is on file with its answers."""
+    """Latency, throughput, memory, tokens and cost of a cell, from what is on file with its answers; failed requests left out."""
     if cell.result is None:
         return Spent()
-    items, took = cell.result.items, cell.footprint
+    took, items = cell.footprint, [item for item in cell.result.items if not failed(item)]
     seconds = [sum(one) for item in items if (one := item.get("seconds")) and None not in one]
-    tokens = np.array([np.sum(one, axis=0) for item in items if (one := item.get("tokens")) and all(None not in pair for pair in one)])
-    whole = len(tokens) == len(items) and len(items) > 0
+    tokens, without = _tokens(items), _tokens([item for item in cell.blind.items if not failed(item)] if cell.blind else [])
     local = took.get("device") is not None and took.get("seconds")
     mean = took["seconds"] / took["items"] if local and took.get("items") else None
+    billed = None if tokens is None or without is None else tokens.sum(axis=0) + without.sum(axis=0)
     return Spent(
         seconds=float(np.median(seconds)) if seconds else mean,
         slow=float(np.percentile(seconds, 95)) if seconds else None,
         rate=None if mean is None else 1 / max(mean, 1e-9),
         memory=took.get("memory"),
         parameters=took.get("parameters"),
-        tokens=(float(tokens[:, 0].mean()), float(tokens[:, 1].mean())) if whole else None,
-        cost=float(tokens.sum(axis=0) @ (price.input, price.output)) / 1e6 if whole and price is not None else None,
+        tokens=None if tokens is None or not len(tokens) else (float(tokens[:, 0].mean()), float(tokens[:, 1].mean())),
+        cost=None if billed is None or price is None or not len(items) else float(billed @ (price.input, price.output)) / 1e6,
     )
+
+
+def _tokens(items: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+    """Input and output tokens of each item [n, 2]; None where any answer does not say."""
+    counts = [item.get("tokens") for item in items]
+    if any(not one or any(None in pair for pair in one) for one in counts):
+        return None
+    return np.array([np.sum(one, axis=0) for one in counts if one], dtype=np.float64).reshape(-1, 2)
 
 
 def reading_of(cell: Cell) -> dict[str, dict[str, Any]]:

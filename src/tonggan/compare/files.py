@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ SCHEMA = pa.schema(
         ("seconds", pa.list_(pa.float64())),
         ("input_tokens", pa.list_(pa.int64())),
         ("output_tokens", pa.list_(pa.int64())),
+        ("shown", pa.list_(pa.list_(pa.string()))),
         ("blind", pa.bool_()),
         ("scores", pa.map_(pa.string(), pa.float64())),
     ]
 )
-"""Columns of items.parquet; lists have an entry per turn (per rotation of a question's choices)."""
+"""Columns of items.parquet; lists have an entry per turn (per rotation of a question's choices); `shown` holds the choices in the order
+of their letters."""
 
 
 def write(told: Compared, out: str | Path, versions: Mapping[str, str], about: Mapping[str, About] | None = None) -> Path:
@@ -58,12 +61,19 @@ def _items(told: Compared) -> Iterator[dict[str, Any]]:
                     "lang": str(item["task"]).rsplit(" ", 1)[-1],
                     "question": item.get("question", item.get("query")),
                     "right": str(item.get("right", item.get("truth", ""))),
-                    **{name: item.get(name) for name in ("said", "read", "outcome", "seconds")},
+                    **{name: item.get(name) for name in ("read", "outcome", "seconds", "shown")},
+                    "said": item.get("said", [str(item["guess"])] if "guess" in item else None),
                     "input_tokens": [pair[0] for pair in tokens],
                     "output_tokens": [pair[1] for pair in tokens],
                     "blind": blind,
-                    "scores": [(name, float(v)) for name, v in item.items() if isinstance(v, int | float) and name != "candidates"],
+                    "scores": _numbers(item),
                 }
+
+
+def _numbers(item: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Every number of an item by its name; of an error rate the errors and the units that they are of."""
+    found = [(name, float(v)) for name, v in item.items() if isinstance(v, int | float) and name != "candidates"]
+    return found + list(zip(("errors", "units"), map(float, item.get("errors", ())), strict=False))
 
 
 def markdown(told: Compared) -> str:
@@ -72,23 +82,32 @@ def markdown(told: Compared) -> str:
     for task in told.tasks:
         results = told.results(task.name)
         measured = next(iter(results.values())).primary if results else "score"
+        lower = " (less is better)" if told.smaller_is_better(task.name) else ""
         lines += [
             f"## {task.name}",
             "",
             f"{task.about[0]} · {task.about[1]}",
             "",
-            f"| model · 模型 | {measured}, % (95 %) | chance · 随机 | without pictures · 不给图片 |",
-            "|---|---|---|---|",
+            f"| model · 模型 | asked · 提问方式 | {measured}{lower}, % (95 %) | chance · 随机 "
+            "| without pictures · 不给图片 | not answered · 未作答 | n |",
+            "|---|---|---|---|---|---|---|",
         ]
         for model in told.models:
             cell = told.cells[task.name, model]
             if cell.result is None:
-                lines.append(f"| {model} | – | {'cannot' if cell.cannot else cell.why.splitlines()[0]} | – |")
-            else:
-                score = score_of(cell.result)
-                blind = "–" if cell.blind is None else score_of(cell.blind).told()
-                lines.append(f"| {model} | {score.told()} | {'–' if score.chance is None else f'{100 * score.chance:.1f}'} | {blind} |")
+                why = "cannot be asked this · 不具备这种能力" if cell.cannot else cell.why.splitlines()[0]
+                lines.append(f"| {model} | {why} | – | – | – | – | – |")
+                continue
+            score, outcomes = score_of(cell.result), cell.result.extra.get("outcomes", {})
+            blind = "–" if cell.blind is None else score_of(cell.blind).told()
+            chance = "–" if score.chance is None else f"{100 * score.chance:.1f}"
+            ended = ", ".join(f"{name} {count}" for name, count in outcomes.items() if name != "answered") or "–"
+            way = cell.result.extra.get("way") or "vectors"
+            lines.append(f"| {model} | {way} | {score.told()} | {chance} | {blind} | {ended} | {score.n} |")
         lines.append("")
+        lost = [*task.dropped, *(one for result in results.values() for one in result.dropped)]
+        lines += [f"- {one.where}: {one.reason}" for one in lost[:20]] + ([f"- … {len(lost) - 20}"] if len(lost) > 20 else [])
+        lines += [""] * bool(lost)
     if told.pairs:
         lines += [
             "## Differences · 两两比较",
@@ -104,7 +123,7 @@ def markdown(told: Compared) -> str:
 def plain(told: Compared, about: Mapping[str, About] | None = None) -> dict[str, Any]:
     """Everything as plain data."""
     known = about or {}
-    return {
+    whole: dict[str, Any] = {
         "scores": {task.name: {m: _score(told, task, m, r, known) for m, r in told.results(task.name).items()} for task in told.tasks},
         "missing": [{"task": t, "model": m, "why": c.why, "cannot": c.cannot} for (t, m), c in told.cells.items() if c.result is None],
         "pairs": [
@@ -117,6 +136,7 @@ def plain(told: Compared, about: Mapping[str, About] | None = None) -> dict[str,
                 "p_holm": p.adjusted,
                 "p_mcnemar": p.exact,
                 "detectable": p.detectable,
+                "left_out": p.left_out,
             }
             for p in told.pairs
         ],
@@ -127,6 +147,7 @@ def plain(told: Compared, about: Mapping[str, About] | None = None) -> dict[str,
         },
         "models": {model: _about(known[model]) for model in told.models if model in known},
     }
+    return {name: _defined(part) for name, part in whole.items()}
 
 
 def _score(told: Compared, task: Task, model: str, result: Result, about: Mapping[str, About]) -> dict[str, Any]:
@@ -191,6 +212,15 @@ def manifest(told: Compared, versions: Mapping[str, str]) -> dict[str, Any]:
         "protocols": {task.name: {m: r.protocol for m, r in told.results(task.name).items()} for task in told.tasks},
         "versions": dict(versions),
     }
+
+
+def _defined(value: Any) -> Any:
+    """The same with null for what is not a number: JSON has no word for it."""
+    if isinstance(value, dict):
+        return {name: _defined(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(e: Estimate) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +26,9 @@ from tonggan.evaluate.tasks.classification import PROTOCOL as ZERO_SHOT
 from tonggan.evaluate.tasks.classification import classification
 from tonggan.evaluate.tasks.retrieval import PROTOCOL as RETRIEVAL
 from tonggan.evaluate.tasks.retrieval import retrieval
-from tonggan.types import CannotError, Message, Model, TongganError
+from tonggan.types import CannotError, Message, Model, Row, TongganError
+
+log = logging.getLogger("tonggan")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,10 @@ class How:
     scorer: Model | None = None
     """Gives captions their CLIPScore."""
 
+    def __post_init__(self) -> None:
+        if self.scorer is not None and "embed" not in self.scorer.can:
+            raise CannotError(f"{self.scorer.name} cannot give CLIPScore: it does not embed; name a two-tower model as the scorer")
+
     @property
     def key(self) -> str:
         """Differs where results would."""
@@ -47,7 +54,7 @@ class How:
             *(["circular"] if self.circular else []),
             *([f"by {self.way}"] if self.way else []),
             *([self.judge.id] if self.judge else []),
-            *([f"scorer {self.scorer.name}"] if self.scorer else []),
+            *([f"scorer {self.scorer.name} {identity_of(self.scorer)}"] if self.scorer else []),
         ]
         return "; ".join(parts)
 
@@ -71,31 +78,52 @@ class Cell:
 def measure(model: Model, task: Task, how: How, data: str) -> Cell:
     """A failure costs this cell only: what went wrong stands in it."""
     try:
-        run = _runner(model, task, how, data)
-        remote = model.identity.preprocessing.get("endpoint") is not None
-        if remote and task.kind in _QUESTIONS:  # one question first, before a thousand fail for the same reason
-            (first,) = _runner(model, replace(task, rows=task.rows[:1]), how, data)(False).items[:1]
-            if "error" in first["outcome"]:
-                return Cell(why=f"the first question was not answered: {first['said'][0]}")
-        device = torch.device("cpu") if remote else getattr(model, "device", torch.device("cpu"))
-        before, begun = devices.start_measuring(device), time.monotonic()
-        result = run(False)
-        footprint = {
-            "seconds": time.monotonic() - begun,
-            "memory": None if remote else max(0, devices.peak(device) - before) + _bytes(model),
-            "parameters": _parameters(model),
-            "items": len(result.items),
-            "device": None if remote else str(device),
-        }
-        result = replace(result, extra={**result.extra, "footprint": footprint, "identity": identity_of(model)})
-        blind = run(True) if _can_go_blind(task, result) else None
-        if blind is not None and set(blind.extra["outcomes"]) == {"error"}:
-            blind = None  # a model that answers nothing without a picture
-        return Cell(result, blind=blind)
+        return _measured(model, task, how, data)
     except CannotError as error:
         return Cell(why=str(error), cannot=True)
     except TongganError as error:
         return Cell(why=str(error))
+    except Exception as error:  # whatever a model runs into (its device's memory, say), the others are still measured
+        log.debug("%s on %s", model.name, task.name, exc_info=True)
+        return Cell(why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:300])
+
+
+def _measured(model: Model, task: Task, how: How, data: str) -> Cell:
+    run = _runner(model, task, how, data)
+    remote = model.identity.preprocessing.get("endpoint") is not None
+    if remote and task.kind in _QUESTIONS:  # one question first, before a thousand fail for the same reason
+        try:
+            _runner(model, replace(task, rows=_askable(model, task)), replace(how, judge=None), data)(False)
+        except TongganError as error:
+            raise TongganError(f"the first question was not answered: {error}") from None
+    device = torch.device("cpu") if remote else getattr(model, "device", torch.device("cpu"))
+    before, begun = devices.start_measuring(device), time.monotonic()
+    result = run(False)
+    footprint = {
+        "seconds": time.monotonic() - begun,
+        "memory": None if remote else max(0, devices.peak(device) - before) + _bytes(model),
+        "parameters": _parameters(model),
+        "items": len({str(item.get("row", item["cluster"])) for item in result.items}),
+        "device": None if remote else str(device),
+    }
+    result = replace(result, extra={**result.extra, "footprint": footprint, "identity": identity_of(model)})
+    blind: Result | None = None
+    if task.kind in _QUESTIONS and any(row.images or row.audios or row.videos for row in task.rows):
+        try:
+            blind = run(True)
+        except TongganError as error:  # a model that answers nothing without a picture, or a budget that is used up
+            result = replace(result, notes=[*result.notes, f"without pictures: {error}"])
+    return Cell(result, blind=blind)
+
+
+def _askable(model: Model, task: Task) -> tuple[Row, ...]:
+    """The first row whose question could be sent: a picture that cannot be read says nothing about the endpoint."""
+    preview = getattr(model, "preview", None)
+    for row in task.rows:
+        asked = conversations(replace(task, rows=(row,)), How())[:1]
+        if preview is None or (asked and not preview(asked).unsent):
+            return (row,)
+    return task.rows[:1]
 
 
 def identity_of(model: Model) -> str:
@@ -159,10 +187,6 @@ def _runner(model: Model, task: Task, how: How, data: str) -> Callable[[bool], R
 def _embeds(model: Model) -> None:
     if "embed" not in model.can:
         raise CannotError(f"{model.name} does not embed; it can: {', '.join(sorted(model.can))}")
-
-
-def _can_go_blind(task: Task, result: Result) -> bool:
-    return task.kind in _QUESTIONS and any(row.images or row.audios or row.videos for row in task.rows) and bool(result.items)
 
 
 def _weights(model: Model) -> Sequence[torch.Tensor]:

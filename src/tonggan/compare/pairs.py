@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tonggan.compare.tasks import Task
-from tonggan.evaluate.metrics.summary import metric
-from tonggan.evaluate.resample import Estimate, Measure, intervals, mean_interval, statistic_interval
+from tonggan.evaluate.metrics.summary import failed, metric
+from tonggan.evaluate.resample import Estimate, Measure, intervals, mean, mean_of_groups, statistic_interval
 from tonggan.evaluate.result import Result, paired
 from tonggan.evaluate.significance import holm, mcnemar, minimum_detectable, permutation_test, standard_error
 from tonggan.types import UsageError
@@ -31,6 +31,8 @@ class Pair:
     """McNemar's p where outcomes are 0 and 1."""
     detectable: float | None
     """The true difference that would be found with power 0.8 on so many items; None where the score is not a mean over items."""
+    left_out: int = 0
+    """Items that a request of either model failed for: both are compared on the others."""
 
 
 class Apart(NamedTuple):
@@ -50,43 +52,46 @@ def score_of(result: Result) -> Estimate:
 def pair_up(results: Mapping[str, Mapping[str, Result]]) -> tuple[list[Pair], list[Apart]]:
     """Every pair of models on every task; `results` is by task and model. Only what was measured by one protocol on one set of items is
     compared."""
-    found: list[tuple[str, str, str, Measure, list[object]]] = []
+    found: dict[tuple[str, str, str], tuple[Measure, list[object], int, float]] = {}
     apart: list[Apart] = []
     for task, of in results.items():
         for one, other in combinations(of, 2):
             try:
-                difference, drawn = _measure(of[one], of[other])
+                difference, drawn, left_out = _measure(of[one], of[other])
+                p = permutation_test(difference, drawn).p
             except UsageError as error:
                 apart.append(Apart(task, one, other, "asked differently" if of[one].protocol != of[other].protocol else str(error)))
                 continue
-            found.append((task, one, other, difference, drawn))
-    tests = {(task, one, other): permutation_test(measure, clusters).p for task, one, other, measure, clusters in found}
-    adjusted = holm({"\0".join(key): p for key, p in tests.items()})
+            found[task, one, other] = difference, drawn, left_out, p
+    adjusted = holm({"\0".join(key): p for key, (_, _, _, p) in found.items()})
     pairs = []
-    for task, one, other, measure, clusters in found:
+    for key, (measure, clusters, left_out, p) in found.items():
         (interval,) = intervals([measure], clusters)
-        exact, least = _exact(measure, clusters)
-        key = (task, one, other)
-        pairs.append(Pair(task, one, other, interval, tests[key], adjusted["\0".join(key)], exact, least))
+        pairs.append(Pair(*key, interval, p, adjusted["\0".join(key)], *_exact(measure, clusters), left_out))
     return pairs, apart
 
 
-def _measure(mine: Result, theirs: Result) -> tuple[Measure, list[object]]:
-    """The difference of the primary metric, on the same items in the same order; `UsageError` for anything else."""
+def _measure(mine: Result, theirs: Result) -> tuple[Measure, list[object], int]:
+    """The difference of the primary metric on the same items in the same order, and how many items it leaves out; `UsageError` for
+    anything else."""
     paired(mine, theirs)  # refuses anything but the same items under one protocol
-    one, which = metric(mine.items, mine.primary)
     by_id = {item["id"]: item for item in theirs.items}
+    other = [by_id[item["id"]] for item in mine.items]
+    one, which = metric(mine.items, mine.primary, other)
     items = [mine.items[i] for i in which]
-    values, minus = one.read(items), one.read([by_id[item["id"]] for item in items])
-    return Measure(one.statistic, values, minus), [item["cluster"] for item in items]
+    difference = Measure(one.statistic, one.read(items), one.read([other[i] for i in which]))
+    lost = sum(failed(a) or failed(b) for a, b in zip(mine.items, other, strict=True))
+    return difference, [item["cluster"] for item in items], lost
 
 
 def _exact(measure: Measure, clusters: Sequence[object]) -> tuple[float | None, float | None]:
     """McNemar's p of right and wrong, and the detectable difference, where the score is a mean over items."""
     assert measure.minus is not None
-    a, b = (values[:, 1] if values.ndim == 2 and values.shape[1] == 2 else values for values in (measure.values, measure.minus))
-    one = np.ones((1, len(a)))
-    if a.ndim != 1 or abs(float(measure.of(one)[0]) - float((a - b).mean())) > 1e-9:
+    if measure.statistic is mean:
+        a, b = measure.values, measure.minus
+    elif measure.statistic is mean_of_groups:
+        a, b = measure.values[:, 1], measure.minus[:, 1]
+    else:
         return None, None
     binary = set(np.unique([a, b])) <= {0.0, 1.0}
     return mcnemar(a, b, clusters).p if binary else None, minimum_detectable(standard_error(a - b, clusters))
@@ -102,8 +107,8 @@ def gap(result: Result) -> Estimate | None:
     zh, en = lang == "zh", lang == "en"
 
     def difference(values: np.ndarray, times: np.ndarray) -> np.ndarray:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.nan_to_num(one.statistic(values[zh], times[:, zh]) - one.statistic(values[en], times[:, en]))
+        with np.errstate(invalid="ignore", divide="ignore"):  # a resample without one of the languages has no gap
+            return one.statistic(values[zh], times[:, zh]) - one.statistic(values[en], times[:, en])
 
     return statistic_interval(one.read(items), [item["cluster"] for item in items], difference)
 
@@ -124,6 +129,8 @@ def slices(result: Result, task: Task, column: str) -> dict[str, Slice]:
     values = {row.id: row.meta.get(column, "") for row in task.rows}
     found: dict[str, list[Mapping[str, Any]]] = {}
     for item in result.items:
+        if failed(item):
+            continue
         found.setdefault(values.get(str(item.get("row", item["cluster"])), ""), []).append(item)
     scored = {}
     for value, items in sorted(found.items()):
@@ -135,10 +142,12 @@ def slices(result: Result, task: Task, column: str) -> dict[str, Slice]:
 
 
 def answered_only(result: Result) -> Estimate | None:
-    """Accuracy among the questions that were answered: refusals, filtered, cut and failed ones left out. None where all were, or there is
-    no accuracy."""
-    items = [item for item in result.items if "acc" in item]
-    whole = [item for item in items if set(item.get("outcome", ())) <= {"answered"}]
+    """The score among the questions that were answered: refusals, filtered and cut ones left out (failed ones are in no score). None where
+    all were answered or none."""
+    items = [item for item in result.items if "outcome" in item and not failed(item)]
+    whole = [item for item in items if set(item["outcome"]) <= {"answered"}]
     if not whole or len(whole) == len(items):
         return None
-    return mean_interval(np.array([item["acc"] for item in whole], dtype=np.float64), [item["cluster"] for item in whole])
+    one, which = metric(whole, result.primary)
+    some = [whole[i] for i in which]
+    return statistic_interval(one.read(some), [item["cluster"] for item in some], one.statistic)

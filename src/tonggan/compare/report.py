@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 
 from tonggan.compare.about import PLACES, About, reading_of
-from tonggan.compare.pairs import gap
+from tonggan.compare.pairs import Pair, gap
 from tonggan.compare.registry.facts import months
 from tonggan.compare.registry.said import said
 from tonggan.compare.report_tasks import DASH, MODEL, TASK, task_part, told_estimate
@@ -60,7 +60,7 @@ def _models(made: Page, told: Compared, about: Mapping[str, About]) -> None:
                 model,
                 one.origin,
                 unknown if release is None or release.developer is None else release.developer,
-                unknown if release is None or release.released is None else release.released,
+                unknown if release is None or release.released is None else _released(release.released, one.moving),
                 unknown if release is None or release.licence is None else release.licence,
                 unknown if release is None else said(release.commercial),
                 PLACES[one.data],
@@ -82,6 +82,11 @@ def _models(made: Page, told: Compared, about: Mapping[str, About]) -> None:
             ),
             quiet=True,
         )
+
+
+def _released(date: str, moving: bool) -> Said:
+    """A name without a date of its own stands for a newer snapshot every few months."""
+    return Words(f"{date} or later", f"{date} 或更晚") if moving else date
 
 
 def _when(one: About) -> tuple[str, str]:
@@ -119,7 +124,7 @@ def _pairs(made: Page, told: Compared) -> None:
         [
             f"{told.label(pair.one)} − {told.label(pair.other)}",
             pair.task,
-            told_estimate(pair.difference, sign=True),
+            _difference(pair),
             f"{pair.p:.4f}",
             f"{pair.adjusted:.4f}",
             DASH if pair.exact is None else f"{pair.exact:.4f}",
@@ -135,6 +140,12 @@ def _pairs(made: Page, told: Compared) -> None:
         )
         rows.append([f"{told.label(one.one)} − {told.label(one.other)}", one.task, why, *[DASH] * 4])
     made.table(head, rows)
+
+
+def _difference(pair: Pair) -> Said:
+    told = told_estimate(pair.difference, sign=True)
+    left = pair.left_out
+    return Words(f"{told}, {left} failed items left out", f"{told}，{left} 道请求失败的题未计入") if left else told
 
 
 def _languages(made: Page, told: Compared) -> None:
@@ -161,11 +172,12 @@ def _languages(made: Page, told: Compared) -> None:
     made.part(Words("Chinese and English", "中文与英文"))
     made.text(
         Words(
-            "Chinese minus English. Questions of pages-zh-en are written in each language, neither is a translation; captions of the other "
-            "suites are translations. Tokens per character: how finely a model's tokenizer cuts each language (of chat models with "
-            "the words around a question).",
-            "中文减英文。pages-zh-en 的题目由两种语言各自原生编写，互不为译文；其余各套的描述是译文。"
-            "每字符词元数：模型的分词器把每种语言切得多细（对话模型含问题前后的固定用语）。",
+            "Chinese minus English. Questions of pages-zh-en are written in each language, neither is a translation, and some kinds "
+            "of page are in one language only (vertical text in Chinese, notes in English); captions of the other suites are "
+            "translations. Tokens per character: how finely a model's tokenizer cuts each language (of chat models with the words "
+            "around a question).",
+            "中文减英文。pages-zh-en 的题目由两种语言各自原生编写，互不为译文，个别类型只有一种语言（竖排文字只有中文，便条只有英文）；"
+            "其余各套的描述是译文。每字符词元数：模型的分词器把每种语言切得多细（对话模型含问题前后的固定用语）。",
         ),
         quiet=True,
     )

@@ -13,10 +13,12 @@ from tonggan.compare.pairs import Slice, answered_only, score_of, slices
 from tonggan.compare.runner import Compared
 from tonggan.compare.tasks import Task
 from tonggan.data.media import load_image
+from tonggan.evaluate.metrics.reading import read_choice
+from tonggan.evaluate.metrics.summary import failed
 from tonggan.evaluate.resample import Estimate
 from tonggan.evaluate.result import Result
 from tonggan.report import Page, Picture, Words, interval
-from tonggan.report.page import Said
+from tonggan.report.page import Said, words
 from tonggan.report.plots import bars, scatter
 from tonggan.types import MediaError, Row
 
@@ -37,6 +39,7 @@ OUTCOMES = {
     "error": Words("failed", "请求失败"),
 }
 READ = {
+    "whole": Words("as it stands", "按原文计分"),
     "exact": Words("exact", "完全一致"),
     "letter": Words("by its letter", "按选项字母"),
     "text": Words("by its text", "按文字匹配"),
@@ -53,6 +56,19 @@ MEASURES = {
     "anls": Words("ANLS", "ANLS"),
     "cider-d": Words("CIDEr-D", "CIDEr-D"),
 }
+COLUMNS: dict[str, Said] = {"kind": Words("kind", "类型"), "difficulty": Words("difficulty", "难度")}
+VALUES: dict[str, Said] = {
+    "invoice": Words("invoice", "发票"),
+    "menu": Words("menu", "菜单"),
+    "timetable": Words("timetable", "时刻表"),
+    "calendar": Words("calendar", "月历"),
+    "sign": Words("sign", "标识"),
+    "table": Words("table", "表格"),
+    "chart": Words("chart", "图表"),
+    "vertical": Words("vertical", "竖排文字"),
+    "note": Words("note", "便条"),
+}
+"""Columns of our own suites and their values."""
 FEW = 10
 """Of fewer pictures a slice's score is given without an interval: resampling so few says nothing."""
 DASH = "–"
@@ -82,15 +98,29 @@ def task_part(made: Page, told: Compared, task: Task, about: Mapping[str, About]
         Words("chance", "随机"),
         Words("without pictures", "不给图片"),
         Words("of those answered", "仅计已作答"),
-        Words("if unread ones were right", "未读出者全算对"),
+        Words("at most", "上界"),
         Words("not answered", "未作答"),
+        Words("items", "题数"),
     ]
     made.table(head, [_row(told.label(model), told.cells[task.name, model]) for model in told.models])
     if results:
         made.figure(*bars([task.name], {told.label(model): [_triple(score_of(result))] for model, result in results.items()}, y=score))
-    for model, cell in told.cells.items():
-        if model[0] == task.name and cell.result is not None and cell.result.notes:
-            made.text(f"{told.label(model[1])}: {'; '.join(cell.result.notes)}", quiet=True)
+    made.text(
+        Words(
+            "At most: with replies counted as right that could not be read, or that hold the right answer among other words. Failed "
+            "requests are in no score.",
+            "上界：把读不出的回答，以及答案夹在其他文字中的回答都算对。请求失败的题不计入任何得分。",
+        ),
+        quiet=True,
+    )
+    for model, result in results.items():
+        lines = [*result.notes, *(f"{one.where}: {one.reason}" for one in result.dropped[:5])]
+        if (f := result.extra.get("f1 of yes")) is not None:
+            lines.append(f"F1 (yes) {interval(f['value'], f['low'], f['high'])}; yes {100 * f['said yes']:.1f} %")
+        if (more := len(result.dropped) - 5) > 0:
+            lines.append(f"… {more}")
+        if lines:
+            made.text(f"{told.label(model)}: {'; '.join(lines)}", quiet=True)
     _further(made, told, results)
     _took(made, told, task, about, score)
     for column in task.config.by:
@@ -111,7 +141,7 @@ def _row(model: str, cell: Cell) -> list[Said]:
             if cell.cannot
             else Words(f"failed: {cell.why[:120]}", f"失败：{cell.why[:120]}")
         )
-        return [model, why, *[DASH] * 6]
+        return [model, why, *[DASH] * 7]
     result, score = cell.result, score_of(cell.result)
     lenient, answered = result.metrics.get(f"{result.primary} lenient"), answered_only(result)
     outcomes = result.extra.get("outcomes", {})
@@ -124,8 +154,16 @@ def _row(model: str, cell: Cell) -> list[Said]:
         told_estimate(score_of(cell.blind)) if cell.blind is not None else DASH,
         DASH if answered is None else told_estimate(answered),
         DASH if lenient is None else f"{100 * lenient.value:.1f}",
-        f"{asked - outcomes.get('answered', 0)} / {asked}" if asked else DASH,
+        _unanswered(outcomes) if asked else DASH,
+        str(score.n),
     ]
+
+
+def _unanswered(outcomes: Mapping[str, int]) -> Said:
+    """How many were refused, filtered, cut; and how many requests failed, which are in no score."""
+    asked, failures = sum(outcomes.values()), outcomes.get("error", 0)
+    told = f"{asked - outcomes.get('answered', 0) - failures} / {asked}"
+    return Words(f"{told}, {failures} failed", f"{told}，{failures} 次请求失败") if failures else told
 
 
 def _further(made: Page, told: Compared, results: Mapping[str, Result]) -> None:
@@ -156,7 +194,7 @@ def _took(made: Page, told: Compared, task: Task, about: Mapping[str, About], sc
         Words("memory, MB", "内存，MB"),
         Words("parameters, M", "参数，百万"),
         Words("tokens in / out per item", "每题词元：输入 / 输出"),
-        Words("cost", "费用"),
+        Words("cost of both runs", "费用（含不给图片）"),
     ]
     rows: list[list[Said]] = [
         [
@@ -202,11 +240,16 @@ def _sliced(made: Page, told: Compared, task: Task, results: Mapping[str, Result
     if not values:
         return
     counts = {value: max(of[value].score.n for of in found.values() if value in of) for value in values}
-    rows: list[list[Said]] = [[value, str(counts[value]), *(_slice(of.get(value)) for of in found.values())] for value in values]
+    rows: list[list[Said]] = [
+        [VALUES.get(value, value), str(counts[value]), *(_slice(of.get(value)) for of in found.values())] for value in values
+    ]
     made.table(
-        [column, Words("items", "题数"), *map(told.label, found)],
+        [COLUMNS.get(column, column), Words("items", "题数"), *map(told.label, found)],
         rows,
-        caption=Words(f"by {column}; intervals from {FEW} pictures on", f"按 {column} 划分；不少于 {FEW} 张图片时给出区间"),
+        caption=Words(
+            f"by {column}; intervals from {FEW} pictures on",
+            f"按{words(COLUMNS.get(column, column)).zh}划分；不少于 {FEW} 张图片时给出区间",
+        ),
     )
 
 
@@ -247,7 +290,7 @@ def _differ(made: Page, told: Compared, task: Task, results: Mapping[str, Result
     marks = {
         name: {model: _mark(item, asked_[model].primary) for model, item in items.items()}
         for name, items in by_item.items()
-        if len(items) == len(asked_)
+        if len(items) == len(asked_) and not any(failed(item) for item in items.values())
     }
     spread = {name: max(of.values()) - min(of.values()) for name, of in marks.items()}
     apart = sorted((name for name, wide in spread.items() if wide > 0), key=lambda name: -spread[name])
@@ -264,6 +307,13 @@ def _differ(made: Page, told: Compared, task: Task, results: Mapping[str, Result
         pictures.append(Picture(_thumb(rows[str(first["row"])]), "\n".join([f"{asked}({first['right']})", *lines])))
     if pictures:
         made.grid(pictures, title=Words("questions on which models differ", "各模型答案不一致的题目"), large=True)
+
+
+def _reply(item: Mapping[str, Any]) -> str:
+    """What was said; of a choice the text behind the letter, because letters are drawn anew for each question."""
+    said, shown = str(item["said"][0]).strip(), item.get("shown")
+    chosen = read_choice(said, shown[0]).choice if shown and said else None
+    return f"{said[:20]} ({shown[0][chosen]})" if shown and chosen is not None and len(said) <= 2 else said
 
 
 def _one_of_each(names: Sequence[str], cluster: Mapping[str, str]) -> list[str]:

@@ -20,7 +20,7 @@ from tonggan.compare.pairs import Apart, Pair, pair_up, score_of
 from tonggan.compare.tasks import Kind, Task
 from tonggan.evaluate.metrics.summary import smaller_is_better
 from tonggan.evaluate.result import Result
-from tonggan.types import Model, TongganError
+from tonggan.types import Model, TongganError, UsageError
 
 Say = Callable[[str], None]
 
@@ -59,6 +59,8 @@ def compare(
     """Measure every model on every task, and test every pair; `load` opens a model by its name."""
     where = Path(out)
     where.mkdir(parents=True, exist_ok=True)
+    if len({one.name for one in tasks}) < len(tasks):
+        raise UsageError("two tasks have one name; give them names of their own: compare.distinct")
     told = Compared(list(tasks), list(models), how or How())
     data = {one.name: f"{one.name}: {len(one.rows)} items, {one.fingerprint()}" for one in tasks}
     for name in models:
@@ -111,16 +113,20 @@ def _known(place: Path, name: str, data: str, how: How, kind: Kind, model: Model
         return None
     if blind is not None and blind.data != data:
         blind = None
-    failed = any("error" in item.get("outcome", ()) for item in (*result.items, *(blind.items if blind else ())))
+    # Of a model on this machine an item that cannot be asked today cannot be asked tomorrow; requests to others are made again.
+    remote = result.extra.get("footprint", {}).get("device") is None
+    again = any((remote and "error" in i.get("outcome", ())) or i.get("judge failed") for r in (result, blind) if r for i in r.items)
     same = result.data == data and (model is None or result.extra.get("identity") == identity_of(model))
-    return Cell(result, blind=blind) if same and not failed else None
+    return Cell(result, blind=blind) if same and result.items and not again else None
 
 
 def _line(cell: Cell) -> str:
     if cell.result is None:
         return cell.why
     score = score_of(cell.result)
-    return f"{cell.result.primary} {score.told()} in {cell.footprint['seconds']:.0f} s"
+    failures = cell.result.extra.get("outcomes", {}).get("error", 0)
+    lost = f", {failures} of {sum(cell.result.extra['outcomes'].values())} requests failed" if failures else ""
+    return f"{cell.result.primary} {score.told()}{lost} in {cell.footprint['seconds']:.0f} s"
 
 
 def _suffix(how: How, kind: Kind) -> str:

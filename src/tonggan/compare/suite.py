@@ -44,6 +44,6 @@ def suite(file: str | Path) -> SuiteConfig:
     read = SuiteConfig.read(path)
 
     def beside(name: str) -> str:
-        return str(path.parent / name) if (path.parent / name).exists() and not Path(name).exists() else name
+        return str(path.parent / name) if (path.parent / name).exists() else name
 
     return read.model_copy(update={"tasks": tuple(one.model_copy(update={"data": beside(one.data)}) for one in read.tasks)})

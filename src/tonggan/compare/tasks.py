@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -19,7 +19,7 @@ from tonggan.data import open_data, sources
 from tonggan.data.media import read_bytes
 from tonggan.data.rows import Dataset
 from tonggan.evaluate.tasks.answers import METRICS
-from tonggan.evaluate.tasks.questions import questions
+from tonggan.evaluate.tasks.questions import asked_in, questions
 from tonggan.types import Dropped, MediaError, Row, UsageError
 
 Kind: TypeAlias = Literal["choice", "answers", "captions", "retrieval", "classification"]
@@ -72,7 +72,7 @@ class Task:
     @property
     def langs(self) -> list[str]:
         """Languages of its captions."""
-        spoken = sorted({text.lang for row in self.rows for text in row.texts if text.lang in ("zh", "en")}) or ["und"]
+        spoken = sorted({text.lang or "und" for row in self.rows for text in row.texts}) or ["und"]
         return list(self.config.langs or spoken)
 
     def fingerprint(self) -> str:
@@ -81,8 +81,7 @@ class Task:
         digest = hashlib.sha256(json.dumps([self.kind, settings]).encode())
         for row in self.rows:
             words: list[Any] = [row.id, row.question, row.choices, row.answers, [(t.text, t.lang) for t in row.texts], row.group]
-            if self.kind == "classification":
-                words.append(row.meta.get(self.config.label))
+            words.append(row.meta.get(self.config.label) if self.kind == "classification" else asked_in(row))
             digest.update(json.dumps(words, ensure_ascii=False).encode("utf-8", "surrogatepass"))
             for part in (*row.images, *row.audios, *row.videos):
                 try:
@@ -98,8 +97,8 @@ SUITES: dict[str, tuple[str, str]] = {
         "中英文页面上的提问，两种语言各自原生编写（由程序绘制）",
     ),
     "stamps-zh-en": (
-        "pictures of Tux Paint with captions in English and their translation: 150 concepts that adapt-stamps holds out",
-        "Tux Paint 的图片，英文描述及其中文译文：adapt-stamps 留出的 150 个概念",
+        "pictures of Tux Paint, captions in English and their translation: those of adapt-stamps' 150 held-out concepts that have both",
+        "Tux Paint 的图片，英文描述及其中文译文：adapt-stamps 留出的 150 个概念中，两种语言都有描述的部分",
     ),
     "openmoji-zh-en": ("OpenMoji's drawings with their names in both languages (test split)", "OpenMoji 的图及其中英文名称（测试集）"),
     "scenes-zh-en": ("drawn scenes of coloured shapes, a synthetic check", "彩色图形场景，合成检验"),
@@ -131,8 +130,29 @@ def task(name: str, **settings: Any) -> Task:
     return tasks(TaskConfig(data=name, **settings))[0]
 
 
+def distinct(some: Sequence[Task]) -> list[Task]:
+    """The tasks under names of their own: one file under two settings is two tasks, told apart by these; the same twice is refused."""
+    named: list[Task] = []
+    for one in some:
+        if sum(other.name == one.name for other in some) > 1:
+            settings = one.config.model_dump(mode="json", exclude_defaults=True, exclude={"data"})
+            told = ", ".join(f"{name} {value}" for name, value in settings.items())
+            named.append(replace(one, name=f"{one.name} ({told})" if told else one.name))
+        else:
+            named.append(one)
+    for one in named:
+        if sum(other.name == one.name for other in named) > 1:
+            raise UsageError(f"{one.name} is compared on twice with the same settings")
+    return named
+
+
 def _check(task: Task) -> None:
-    """Ids name items, and slices name columns; what is wrong with either is told before anything is measured."""
+    """Ids name items, slices name columns, settings suit the kind; what is wrong is told before anything is measured."""
+    config = task.config
+    if config.metric != "auto" and task.kind != "answers":
+        raise UsageError(f"{task.name}: metric {config.metric} marks free answers; this is a task of {task.kind}")
+    if task.kind == "classification" and len(config.langs or ()) > 1:
+        raise UsageError(f"{task.name}: a classification asks in one language at a time: give one of {', '.join(config.langs or ())}")
     seen: set[str] = set()
     for row in task.rows:
         if row.id in seen:
@@ -154,8 +174,13 @@ def _file(config: TaskConfig) -> list[Task]:
     if config.kind in ("choice", "answers") or (config.kind == "auto" and asks):
         return _questions(config, found)
     kind: Kind = "retrieval" if config.kind == "auto" else config.kind
-    needed = [row for row in found if row.images and (row.texts or kind == "classification")]
-    without = [Dropped(row.id, "no picture" if not row.images else "no caption") for row in found if row not in needed]
+    needed: list[Row] = []
+    without: list[Dropped] = []
+    for row in found:
+        if row.images and (row.texts or kind == "classification"):
+            needed.append(row)
+        else:
+            without.append(Dropped(row.id, "no caption" if row.images else "no picture"))
     return [_task(config, kind, needed, [*found.dropped, *without], found.notes)]
 
 
@@ -193,22 +218,42 @@ def _task(config: TaskConfig, kind: Kind, rows: Sequence[Row], dropped: Sequence
 
 def _suite(config: TaskConfig) -> Task:
     name, kind, native, synthetic = config.data, "retrieval", False, False
+    if config.split is not None:
+        raise UsageError(f"{name} has one split, its own; split {config.split!r} goes with a file or a source")
+    dropped: list[Dropped] = []
     rows: Sequence[Row]
     if name == "pages-zh-en":
         rows = list(sources.load("pages-zh-en", n=config.limit or 500, seed=config.seed))
         kind, native, synthetic = "choice", True, True
         config = config.model_copy(update={"by": config.by or ("kind", "difficulty")})
     elif name == "stamps-zh-en":
-        rows = _both([row for row in sources.held_out_captions(list(sources.load("stamps")), seed=0) if row.split == "test"])
+        rows, dropped = _both([row for row in sources.held_out_captions(list(sources.load("stamps")), seed=0) if row.split == "test"])
     else:
-        rows = _both(sources.load(name.removesuffix("-zh-en"), split="test"))
+        rows, dropped = _both(list(sources.load(name.removesuffix("-zh-en"), split="test")))
         synthetic = name == "scenes-zh-en"
     chosen = kind if config.kind == "auto" else config.kind
     if chosen != kind and not (kind == "retrieval" and chosen == "captions"):
         raise UsageError(f"{name} is a suite of {kind}{' (or captions)' if kind == 'retrieval' else ''}, not of {chosen}")
-    return Task(name, chosen, tuple(rows[: config.limit]), SUITES[name], synthetic, native, config=config)  # type: ignore[arg-type]
+    return Task(name, chosen, tuple(rows[: config.limit]), SUITES[name], synthetic, native, tuple(dropped), config=config)  # type: ignore[arg-type]
 
 
-def _both(rows: Sequence[Row]) -> list[Row]:
-    """Those with a caption in Chinese and in English, so that both languages are asked about the same pictures."""
-    return [row for row in rows if {"zh", "en"} <= {text.lang for text in row.texts}]
+WRONG = {
+    "A bear.": "梨。", "A sliced lime.": "一片石灰。", "A chile pepper.": "智利辣椒。", "A sea lion.": "一只海豹。",
+    "A large pot for pasta and soup.": "一大壶的面食和汤", "snowboarder": "滑雪板",
+}  # fmt: skip
+"""Translations in the sources that say another thing (a bear is no pear, a sliced lime no quicklime): an item with one would measure
+the translator."""
+
+
+def _both(rows: Sequence[Row]) -> tuple[list[Row], list[Dropped]]:
+    """Those with a caption in Chinese and in English, so that both languages are asked about the same pictures; and why others are not."""
+    kept: list[Row] = []
+    dropped: list[Dropped] = []
+    for row in rows:
+        if not {"zh", "en"} <= {text.lang for text in row.texts}:
+            dropped.append(Dropped(row.id, "not in both languages"))
+        elif any(WRONG.get(one.text) == other.text for one in row.texts for other in row.texts):
+            dropped.append(Dropped(row.id, "its translation says another thing"))
+        else:
+            kept.append(row)
+    return kept, dropped

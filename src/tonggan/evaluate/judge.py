@@ -37,6 +37,14 @@ class Case(NamedTuple):
     lang: str
 
 
+class Verdict(NamedTuple):
+    """What the judge says: the option chosen, or whether the meaning is the same; None for no verdict. `failed`: it was not reached."""
+
+    choice: int | None = None
+    same: bool | None = None
+    failed: bool = False
+
+
 class Judge:
     """Asks `model`, which must chat; its answers are kept where the model keeps them."""
 
@@ -44,10 +52,11 @@ class Judge:
         if "chat" not in model.can:
             raise CannotError(f"{model.name} cannot be the judge: it does not chat; it can: {', '.join(sorted(model.can)) or 'nothing'}")
         self.model = model
-        self.id = f"judge/v1 {model.name}, prompts {digest(CHOSEN, SAME)}"
+        weights = f" {model.identity.short}" if model.identity.weights else ""
+        self.id = f"judge/v1 {model.name}{weights}, prompts {digest(CHOSEN, SAME)}"
 
-    def chosen(self, cases: Sequence[Case]) -> list[int | None]:
-        """The option that each reply chooses, by its number; None where the judge says none or cannot be read."""
+    def chosen(self, cases: Sequence[Case]) -> list[Verdict]:
+        """The option that each reply chooses, by its number; no verdict where the judge says none or cannot be read."""
         asked = [
             in_language(CHOSEN, case.lang).format(
                 question=case.question,
@@ -56,14 +65,15 @@ class Judge:
             )
             for case in cases
         ]
-        answers = self._asked(asked)
         return [
-            read_choice(answer.text, case.options).choice if answer.outcome == "answered" else None
-            for case, answer in zip(cases, answers, strict=True)
+            Verdict(failed=True)
+            if answer.outcome == "error"
+            else Verdict(choice=read_choice(answer.text, case.options).choice if answer.outcome == "answered" else None)
+            for case, answer in zip(cases, self._asked(asked), strict=True)
         ]
 
-    def same(self, cases: Sequence[Case]) -> list[bool | None]:
-        """Whether each reply means one of the right answers; None where the judge gives no verdict."""
+    def same(self, cases: Sequence[Case]) -> list[Verdict]:
+        """Whether each reply means one of the right answers."""
         joined = {"zh": "；或：", "en": "; or: "}
         asked = [
             in_language(SAME, case.lang).format(
@@ -71,8 +81,13 @@ class Judge:
             )
             for case in cases
         ]
-        verdicts = [read_yes_no(answer.text).choice if answer.outcome == "answered" else None for answer in self._asked(asked)]
-        return [{YES: True, NO: False}.get(verdict) if verdict is not None else None for verdict in verdicts]
+        means = {YES: True, NO: False, None: None}
+        return [
+            Verdict(failed=True)
+            if answer.outcome == "error"
+            else Verdict(same=means[read_yes_no(answer.text).choice] if answer.outcome == "answered" else None)
+            for answer in self._asked(asked)
+        ]
 
     def _asked(self, words: Sequence[str]) -> list[Answer]:
         answers = self.model.chat([[Message("user", (Text(one),))] for one in words], ChatOptions())

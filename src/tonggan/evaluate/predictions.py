@@ -1,6 +1,7 @@
 """Predictions as evaluators leave them behind, read into one shape: the raw reply, what could be chosen, and what is right.
 
-- our own `*.items.jsonl` (`shown` holds the choices in the order of their letters, one list per reply in `said`);
+- our own `*.items.jsonl`: of choices (`shown` holds them in the order of their letters, one list per reply in `said`), and of free
+  answers (`answers` holds every right one, duplicates kept, because they are counted);
 - VLMEvalKit's table (xlsx, tsv, csv, json): `index, question, A, B, …, answer, prediction`; rows whose index is equal modulo 1,000,000
   are rotations of one question;
 - lmms-eval's samples (jsonl): `resps` or `filtered_resps`, `target`, and the options in `doc`, else in the prompt, which is in `input`;
@@ -19,11 +20,16 @@ from string import ascii_uppercase
 from typing import Any, TypeAlias
 
 from tonggan.data.formats.delimited import read_text
+from tonggan.evaluate.metrics.reading import without_thoughts
 from tonggan.evaluate.records import Located, parse_json, read_records
 from tonggan.types import Dropped, UsageError
 
 ROTATION = 1_000_000
 """VLMEvalKit numbers rotation k of question q as q + k * ROTATION."""
+
+
+ENOUGH = 4
+"""Annotators whom VQA accuracy needs for a full score: three others who agree with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +143,21 @@ def _check(found: Predictions) -> None:
     kinds = Counter(type(item) for item in found.items)
     if len(kinds) > 1:
         (most, _), *_ = kinds.most_common(1)
-        found.dropped += [Dropped(item.id, "a free answer among questions with choices") for item in found.items if type(item) is not most]
+        odd = "a free answer among questions with choices" if most is Choice else "a question with choices among free answers"
+        found.dropped += [Dropped(item.id, odd) for item in found.items if type(item) is not most]
         found.items = [item for item in found.items if type(item) is most]
-    if empty := sum(not turn.reply.strip() for item in found.items if isinstance(item, Choice) for turn in item.turns):
+    replies = [reply for item in found.items for reply in _replies(item)]
+    if empty := sum(not reply.strip() for reply in replies):
         found.notes.append(f"{empty} empty replies: they are scored, as nothing said")
+    if few := sum(isinstance(item, Free) and len(item.answers) < ENOUGH for item in found.items):
+        found.notes.append(
+            f"{few} questions have fewer than {ENOUGH} annotators' answers: VQA accuracy is by how many others agree, so that "
+            "the best reply gets at most 67 % with three answers, 33 % with two and 0 with one"
+        )
+
+
+def _replies(item: Item) -> list[str]:
+    return [item.reply] if isinstance(item, Free) else [turn.reply for turn in item.turns]
 
 
 def _unique(path: Path, ids: Iterable[str]) -> None:
@@ -176,24 +193,48 @@ def _ours(found: Predictions, held: Sequence[Located]) -> list[Item]:
         way = told.get("extra", {}).get("way", "chat") if isinstance(told, Mapping) else "chat"
         if way != "chat":
             raise UsageError(f"{found.path}: its choices were made by numbers ({way}), not in words: there are no replies to read")
-    return list(_each(found, held, _our_item))
+    items = list(_each(found, held, _our_item))
+    free = {item.id for item in items if isinstance(item, Free)}
+    ended = Counter(str(one) for _, record in held if str(record.get("id")) in free for one in record.get("outcome", ()))
+    if unanswered := ", ".join(f"{outcome} {count}" for outcome, count in ended.items() if outcome != "answered"):
+        found.notes.append(f"how asking ended, where not with an answer: {unanswered}; these programs read such text like any other")
+    return items
 
 
 def _our_item(record: Mapping[str, Any]) -> Item:
     said, shown, right = record.get("said"), record.get("shown"), record.get("right")
-    if not isinstance(said, list) or right is None:
-        raise _Unusable("no reply (`said`), or no right answer (`right`)")
+    if not isinstance(said, list) or not said or right is None or "id" not in record:
+        raise _Unusable("no reply (`said`), no right answer (`right`), or no `id`")
+    outcomes = record.get("outcome", ["answered"] * len(said))
+    if not isinstance(outcomes, list) or len(outcomes) != len(said):
+        raise _Unusable("its outcomes (`outcome`) are not one for each reply (`said`)")
+    if "error" in outcomes:  # then `said` holds why, which is no reply
+        raise _Unusable(f"the request failed: {said[outcomes.index('error')]}")
+    if isinstance(record.get("answers"), list):
+        return _our_free(record, str(said[0]))
     if not isinstance(shown, list) or len(shown) != len(said):
         raise _Unusable("the order of its choices is not on file (`shown`, one list per reply): a free answer, or an older result")
-    outcomes = record.get("outcome", ["answered"] * len(said))
     if any(right not in options for options in shown):
         raise _Unusable(f"the right answer {right!r} is not among its choices")
     turns = tuple(
-        # Where a request failed, `said` holds the reason, which is no reply.
-        Turn("" if outcome == "error" else str(reply), tuple(map(str, options)), options.index(right), outcome == "answered")
+        Turn(str(reply), tuple(map(str, options)), options.index(right), outcome == "answered")
         for reply, options, outcome in zip(said, shown, outcomes, strict=True)
     )
-    return Choice(str(record["id"]), str(record.get("cluster", record["id"])), str(record.get("question", "")), turns)
+    return Choice(*_asked(record), turns)
+
+
+def _our_free(record: Mapping[str, Any], said: str) -> Free:
+    """A reply without thoughts: these programs are handed answers, and do not look for thoughts in them."""
+    answers = _annotators(record["answers"])
+    if len(answers) < 2:
+        few = "a single right answer" if answers else "no right answer"
+        raise _Unusable(f"{few}: VQA accuracy, which all protocols for free answers are, counts how many annotators agree with each other")
+    return Free(*_asked(record), without_thoughts(said).strip(), answers)
+
+
+def _asked(record: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Id, cluster and question of one of our items."""
+    return str(record["id"]), str(record.get("cluster", record["id"])), str(record.get("question") or "")
 
 
 # -------------------------------------------------------------------------------------------- VLMEvalKit

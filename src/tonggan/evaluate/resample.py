@@ -71,7 +71,9 @@ def intervals(measures: Sequence[Measure], clusters: Sequence[object], *, resamp
             parts.append(measure.of(times))
     estimates = []
     for parts, measure in zip(found, measures, strict=True):
-        low, high = np.percentile(np.concatenate(parts), [2.5, 97.5]) if resamples else (np.nan, np.nan)
+        drawn = np.concatenate(parts) if resamples else np.empty(0)
+        defined = drawn[~np.isnan(drawn)]  # a resample in which there is nothing to count says nothing
+        low, high = np.percentile(defined, [2.5, 97.5]) if len(defined) else (np.nan, np.nan)
         estimates.append(Estimate(float(measure.of(np.ones((1, n)))[0]), float(low), float(high), n, measure.chance))
     return estimates
 
@@ -105,7 +107,7 @@ def mean_of_groups(values: np.ndarray, times: np.ndarray) -> np.ndarray:
     counts = np.add.reduceat(counted, starts, axis=1)
     with np.errstate(invalid="ignore"):  # 0 / 0: not drawn
         means = np.add.reduceat(counted * value, starts, axis=1) / counts
-    found: np.ndarray = np.nanmean(means, axis=1)
+        found: np.ndarray = np.nansum(means, axis=1) / np.count_nonzero(counts, axis=1)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -59,11 +60,15 @@ class Result:
         """`NAME.json` with the numbers and `NAME.items.jsonl` with every item; gives the path of the first."""
         where = Path(directory)
         where.mkdir(parents=True, exist_ok=True)
-        with (where / f"{name}.items.jsonl").open("w", encoding="utf-8") as out:
-            for item in self.items:
-                out.write(json.dumps(item, ensure_ascii=False) + "\n")
+        lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in self.items)
         path = where / f"{name}.json"
-        path.write_text(json.dumps(self.to_dict(), ensure_ascii=False, indent=1), encoding="utf-8")
+        # The numbers name the items that they are of: a process that is killed between the two files leaves what is known to be torn.
+        digest = hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        whole = json.dumps(self.to_dict() | {"items": digest}, ensure_ascii=False, indent=1)
+        for file, text in ((where / f"{name}.items.jsonl", lines), (path, whole)):
+            fresh = file.with_name(f".{file.name}.new")
+            fresh.write_bytes(text.encode("utf-8", "surrogatepass"))
+            fresh.replace(file)
         return path
 
     @classmethod
@@ -82,7 +87,10 @@ class Result:
         data = json.loads(file.read_text(encoding="utf-8"))
         items_file = file.with_name(file.stem + ".items.jsonl")
         # Not by splitlines: a caption may hold characters that it takes for the end of a line (U+2028, U+0085).
-        lines = items_file.read_text(encoding="utf-8").split("\n") if items_file.is_file() else []
+        text = items_file.read_bytes() if items_file.is_file() else b""
+        if items_file.is_file() and data.get("items") not in (None, hashlib.sha256(text).hexdigest()[:16]):
+            raise UsageError(f"{items_file}: not the items that {file.name} was worked out from (a run was stopped while it wrote?)")
+        lines = text.decode("utf-8", "surrogatepass").split("\n")
         return cls(
             protocol=data["protocol"],
             model=data["model"],

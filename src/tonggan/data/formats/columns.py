@@ -7,6 +7,7 @@ first, then the name of a column (English and Chinese), then what its cells look
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -17,8 +18,8 @@ from tonggan.config import did_you_mean
 from tonggan.data.formats.base import EMPTY_CAPTION, Finder, Located, Reading, normal_split
 from tonggan.data.formats.cells import EMPTY, META, Record, as_text, meta_name, plain_name
 from tonggan.data.formats.mmbench import first_pass, with_held
-from tonggan.data.formats.pictures import is_stored, is_stored_picture, named_pictures, pictures
-from tonggan.data.formats.questions import Asking, answers_in, asking, by_letter, choices_in, hinted, options_in
+from tonggan.data.formats.pictures import digest, is_stored, is_stored_picture, named_pictures, pictures
+from tonggan.data.formats.questions import Asking, answers_in, asking, by_letter, choices_in, divided_at, hinted, options_in
 from tonggan.data.language import language_of
 from tonggan.data.media import is_picture_name
 from tonggan.types import Image, Row, Text, UsageError
@@ -120,7 +121,9 @@ def rows_of(records: Iterable[Record], names: Sequence[str], job: Reading, base:
     held: Mapping[str, str] = {}
     if columns.asking is not None:
         every, held = with_held(first_pass(every, columns.asking, columns.plain.get("id"), job), columns.plain.get("id"), columns.image)
-    rows = (row for record in every if (row := _row(record, columns, finder, job, held)) is not None)
+    rows: Iterator[Located] = (row for record in every if (row := _row(record, columns, finder, job, held)) is not None)
+    if columns.asking is not None and columns.asking.answer is not None:
+        rows = _divided(rows, meta_name(columns.asking.answer), job)
     yield from _joined(rows, {*map(meta_name, columns.labels)}, job)
     finder.report(job)
 
@@ -289,7 +292,7 @@ def _row(record: Record, columns: Columns, finder: Finder, job: Reading, held: M
         question=question,
         choices=choices,
         answers=answers,
-        group=plain.get("group") or (_picture_key(plain.get("id"), named, images, held, job) if columns.asking else None),
+        group=plain.get("group") or (_picture_key(images, job) if columns.asking else None),
         split=split,
         meta=meta,
     )
@@ -311,15 +314,13 @@ def _asked(cells: Mapping[str, Any], columns: Columns) -> tuple[str | None, tupl
     return question, listed_choices or tuple(options.values()), answers
 
 
-def _picture_key(name: str | None, named: Sequence[Any], images: Sequence[Image], held: Mapping[str, str], job: Reading) -> str | None:
-    """What questions about one picture have in common: its path, its address, or the row that holds it."""
+def _picture_key(images: Sequence[Image], job: Reading) -> str | None:
+    """What questions about one picture have in common: its path, its address, or a digest of it where the cells hold it themselves."""
     if not images:
         return None
     if images[0].path is not None:
         return _default_id(images, job.root or job.base, "")
-    if images[0].url is not None and images[0].url[:5].lower() != "data:":
-        return images[0].url
-    return next((str(key) for key in (named[0], name) if isinstance(key, str) and key in held), None)
+    return digest(images[0]) or images[0].url
 
 
 def _texts(cells: Mapping[str, Any], caption: Caption, empty: Collection[str]) -> Iterator[Text]:
@@ -350,6 +351,17 @@ def _default_id(images: Sequence[Image], base: Path, where: str) -> str:
     if path is None:
         return where
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+
+
+def _divided(rows: Iterable[Located], answer: str, job: Reading) -> Iterator[Located]:
+    """The same rows; how many answers were divided at a semicolon is noted, for a semicolon may also belong to an answer."""
+    counts: Counter[str] = Counter()
+    for where, row in rows:
+        if not row.choices and len(row.answers) > 1:  # among choices it is clear what an answer is
+            counts.update(divided_at(row.meta.get(answer)))
+        yield where, row
+    for mark, n in counts.items():
+        job.note(f"the answers of {n:,} row{'s' * (n > 1)} were divided at {mark} (an answer written as a JSON list stays whole)")
 
 
 def _joined(rows: Iterable[Located], labels: Collection[str], job: Reading) -> Iterator[Located]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -92,6 +93,15 @@ def picture_of(cell: Any, finder: Finder) -> Image | str:
         return held or (_CUT if len(word) == EXCEL_CELL else "neither a path nor a picture in base64")
     found = finder.find(word)  # a path may be long, too
     return Image(path=found) if isinstance(found, Path) else held or f"{word[:200]}: {found}"
+
+
+def digest(image: Image) -> str | None:
+    """Equal for rows that embed the same picture, as bytes or as the same text of a data URI; None for a file or an address, which has a
+    name. All of it counts: drawings on white begin alike."""
+    held = image.data
+    if image.url is not None and image.url[:5].lower() == "data:":
+        held = image.url.encode(errors="replace")
+    return None if held is None else f"picture-{hashlib.blake2b(held, digest_size=8).hexdigest()}"
 
 
 def _base64_picture(word: str) -> Image | str:

@@ -1,7 +1,7 @@
 """Questions in tables: how people name their columns, and which choice a cell of answers means.
 
 A choice question has its choices in one cell (a list, or divided by `|`, `;` or lines) or in columns A, B, C, …; its answer is a letter,
-a choice's text, or both ("B. 猫").
+a choice's text, or both ("B. 猫"). Other answers are a text, or several: a list, or divided by `|`, short ones also by `;`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ _TEXTS = ("text", "prompt")
 """A question by these names only beside a `question_id` (LLaVA's files of questions)."""
 _LETTERED = re.compile(r"(?:选项|option|choice)?[-_. ]*(?P<letter>[a-j])[-_. ]*(?:选项)?")
 _BETWEEN = re.compile(r"\s*(?:\||\n|；|;)\s*")
+_BAR = re.compile(r"\s*\|\s*")
+_SEMICOLON = re.compile(r"\s*[；;]\s*")
+_SHORT = 20
+"""Characters of an answer that may have others beside it, divided by semicolons; a longer one is a clause."""
+_SENTENCE = re.compile(r"[。！？…\n]|[.!?](?=[\s|]|$)|(?<!\d)[，：]|[，：](?!\d)")
+"""Marks of a text, in which a semicolon is one more of them: Chinese commas and colons, too, for `；` stands between clauses that have
+some (3：30 has none)."""
 _MARK = re.compile(r"(?:^|(?<=[\s;；|,，]))[(（]?(?P<letter>[A-JＡ-Ｊ])(?:[)）][.．、:：]?|[.．、:：])\s*")
 """`B. `, `B、`, `（B）` before a choice."""
 _TOLD = re.compile(r"\A(?:正确)?(?:答案|选项?|(?i:answer|option))\s*(?:是|为|:|(?i:is))?\s*(?=[(\[]?[A-Za-z](?![A-Za-z]))")
@@ -178,17 +185,42 @@ def _letter(mark: re.Match[str]) -> str:
 # ---------------------------------------------------------------------------------------------- answers
 
 
+def listed_answers(cell: Any) -> tuple[str, ...]:
+    """The answers that one cell lists: a list as in `listed`, or words divided by `|`, and by `;` where `divided_at` says so. Line ends
+    divide nothing: a transcript of several lines is one answer."""
+    if not isinstance(_parsed(cell), str | bytes):
+        return listed(cell)
+    parts = _BAR.split(as_text(cell) or "")
+    if divided_at(cell):
+        parts = [one for part in parts for one in _SEMICOLON.split(part)]
+    return tuple(part for part in parts if part)
+
+
+def divided_at(cell: Any) -> tuple[str, ...]:
+    """The semicolons, `；` or `;`, that divide a cell into answers; none where it is a list, a sentence or longer pieces, in which they
+    belong to the text."""
+    text = as_text(cell) if isinstance(_parsed(cell), str | bytes) else None
+    if text is None or _SENTENCE.search(text):
+        return ()
+    parts = [part for part in _BETWEEN.split(text) if part]
+    return tuple(mark for mark in "；;" if mark in text) if len(parts) > 1 and max(map(len, parts)) <= _SHORT else ()
+
+
 def answers_in(cell: Any, options: Mapping[str, str], *, by_column: bool = False) -> tuple[str, ...]:
     """The answers in a cell, each the text of one of `options` (by letter) where it means one; as they stand where it does not.
 
     `by_column`: the options are the table's columns A, B, …, so that a letter is a column before it is a text.
     """
     if not options:
-        return listed(cell)
+        return listed_answers(cell)
     whole = None if isinstance(_parsed(cell), list | tuple | Mapping) else as_text(cell)
     if whole is not None and (meant := choice_meant(whole, options, by_column=by_column)) is not None:
         return (meant,)  # a choice may hold a semicolon itself
-    return tuple(choice_meant(one, options, by_column=by_column) or one for one in listed(cell))
+    several = [choice_meant(one, options, by_column=by_column) for one in listed(cell)]
+    meant_all = tuple(text for text in several if text is not None)
+    if len(meant_all) == len(several):
+        return meant_all  # however they are divided
+    return tuple(choice_meant(one, options, by_column=by_column) or one for one in listed_answers(cell))
 
 
 def choice_meant(answer: str, options: Mapping[str, str], *, by_column: bool = False) -> str | None:

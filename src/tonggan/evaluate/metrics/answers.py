@@ -17,7 +17,8 @@ VQA_EVALAI = "vqa-evalai/v1: mean over annotators of min(1, others who agree / 3
 ANLS = "anls/v1: 1 - edit distance / longer length on lower case with single spaces, best answer counts, below 0.5 is 0"
 RELAXED = "relaxed/v1: numbers within 5 % of the answer (% is read as hundredths), else equal but for case, best answer counts"
 
-_MARKS = ';/[]"{}()=+\\_-><@`,?!'
+MARKS = ';/[]"{}()=+\\_-><@`,?!'
+"""What the VQA program and its descendants take for punctuation, in their order."""
 _NUMBERS = {
     "none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
     "nine": "9", "ten": "10",
@@ -43,50 +44,55 @@ def vqa_accuracy(answer: str, answers: Sequence[str]) -> float:
     3 and 4 agreeing ones give 0, 0.3, 0.6, 0.9 and 1. Where all annotators agree to the letter nothing is normalised: then `Yes` does
     not match `yes`.
     """
-    said, given = _spaced(answer), [_spaced(a) for a in _some(answers)]
+    said, given = spaced(answer), [spaced(a) for a in _some(answers)]
     if len(set(given)) > 1:
         said, given = normalised(said), [normalised(a) for a in given]
-    return _agreement(said, given)
+    return agreement(said, given)
 
 
 def vqa_accuracy_evalai(answer: str, answers: Sequence[str]) -> float:
     """VQA accuracy with EvalAI's normalisation, always applied (TextVQA, VizWiz), of one question; `vqa_accuracy` has the formula."""
-    return _agreement(normalised_evalai(answer), [normalised_evalai(a) for a in _some(answers)])
+    return agreement(normalised_evalai(answer), [normalised_evalai(a) for a in _some(answers)])
 
 
-def _agreement(said: str, given: Sequence[str]) -> float:
+def agreement(said: str, given: Sequence[str]) -> float:
+    """The formula that all forms of VQA accuracy share, of a reply and the annotators' answers, all in the form in which they are compared.
+
+    It is `min(1, others who agree / 3)`, the mean over annotators; a single annotator has no others, so that nothing can be right.
+    """
     agree = given.count(said)
     others = [agree - (a == said) for a in given]
     return sum(min(1.0, n / 3) for n in others) / len(given)
 
 
-def _spaced(text: str) -> str:
+def spaced(text: str) -> str:
+    """Line ends and tabs as spaces, none at either end."""
     return text.replace("\n", " ").replace("\t", " ").strip()
 
 
 def normalised(text: str) -> str:
     """An answer as the official VQA program compares it where the annotators differ."""
-    line = _spaced(text)
-    return _plain_words(_without_marks(line, joined=re.search(r"\d,\d", line) is not None))
+    line = spaced(text)
+    return plain_words(_without_marks(line, joined=re.search(r"\d,\d", line) is not None))
 
 
 def normalised_evalai(text: str) -> str:
     """An answer as EvalAI compares it."""
     bare = text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
     # EvalAI looks for a comma between digits too, but by now there is none.
-    return _plain_words(_without_marks(_spaced(bare), joined=False))
+    return plain_words(_without_marks(spaced(bare), joined=False))
 
 
 def _without_marks(text: str, *, joined: bool) -> str:
     """A mark beside a space, or any mark where digits are `joined` by a comma, goes; elsewhere it becomes a space."""
     found = text
-    for mark in _MARKS:
+    for mark in MARKS:
         found = found.replace(mark, "" if joined or f"{mark} " in text or f" {mark}" in text else " ")
     # The programs pass re.UNICODE, which is 32, where the count belongs. Their look-behind is misspelt, so "3." loses its period too.
     return re.sub(r"\.(?!\d)", "", found, count=32)
 
 
-def _plain_words(text: str) -> str:
+def plain_words(text: str) -> str:
     """Numbers as digits, no articles, apostrophes where they belong, in lower case."""
     words = (_NUMBERS.get(word, word) for word in text.lower().split())
     return " ".join(_CONTRACTIONS.get(word, word) for word in words if word not in _ARTICLES)

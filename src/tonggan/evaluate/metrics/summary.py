@@ -60,11 +60,12 @@ def summary(
 ) -> dict[str, Estimate]:
     """Every metric by name, with its interval over resampled clusters.
 
-    `minus` holds another model's outcomes of the same items in the same order: then each metric is the difference, paired.
+    `minus` holds another model's outcomes of the same items in the same order: then each metric is the difference, paired. Items that a
+    request failed for (of either model) are left out: no answer is neither right nor wrong.
     `chance` gives what guessing would reach, by the metric's name; `resamples=0` leaves the intervals open (NaN).
     """
     found: dict[str, Estimate] = {}
-    for metrics, which in _parts(items):
+    for metrics, which in _parts(items, minus):
         mine = [items[i] for i in which]
         theirs = None if minus is None else [minus[i] for i in which]
         measures = [
@@ -76,9 +77,9 @@ def summary(
     return found
 
 
-def metric(items: Sequence[Item], name: str) -> tuple[Metric, list[int]]:
+def metric(items: Sequence[Item], name: str, minus: Sequence[Item] | None = None) -> tuple[Metric, list[int]]:
     """The metric of that name, and the places of the items that it is made of, for tests and intervals of one's own."""
-    known = {metric.name: (metric, which) for metrics, which in _parts(items) for metric in metrics}
+    known = {metric.name: (metric, which) for metrics, which in _parts(items, minus) for metric in metrics}
     if name not in known:
         raise UsageError(f"no metric {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
     return known[name]
@@ -89,16 +90,23 @@ def smaller_is_better(name: str) -> bool:
     return name.endswith((" rank", "error rate"))
 
 
-def _parts(items: Sequence[Item]) -> list[tuple[list[Metric], list[int]]]:
+def failed(item: Item) -> bool:
+    """Whether a request for this item failed, or the judge's about it: no answer, so neither right nor wrong, and to be asked again."""
+    return "error" in item.get("outcome", ()) or bool(item.get("judge failed"))
+
+
+def _parts(items: Sequence[Item], minus: Sequence[Item] | None) -> list[tuple[list[Metric], list[int]]]:
     """Metrics, and which items each is made of."""
     tasks: dict[str, list[int]] = {}
-    for i, item in enumerate(items):
+    whole = [i for i, item in enumerate(items) if not failed(item) and (minus is None or not failed(minus[i]))]
+    for i in whole:
+        item = items[i]
         tasks.setdefault(item["task"], []).append(i)
     parts = [(list(_of_task(task, items[which[0]])), which) for task, which in tasks.items()]
-    if recalled := [i for i, item in enumerate(items) if _recalls(item)]:
+    if recalled := [i for i in whole if _recalls(items[i])]:
         parts.append(([Metric("mean recall", mean_of_groups, _grouped("task", _recalls(items[recalled[0]])))], recalled))
     for key, (name, statistic) in TOGETHER.items():
-        if which := [i for i, item in enumerate(items) if key in item]:
+        if which := [i for i in whole if key in items[i]]:
             parts.append(([Metric(name, statistic, _column(key))], which))
     return [(metrics, which) for metrics, which in parts if metrics]
 

@@ -12,12 +12,12 @@ import re
 from collections.abc import Callable, Sequence
 
 from tonggan.evaluate.metrics.answers import (
-    _MARKS,
-    _agreement,
-    _plain_words,
-    _spaced,
+    MARKS,
+    agreement,
     normalised,
     normalised_evalai,
+    plain_words,
+    spaced,
     vqa_accuracy,
     vqa_accuracy_evalai,
 )
@@ -26,8 +26,8 @@ from tonggan.evaluate.protocols.read import Read
 
 def official(reply: str, answers: Sequence[str]) -> tuple[float, Read]:
     """As the VQA program."""
-    differ = len({_spaced(answer) for answer in answers}) > 1
-    read = Read("normalised", seen=normalised(reply)) if differ else Read("as-is", seen=_spaced(reply))
+    differ = len({spaced(answer) for answer in answers}) > 1
+    read = Read("normalised", seen=normalised(reply)) if differ else Read("as-is", seen=spaced(reply))
     return vqa_accuracy(reply, answers), read
 
 
@@ -48,24 +48,24 @@ def lmms_eval(reply: str, answers: Sequence[str]) -> tuple[float, Read]:
 
 def _marked(reply: str, answers: Sequence[str], normal: Callable[[str], str], rule: str) -> tuple[float, Read]:
     said = normal(reply)
-    return _agreement(said, [normal(answer) for answer in answers]), Read(rule, seen=said)
+    return agreement(said, [normal(answer) for answer in answers]), Read(rule, seen=said)
 
 
 def normalised_vlmevalkit(text: str) -> str:
     """An answer as VLMEvalKit compares it."""
-    line = _spaced(text)
-    return _plain_words(_without_marks(line, r"\d,\d", r"(?<!\d)\.(?!\d)"))
+    line = spaced(text)
+    return plain_words(_without_marks(line, r"\d,\d", r"(?<!\d)\.(?!\d)"))
 
 
 def normalised_lmms_eval(text: str) -> str:
     """An answer as lmms-eval's VQAv2 task compares it: as the official program, but that several commas between digits are one."""
-    line = _spaced(text)
-    return _plain_words(_without_marks(line, r"\d,+\d", r"\.(?!\d)"))
+    line = spaced(text)
+    return plain_words(_without_marks(line, r"\d,+\d", r"\.(?!\d)"))
 
 
 def _without_marks(text: str, comma: str, period: str) -> str:
     """A mark beside a space, or any mark where `comma` is found, goes; elsewhere it becomes a space. Then up to 32 periods go."""
     joined, found = re.search(comma, text) is not None, text
-    for mark in _MARKS:
+    for mark in MARKS:
         found = found.replace(mark, "" if joined or f"{mark} " in text or f" {mark}" in text else " ")
     return re.sub(period, "", found, count=32)

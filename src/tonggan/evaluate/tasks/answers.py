@@ -6,7 +6,8 @@
 - `vqa`, `vqa-evalai`, `anls`, `relaxed`: see `metrics.answers`.
 - `wer`, `cer`, `cer-zh`: text that was to be read or heard, see `metrics.speech`.
 
-`auto` takes `vqa` where most questions have several annotators, `yes-no` where every answer is yes or no, else `match`.
+`auto` takes `vqa` where most questions have five annotators or more, some of whom agree, `yes-no` where every answer is yes or no, else
+`match`.
 """
 
 from __future__ import annotations
@@ -23,12 +24,24 @@ from tonggan.evaluate.judge import Case, Judge
 from tonggan.evaluate.metrics import answers as marks
 from tonggan.evaluate.metrics import speech
 from tonggan.evaluate.metrics.classification import f1
-from tonggan.evaluate.metrics.reading import YES, YES_NO, How, plain_reply, read_yes_no, standing
-from tonggan.evaluate.metrics.summary import summary
+from tonggan.evaluate.metrics.reading import YES, YES_NO, plain_reply, read_yes_no, standing, without_thoughts
+from tonggan.evaluate.metrics.summary import failed, summary
 from tonggan.evaluate.resample import statistic_interval
 from tonggan.evaluate.result import Result
-from tonggan.evaluate.tasks.asking import MAX_TOKENS, Turn, conversation, counts, digest, in_language, record, said, text_cost
-from tonggan.evaluate.tasks.questions import asked_in
+from tonggan.evaluate.tasks.asking import (
+    MAX_TOKENS,
+    Read,
+    Turn,
+    conversation,
+    counts,
+    digest,
+    in_language,
+    none_answered,
+    record,
+    said,
+    text_cost,
+)
+from tonggan.evaluate.tasks.questions import asked_in, whole_answer
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
 
 MATCH = "match/v1: equal but for case, width, marks around it and articles; lenient: a right answer stands among other words"
@@ -62,11 +75,11 @@ def answers(
 ) -> Result:
     """Free answers marked by `metric`; `blind` leaves the pictures out; `judge` decides where `match` finds no right answer.
 
-    Refusals, filtered, cut and failed answers are outcomes of their own, counted in `extra`; they score as an empty answer would.
-    Raises `UsageError` for a metric that is not known, `CannotError` for a model that does not chat.
+    Refusals, filtered and cut answers are outcomes of their own, counted in `extra`; they score as an empty answer would. Failed requests
+    are no answers: they take no part in any number. Raises `UsageError` for a metric that is not known, `CannotError` for a model that does
+    not chat, `TongganError` where every request failed.
     """
-    kept = [row for row in rows if row.question and row.answers]
-    dropped = [Dropped(row.id, "no question" if not row.question else "no answer to mark by") for row in rows if row not in kept]
+    kept, dropped = _markable(rows, metric)
     if not kept:
         raise UsageError("no row has a question and an answer to mark by")
     used = choose_metric(kept) if metric == "auto" else one_of(metric, METRICS, "metric")
@@ -76,6 +89,8 @@ def answers(
         raise UsageError(f"yes-no: the right answer of {strange.id} is {strange.answers[0]!r}, neither yes nor no; take another metric")
     given = model.chat([conversation(row, _words(row, used), blind=blind) for row in kept], ChatOptions(max_tokens=MAX_TOKENS))
     items = [_item(row, answer, used) for row, answer in zip(kept, given, strict=True)]
+    if all(failed(item) for item in items):
+        raise none_answered(items)
     if judge is not None and used == "match":
         _judged(judge, kept, items)
     extra: dict[str, Any] = {"way": "chat", "metric": used} | counts(items)
@@ -94,13 +109,37 @@ def answers(
         metrics=summary(items, chance=_chance(items) if used == "yes-no" else None),
         items=items,
         dropped=dropped,
+        notes=_notes(kept, items, used),
         extra=extra,
     )
 
 
+def _markable(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Dropped]]:
+    """Rows that can be marked, and why others cannot."""
+    kept: list[Row] = []
+    dropped: list[Dropped] = []
+    for row in rows:
+        if not row.question or not row.answers:
+            dropped.append(Dropped(row.id, "no question" if not row.question else "no answer to mark by"))
+        elif metric in RATES and not RATES[metric](whole_answer(row)):
+            dropped.append(Dropped(row.id, "nothing is left of its transcript that could be recognised"))
+        else:
+            kept.append(row)
+    return kept, dropped
+
+
+def _notes(rows: Sequence[Row], items: Sequence[dict[str, Any]], metric: str) -> list[str]:
+    notes = []
+    if metric.startswith("vqa") and (few := sum(len(row.answers) < 4 for row in rows)):
+        notes.append(f"{few} questions have fewer than 4 answers, with which VQA accuracy cannot reach 100 %")
+    if lost := sum(bool(item.get("judge failed")) for item in items):
+        notes.append(f"the judge failed on {lost} of {len(items)} replies: they take no part; run again to ask it again")
+    return notes
+
+
 def questions_of(rows: Sequence[Row], *, metric: str = "auto", blind: bool = False) -> list[list[Message]]:
     """The conversations that `answers` would have."""
-    kept = [row for row in rows if row.question and row.answers]
+    kept, _ = _markable(rows, metric)
     used = choose_metric(kept) if metric == "auto" else one_of(metric, METRICS, "metric")
     return [conversation(row, _words(row, used), blind=blind) for row in kept]
 
@@ -112,7 +151,8 @@ def _words(row: Row, metric: str) -> str:
 
 def choose_metric(rows: Sequence[Row]) -> str:
     """What suits the right answers: several annotators, yes or no, or anything else."""
-    if np.mean([len(row.answers) >= 3 for row in rows]) > 0.5:
+    # Ten annotators, not three wordings that are all accepted.
+    if np.mean([len(row.answers) >= 5 and len(set(row.answers)) < len(row.answers) for row in rows]) > 0.5:
         return "vqa"
     return "yes-no" if all(read_yes_no(answer).how == "exact" for row in rows for answer in row.answers) else "match"
 
@@ -122,11 +162,12 @@ def _primary(metric: str) -> str:
 
 
 def _item(row: Row, answer: Answer, metric: str) -> dict[str, Any]:
-    reply = plain_reply(answer.text) if answer.outcome == "answered" else ""
-    how: How = "exact" if reply else "unparsed"
+    reply = without_thoughts(answer.text).strip() if answer.outcome == "answered" else ""
+    equal, among = matches(reply, row.answers)
+    how: Read = "unparsed" if not reply else "exact" if equal else "text" if among else "whole"
     values: dict[str, Any]
     if metric in RATES:
-        values = {"errors": speech.errors(row.answers[:1], [reply], RATES[metric])[0].tolist()}
+        values = {"errors": speech.errors([whole_answer(row)], [reply], RATES[metric])[0].tolist()}
     elif metric in GRADED:
         values = {metric: GRADED[metric](reply, row.answers)}
     elif metric == "yes-no":
@@ -135,24 +176,23 @@ def _item(row: Row, answer: Answer, metric: str) -> dict[str, Any]:
         values = {"acc": int(reading.choice == right), "acc lenient": int(reading.choice in (right, None))}
         values |= {"yes": [int(reading.choice == YES), int(right == YES)]}
     else:
-        equal, among = matches(reply, row.answers)
-        how = "text" if among and not equal else how
         values = {"acc": int(equal), "acc lenient": int(equal or among or not reply)}
-    right_answers = list(dict.fromkeys(row.answers))
-    task = f"answers {asked_in(row)}"
-    return record(row, task, [Turn(said(answer), how, answer)], right=" | ".join(right_answers), **values)
+    facts = {"right": " | ".join(dict.fromkeys(row.answers)), "answers": list(row.answers)}
+    return record(row, f"answers {asked_in(row)}", [Turn(said(answer), how, answer)], **facts, **values)
 
 
 def matches(reply: str, right: Sequence[str]) -> tuple[bool, bool]:
     """Whether a reply equals a right answer, and whether one stands in it as words of its own."""
-    whole, wanted = _bare(reply), [bare for answer in right if (bare := _bare(answer))]
+    whole, wanted = _bare(plain_reply(reply)), [bare for answer in right if (bare := _bare(plain_reply(answer)))]
     return whole in wanted, any(re.search(standing(answer), whole) for answer in wanted)
 
 
 def _bare(text: str) -> str:
-    """Lower case, half-width, without marks at either end and English articles."""
+    """Lower case, half-width, without marks at either end and English articles; where nothing else is there, these."""
     words = unicodedata.normalize("NFKC", text).casefold().split()
-    return " ".join(word for word in words if word not in ("a", "an", "the")).strip(" \t\n.,;:!?。、，；：！？\"'“”‘’「」()[]{}*`")
+    named = [word for word in words if word not in ("a", "an", "the")] or words
+    joined = " ".join(named)
+    return joined.strip(" \t\n.,;:!?。、，；：！？\"'“”‘’「」()[]{}*`") or joined
 
 
 def _judged(judge: Judge, rows: Sequence[Row], items: Sequence[dict[str, Any]]) -> None:
@@ -163,8 +203,10 @@ def _judged(judge: Judge, rows: Sequence[Row], items: Sequence[dict[str, Any]]) 
         if not item["acc"] and item["read"] != ["unparsed"]
     }
     for i, verdict in zip(open_, judge.same(list(open_.values())), strict=True):
-        if verdict is not None:
-            items[i] |= {"acc": int(verdict), "acc lenient": int(verdict), "read": ["judge"]}
+        if verdict.failed:
+            items[i]["judge failed"] = 1
+        elif verdict.same is not None:
+            items[i] |= {"acc": int(verdict.same), "acc lenient": int(verdict.same), "read": ["judge"]}
 
 
 def _chance(items: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -173,5 +215,6 @@ def _chance(items: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _f1(items: Sequence[dict[str, Any]]) -> dict[str, float]:
-    found = statistic_interval(np.array([item["yes"] for item in items]), [item["cluster"] for item in items], f1)
-    return {"value": found.value, "low": found.low, "high": found.high, "said yes": float(np.mean([item["yes"][0] for item in items]))}
+    answered = [item for item in items if not failed(item)]
+    found = statistic_interval(np.array([item["yes"] for item in answered]), [item["cluster"] for item in answered], f1)
+    return {"value": found.value, "low": found.low, "high": found.high, "said yes": float(np.mean([item["yes"][0] for item in answered]))}

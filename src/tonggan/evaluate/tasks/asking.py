@@ -7,12 +7,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from tonggan.evaluate.metrics.reading import How
 from tonggan.evaluate.tasks.questions import asked_in
-from tonggan.types import Answer, Message, Outcome, Part, Row, Text
+from tonggan.types import Answer, Message, Outcome, Part, Row, Text, TongganError
 
+Read: TypeAlias = How | Literal["whole"]
+"""How an answer was read; `whole`: marked as it stands, no right answer being in it."""
 MAX_TOKENS = 512
 """Room for models that think aloud before they answer; a reply that is cut is an outcome of its own."""
 
@@ -22,7 +24,7 @@ class Turn:
     """One way of putting one question: what was said, and how that was read. `answer` is None where a model chose by numbers."""
 
     said: str
-    how: How
+    how: Read
     answer: Answer | None = None
 
     @property
@@ -69,6 +71,11 @@ def record(row: Row, task: str, turns: Sequence[Turn], **more: Any) -> dict[str,
 def said(answer: Answer) -> str:
     """What is kept of an answer: its text, or why there is none."""
     return answer.text or (answer.error or "")
+
+
+def none_answered(items: Sequence[Mapping[str, Any]]) -> TongganError:
+    """What to raise where every request failed."""
+    return TongganError(f"none of {len(items)} questions was answered; the first: {items[0]['said'][0]}")
 
 
 def counts(items: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

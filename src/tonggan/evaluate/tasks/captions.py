@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tonggan.evaluate.metrics import captioning
-from tonggan.evaluate.metrics.reading import plain_reply
-from tonggan.evaluate.metrics.summary import summary
+from tonggan.evaluate.metrics.reading import without_thoughts
+from tonggan.evaluate.metrics.summary import failed, summary
 from tonggan.evaluate.metrics.tokens import tokenizer
 from tonggan.evaluate.result import Result
-from tonggan.evaluate.tasks.asking import MAX_TOKENS, Turn, conversation, counts, digest, in_language, record, said
+from tonggan.evaluate.tasks.asking import MAX_TOKENS, Turn, conversation, counts, digest, in_language, none_answered, record, said
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
 
 PROMPTS = {"zh": "请用一句话描述这张图片。", "en": "Describe this picture in one sentence."}
@@ -44,19 +44,19 @@ def captions(
     dropped = [Dropped(row.id, "no caption" if row.images else "no picture") for row in rows if not (row.images and row.texts)]
     if not shown:
         raise UsageError("captions need rows with a picture and a caption; there are none")
-    spoken = sorted({text.lang or "en" for row in shown for text in row.texts})
+    spoken = sorted({text.lang or "und" for row in shown for text in row.texts})
     ids: list[str] = []
     items: list[dict[str, Any]] = []
     for lang in langs or spoken:
-        here = [row for row in shown if any((text.lang or "en") == lang for text in row.texts)]
+        here = [row for row in shown if any((text.lang or "und") == lang for text in row.texts)]
         if not here:
             raise UsageError(f"no captions in {lang!r}; there are: {', '.join(spoken)}")
         cutter = tokenizer(chinese if lang == "zh" else "ptb")
         ids.append(f"{lang} {cutter.id}")
         given = model.chat([conversation(row, in_language(PROMPTS, lang), blind=blind) for row in here], ChatOptions(max_tokens=MAX_TOKENS))
-        replies = [plain_reply(answer.text).strip() if answer.outcome == "answered" else "" for answer in given]
+        replies = [without_thoughts(answer.text).strip() if answer.outcome == "answered" else "" for answer in given]
         said_ = [cutter.cut(reply) for reply in replies]
-        wanted = [[cutter.cut(text.text) for text in row.texts if (text.lang or "en") == lang] for row in here]
+        wanted = [[cutter.cut(text.text) for text in row.texts if (text.lang or "und") == lang] for row in here]
         values = zip(
             captioning.cider_d(said_, wanted),
             captioning.rouge_l(said_, wanted),
@@ -67,7 +67,14 @@ def captions(
         for row, answer, reply, (cider, rouge, bleu, clip) in zip(here, given, replies, values, strict=True):
             scores = {"cider-d": float(cider), "rouge-l": float(rouge), "bleu": bleu.tolist()}
             items.append(_item(row, lang, answer, reply, scores | ({} if clip is None else {"clipscore": clip})))
-    metrics = [captioning.CIDER_D, captioning.BLEU, captioning.ROUGE_L, *([f"{CLIPSCORE}, of {scorer.name}"] if scorer else [])]
+    if all(failed(item) for item in items):
+        raise none_answered(items)
+    metrics = [
+        captioning.CIDER_D,
+        captioning.BLEU,
+        captioning.ROUGE_L,
+        *([f"{CLIPSCORE}, of {scorer.name} {scorer.identity.short}"] if scorer else []),
+    ]
     return Result(
         protocol=f"captions/v1 chat: prompts {digest(PROMPTS)}; tokens {', '.join(ids)}; {'; '.join(metrics)}"
         f"{'; without pictures' if blind else ''}; clusters picture, bootstrap 2000 seed 0",
@@ -87,14 +94,14 @@ def questions_of(rows: Sequence[Row], *, langs: Sequence[str] | None = None, bli
     """The conversations that `captions` would have."""
     return [
         conversation(row, in_language(PROMPTS, lang), blind=blind)
-        for lang in langs or sorted({text.lang or "en" for row in rows for text in row.texts})
+        for lang in langs or sorted({text.lang or "und" for row in rows for text in row.texts})
         for row in rows
-        if row.images and any((text.lang or "en") == lang for text in row.texts)
+        if row.images and any((text.lang or "und") == lang for text in row.texts)
     ]
 
 
 def _item(row: Row, lang: str, answer: Answer, reply: str, scores: dict[str, Any]) -> dict[str, Any]:
-    right = " | ".join(text.text for text in row.texts if (text.lang or "en") == lang)
+    right = " | ".join(text.text for text in row.texts if (text.lang or "und") == lang)
     turn = Turn(said(answer), "exact" if reply else "unparsed", answer)
     return record(row.with_(group=None, question=None), f"captions {lang}", [turn], right=right, **scores)
 
@@ -102,4 +109,4 @@ def _item(row: Row, lang: str, answer: Answer, reply: str, scores: dict[str, Any
 def _clipscore(scorer: Model, rows: Sequence[Row], replies: Sequence[str]) -> list[float]:
     pictures = scorer.embed([row.images[0] for row in rows])
     words = scorer.embed([f"A photo depicts {reply}" for reply in replies])
-    return [2.5 * max(0.0, float(pictures[i] @ words[i])) for i in range(len(rows))]
+    return [2.5 * max(0.0, float(pictures[i] @ words[i])) if reply else 0.0 for i, reply in enumerate(replies)]

@@ -13,16 +13,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from tonggan.evaluate.judge import Case, Judge
 from tonggan.evaluate.metrics.reading import CHOICE, Reading, bounds, read_choice
-from tonggan.evaluate.metrics.summary import summary
+from tonggan.evaluate.metrics.summary import failed, summary
 from tonggan.evaluate.result import Result
-from tonggan.evaluate.tasks.asking import MAX_TOKENS, Turn, conversation, counts, digest, in_language, record, said, text_cost
+from tonggan.evaluate.tasks.asking import (
+    MAX_TOKENS,
+    Turn,
+    conversation,
+    counts,
+    digest,
+    in_language,
+    none_answered,
+    record,
+    said,
+    text_cost,
+)
 from tonggan.evaluate.tasks.questions import LETTERS, asked_in
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, TongganError, UsageError
 
@@ -42,6 +53,7 @@ class Asked:
     order: tuple[int, ...]
     reading: Reading
     answer: Answer | None = None
+    judge_failed: bool = False
 
     def turn(self) -> Turn:
         """As a record keeps it."""
@@ -74,8 +86,9 @@ def choice(
 ) -> Result:
     """Accuracy on questions with choices (`tasks.questions` makes such rows).
 
-    `blind` leaves the pictures out. Refusals, filtered, cut and failed answers are outcomes of their own: they are not right, not read, and
-    counted in `extra`. `judge` reads the replies that rules do not.
+    `blind` leaves the pictures out. Refusals, filtered and cut answers are outcomes of their own: they are not right, not read, and
+    counted in `extra`. Failed requests are no answers: they take no part in any number; where all failed, `TongganError` says so. `judge`
+    reads the replies that rules do not.
     """
     kept = [row for row in rows if row.choices]
     if not kept:
@@ -88,7 +101,7 @@ def choice(
         raise UsageError("asked by embed, a question has no order of choices to turn")
     extra: dict[str, Any] = {"way": used}
     if used == "embed":
-        asked, dropped = _embedded(model, kept, blind)
+        asked, dropped, extra["text"] = _embedded(model, kept, blind)
     else:
         turns = [(row, turn) for row in kept for turn in range(len(row.choices) if circular else 1)]
         asked, dropped = (_chatted if used == "chat" else _scored)(model, turns, blind), []
@@ -100,6 +113,9 @@ def choice(
     if not asked:
         raise TongganError(f"none of the questions could be asked; the first: {dropped[0].where}: {dropped[0].reason}")
     items = _items(asked)
+    if all(failed(item) for item in items):
+        raise none_answered(items)
+    lost = sum(bool(item.get("judge failed")) for item in items)
     return Result(
         protocol=_protocol(used, circular, blind, judge if used == "chat" else None),
         model=model.name,
@@ -109,6 +125,7 @@ def choice(
         metrics=summary(items, chance=_chance(items, circular)),
         items=items,
         dropped=dropped,
+        notes=[f"the judge failed on {lost} of {len(items)} replies: they take no part; run again to ask it again"] if lost else [],
         extra=extra | counts(items),
     )
 
@@ -152,15 +169,20 @@ def _chatted(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> lis
 def _judged(judge: Judge, asked: Sequence[Asked]) -> list[Asked]:
     """With what the judge makes of answers that no rule reads."""
     unread = {
-        i: Case(one.row.question or "", one.row.choices, one.answer.text, asked_in(one.row))
+        i: Case(one.row.question or "", [one.row.choices[k] for k in one.order], one.answer.text, asked_in(one.row))
         for i, one in enumerate(asked)
         if one.reading.choice is None and one.answer is not None and one.answer.outcome == "answered" and one.answer.text.strip()
     }
     found = dict(zip(unread, judge.chosen(list(unread.values())), strict=True))
 
     def read(i: int, one: Asked) -> Asked:
-        chosen = found.get(i)
-        return one if chosen is None else Asked(one.row, one.order, Reading(chosen, "judge"), one.answer)
+        verdict = found.get(i)
+        if verdict is None or (verdict.choice is None and not verdict.failed):
+            return one
+        if verdict.failed:
+            return replace(one, judge_failed=True)
+        assert verdict.choice is not None
+        return replace(one, reading=Reading(one.order[verdict.choice], "judge"))  # it saw the letters that the model saw
 
     return [read(i, one) for i, one in enumerate(asked)]
 
@@ -175,12 +197,20 @@ def _scored(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> list
     return asked
 
 
-def _embedded(model: Model, rows: Sequence[Row], blind: bool) -> tuple[list[Asked], list[Dropped]]:
+def _embedded(model: Model, rows: Sequence[Row], blind: bool) -> tuple[list[Asked], list[Dropped], dict[str, dict[str, int]]]:
+    """What is nearest; and by language how many tokens the texts took, and how many were cut."""
     seen = [row for row in rows if row.images or blind]
     dropped = [] if blind else [Dropped(row.id, "no picture") for row in rows if not row.images]
     shown = model.embed([row.question or "" if blind else row.images[0] for row in seen])
-    words = sorted({text for row in seen for text in row.choices})
-    vectors = dict(zip(words, model.embed(words).vectors, strict=True))
+    vectors: dict[str, np.ndarray] = {}
+    counted: dict[str, dict[str, int]] = {}
+    for lang in sorted({asked_in(row) for row in seen}):
+        words = sorted({text for row in seen if asked_in(row) == lang for text in row.choices})
+        found = model.embed(words)
+        vectors |= dict(zip(words, found.vectors, strict=True))
+        if found.tokens:
+            letters = sum(map(len, words))
+            counted[lang] = {"texts": len(words), "characters": letters, "tokens": found.tokens, "cut": len(found.truncated)}
     asked = []
     for i, row in enumerate(seen):
         if i in shown.errors:
@@ -188,7 +218,7 @@ def _embedded(model: Model, rows: Sequence[Row], blind: bool) -> tuple[list[Aske
             continue
         scores = [float(shown[i] @ vectors[text]) for text in row.choices]
         asked.append(Asked(row, tuple(range(len(scores))), Reading(_best(scores, row), "exact")))
-    return asked, dropped
+    return asked, dropped, counted
 
 
 def _best(scores: Sequence[float], row: Row) -> int:
@@ -210,12 +240,14 @@ def _items(asked: Sequence[Asked]) -> list[dict[str, Any]]:
         row = asked[places[0]].row
         right = {"acc": int(min(strict[p] for p in places)), "acc lenient": int(min(lenient[p] for p in places))}
         shown = [[row.choices[i] for i in asked[p].order] for p in places]
+        more: dict[str, Any] = {"judge failed": 1} if any(asked[p].judge_failed for p in places) else {}
         facts = {"right": row.answers[0], "candidates": len(row.choices), "shown": shown}
-        items.append(record(row, f"choice {asked_in(row)}", [asked[p].turn() for p in places], **facts, **right))
+        items.append(record(row, f"choice {asked_in(row)}", [asked[p].turn() for p in places], **facts, **right, **more))
     return items
 
 
 def _chance(items: Sequence[dict[str, Any]], circular: bool) -> dict[str, float]:
+    items = [item for item in items if not failed(item)]
     odds = [(1 / item["candidates"]) ** (item["candidates"] if circular else 1) for item in items]
     of_task = {
         f"{task} acc": float(np.mean([value for item, value in zip(items, odds, strict=True) if item["task"] == task]))

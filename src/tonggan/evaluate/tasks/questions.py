@@ -5,6 +5,7 @@ rows, dropped = questions(open_data("我的问题.xlsx"))
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -20,6 +21,7 @@ from tonggan.data.formats.questions import (
     choices_in,
     hinted,
     lettered_columns,
+    listed_answers,
     mark_of,
     options_in,
     several_letters,
@@ -27,7 +29,10 @@ from tonggan.data.formats.questions import (
 from tonggan.data.language import language_of
 from tonggan.types import Dropped, Row, UsageError
 
-__all__ = ["LETTERS", "asked_in", "questions"]
+__all__ = ["LETTERS", "asked_in", "questions", "whole_answer"]
+
+_BETWEEN = re.compile(r"[\s|；;]+")
+"""All that an answer's pieces may have lost where they were divided."""
 
 
 def questions(
@@ -35,10 +40,10 @@ def questions(
 ) -> tuple[list[Row], list[Dropped]]:
     """Rows with `question`, `choices` and `answers`, each choice question's answer being one of its choices; and what could not be one.
 
-    A row without a `question` of its own asks its first text, after its hint. The answer stands in a column `answer` or 答案 (several,
-    divided by `|` or `;`), or as a letter; choices in a column `choices` or 选项, or in columns A, B, C, …. A column that is named here is
-    taken instead of what the row itself holds. Of two rows with one id, the second is left out. Raises `UsageError` for a column that is
-    not there, and when no question is left.
+    A row without a `question` of its own asks its first text, after its hint. The answer stands in a column `answer` or 答案 (several: a
+    JSON list, or divided by `|`, short ones also by `;`), or as a letter; choices in a column `choices` or 选项, or in columns A, B, C, ….
+    A column that is named here is taken instead of what the row itself holds. Of two rows with one id, the second is left out. Raises
+    `UsageError` for a column that is not there, and when no question is left.
     """
     every = list(rows)
     found: list[Row] = []
@@ -63,6 +68,26 @@ def questions(
 def asked_in(row: Row) -> str:
     """The language of a question: as the row says, else by its letters, else English."""
     return row.meta.get("lang") or language_of(row.question or "") or "en"
+
+
+def whole_answer(row: Row) -> str:
+    """The right answer as one text, for what is read or heard: the cell as it was written where its answers were divided out of one, line
+    ends, `|` and `;` included. Of answers that were a list, any of which is right, the first; empty where there is none.
+
+    The cell is that of the column which `questions` takes; where it says something else (`answer_col` named another), it is the one
+    that holds the row's answers in their order and nothing more.
+    """
+    cell = _cell(row.meta, ANSWER_NAMES)
+    answers = row.answers or listed_answers(cell)
+    if len(answers) > 1:
+        pieces = _bare("".join(answers))
+        cells = [cell] if cell is not None and listed_answers(cell) == answers else row.meta.values()
+        return next((one for one in cells if _bare(one) == pieces), answers[0])
+    return answers[0] if answers else ""
+
+
+def _bare(text: str) -> str:
+    return _BETWEEN.sub("", text)
 
 
 def _question(row: Row, answer_key: str | None, choices_key: str | None) -> Row:
