@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +124,70 @@ def test_what_transformers_cannot_open_is_said_in_a_line(tmp_path: Path) -> None
     (tmp_path / "config.json").write_text('{"model_type": "never-heard-of"}')
     with pytest.raises((TongganError, UsageError), match="never-heard-of"):
         load(str(tmp_path))
+
+
+@pytest.mark.parametrize("kept", [0, 5, 0.5])
+def test_weights_that_broke_off_are_named(llava: Path, tmp_path: Path, kept: float) -> None:
+    broken = shutil.copytree(llava, tmp_path / "broken")
+    file = broken / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(kept if kept != 0.5 else len(whole) * kept)])
+    with pytest.raises(TongganError, match=r"model\.safetensors: damaged or incomplete, fetch it again") as caught:
+        load(str(broken))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_processor_that_does_not_work_is_said_in_a_line(llava: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(llava, tmp_path / "broken")
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (broken / name).is_file():
+            said = json.loads((broken / name).read_text("utf-8"))
+            said.get("image_processor", said)["image_mean"] = "grey"
+            (broken / name).write_text(json.dumps(said), "utf-8")
+    with pytest.raises(TongganError, match="broken: transformers"):
+        load(str(broken))
+
+
+@pytest.fixture(scope="module")
+def strict(llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its chat template refuses what begins with "bird", as published templates refuse an order of roles."""
+    directory = shutil.copytree(llava, tmp_path_factory.mktemp("strict") / "model")
+    refusing = "{% if messages[0]['content'][1]['text'].startswith('bird') %}{{ raise_exception('no birds here') }}{% endif %}"
+    (directory / "chat_template.jinja").write_text(refusing + tiny.TEMPLATE, "utf-8")
+    return directory
+
+
+def test_a_template_that_raises_fails_one_conversation(strict: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = load(str(strict))
+    asked = [asking("bird ?"), asking("what ?")]
+    refused, answered = model.chat(asked, ChatOptions(max_tokens=2))
+    assert refused.outcome == "error" and "no birds here" in str(refused.error)
+    assert answered.outcome in ("answered", "truncated")
+    (first, second) = model.logprob(asked, [["A", "B"], ["A", "B"]])
+    assert [math.isnan(value) for value in first + second] == [True, True, False, False]
+    assert "no birds here" in caplog.text
+
+
+def test_a_template_that_does_not_parse_is_said(llava: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(llava, tmp_path / "broken")
+    (broken / "chat_template.jinja").write_text("{% for m in messages %}", "utf-8")
+    (answer,) = load(str(broken)).chat([asking("what ?")])
+    assert answer.outcome == "error" and "endfor" in str(answer.error)
+
+
+def test_a_question_beyond_the_positions_fails_alone(blip: Path) -> None:
+    long, short = load(str(blip)).chat([asking("what " * 800), asking("what ?")], ChatOptions(max_tokens=2))
+    assert long.outcome == "error" and "the text has 800 tokens, the model takes 512" in str(long.error)
+    assert short.outcome in ("answered", "truncated")
+
+
+def test_an_unreadable_picture_is_scored_as_nan(llava: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    broken = [Message("user", (Image.open(tmp_path / "broken.png"), Text("what ?")))]
+    (none, some) = load(str(llava)).logprob([broken, asking("what ?")], [["A"], ["A"]])
+    assert math.isnan(none[0]) and math.isfinite(some[0])
+
+
+def test_a_continuation_without_tokens_is_refused(llava: Path) -> None:
+    with pytest.raises(TongganError, match="has no tokens"):
+        load(str(llava)).logprob([asking("what ?")], [["A", " "]])

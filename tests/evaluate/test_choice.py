@@ -117,6 +117,16 @@ def test_log_probabilities_are_per_character() -> None:
     assert "logprob" in result.protocol
 
 
+def test_log_probabilities_that_are_not_numbers_are_no_answer() -> None:
+    class Burst(Talker):
+        def logprob(self, conversations: Sequence[Sequence[Message]], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
+            found = super().logprob(conversations, continuations)
+            return [[float("nan")] * len(found[0]), *found[1:]]
+
+    result = choice(Burst(lambda _: ""), rows(4), way="logprob")
+    assert (result.metrics["acc"].value, result.metrics["acc"].n) == (1.0, 3) and result.extra["outcomes"]["error"] == 1
+
+
 def test_a_two_tower_model_takes_the_nearest_choice() -> None:
     some = [
         Row("r", images=(square(255, 0, 0),), question="What colour?", choices=("red", "green", "blue"), answers=("red",)),

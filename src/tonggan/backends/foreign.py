@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 
 from tonggan import devices
 from tonggan.data.images import canonical_picture
@@ -41,6 +43,8 @@ from tonggan.types import (
     as_part,
 )
 
+log = logging.getLogger("tonggan")
+
 
 def foreign(directory: Path, device: torch.device | str | None = None) -> Model:
     """The model in a `transformers` directory; raises `TongganError` that says why it cannot be one of the two kinds."""
@@ -60,11 +64,28 @@ def foreign(directory: Path, device: torch.device | str | None = None) -> Model:
             made, kind = transformers.AutoModel, ForeignTowers
         module = made.from_pretrained(directory, local_files_only=True, dtype="auto")
         processor = transformers.AutoProcessor.from_pretrained(directory, local_files_only=True)  # type: ignore[no-untyped-call]
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, TypeError, AttributeError) as error:
-        raise TongganError(f"{directory}: transformers cannot open it ({str(error).splitlines()[0][:200]})") from None
+    except Exception as error:  # the library raises whatever its readers do: of JSON, pickles, weights, tokenizers
+        if damaged := _damaged(directory):
+            raise TongganError(f"{damaged}: damaged or incomplete, fetch it again ({_reason(error)})") from None
+        raise TongganError(f"{directory}: transformers cannot open it ({_reason(error)})") from None
     if kind is ForeignTowers and not all(hasattr(module, name) for name in ("get_image_features", "get_text_features")):
         raise TongganError(f"{directory}: a {config.model_type} neither answers (image-text-to-text) nor embeds pictures and text")
-    return kind(directory, module, processor, devices.choose(device))
+    chosen = devices.choose(device)
+    try:
+        return kind(directory, module, processor, chosen)
+    except Exception as error:  # a processor that opens may still fail on the canonical picture
+        raise TongganError(f"{directory}: transformers opens it, but its parts do not work ({_reason(error)})") from None
+
+
+def _damaged(directory: Path) -> Path | None:
+    """The first weights file that cannot be read as one, if any."""
+    for file in sorted(directory.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError):
+            return file
+    return None
 
 
 def is_foreign(directory: Path) -> bool:
@@ -169,16 +190,19 @@ class ForeignChat(_Foreign):
     can = frozenset({"chat", "logprob"})
 
     def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
-        """An answer per conversation; greedy when the temperature is 0 or None."""
+        """An answer per conversation; greedy when the temperature is 0 or None. One that cannot be asked is an answer with its error."""
         chosen = options or ChatOptions()
         return [self._one(conversation, chosen) for conversation in conversations]
 
     def logprob(self, conversations: Sequence[Sequence[Message]], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
-        """Summed log-probabilities of each continuation's tokens after the conversation."""
-        return [
-            [self._score(conversation, continuation) for continuation in some]
-            for conversation, some in zip(conversations, continuations, strict=True)
-        ]
+        """Summed log-probabilities of each continuation's tokens after the conversation; NaN (and a warning in the log) for all of a
+        conversation that cannot be asked."""
+        if self._decodes_apart:
+            raise CannotError(f"{self.name}: log-probabilities of encoder-decoder models are not here yet; use chat")
+        for continuation in (one for some in continuations for one in some):
+            if not self._tokens(continuation).numel():
+                raise TongganError(f"{self.name}: the continuation {continuation!r} has no tokens")
+        return [self._scores(conversation, some) for conversation, some in zip(conversations, continuations, strict=True)]
 
     @property
     def _decodes_apart(self) -> bool:
@@ -186,11 +210,16 @@ class ForeignChat(_Foreign):
         return bool(getattr(self.module.config, "is_encoder_decoder", False)) or self.module.config.model_type == "blip"
 
     def _one(self, conversation: Sequence[Message], options: ChatOptions) -> Answer:
-        begun = time.monotonic()
         try:
-            inputs = self._inputs(conversation)
+            return self._answer(conversation, options)
         except (MediaError, CannotError) as error:
             return Answer(outcome="error", error=str(error))
+        except Exception as error:  # the directory's own template and code, which may raise anything; the others are still asked
+            return Answer(outcome="error", error=self._why(conversation, error))
+
+    def _answer(self, conversation: Sequence[Message], options: ChatOptions) -> Answer:
+        begun = time.monotonic()
+        inputs = self._inputs(conversation)
         sampling: dict[str, Any] = {"do_sample": False}
         if options.temperature:
             if options.seed is not None:
@@ -217,13 +246,30 @@ class ForeignChat(_Foreign):
         end = getattr(self.module.generation_config, "eos_token_id", None)
         return bool(ids) and ids[-1] in (end if isinstance(end, list) else [end])
 
-    def _score(self, conversation: Sequence[Message], continuation: str) -> float:
-        inputs = self._inputs(conversation)
-        tokens = self.processor.tokenizer(continuation, add_special_tokens=False, return_tensors="pt")["input_ids"].to(self.device)
-        if tokens.shape[1] == 0:
-            raise TongganError(f"{self.name}: the continuation {continuation!r} has no tokens")
-        if self._decodes_apart:
-            raise CannotError(f"{self.name}: log-probabilities of encoder-decoder models are not here yet; use chat")
+    def _scores(self, conversation: Sequence[Message], continuations: Sequence[str]) -> list[float]:
+        try:
+            inputs = self._inputs(conversation)
+            return [self._score(inputs, self._tokens(continuation)) for continuation in continuations]
+        except Exception as error:  # as in `_one`
+            log.warning("not scored: %s", error if isinstance(error, (MediaError, CannotError)) else self._why(conversation, error))
+            return [float("nan")] * len(continuations)
+
+    def _why(self, conversation: Sequence[Message], error: Exception) -> str:
+        """Why a conversation could not be asked; where it is longer than the model's positions, that too."""
+        said = f"{self.name} could not be asked: {_reason(error)}"
+        config = self.module.config
+        longest = getattr(getattr(config, "text_config", config), "max_position_embeddings", None)
+        words = " ".join(part.text for message in conversation for part in message.parts if isinstance(part, Text))
+        try:
+            count = self._tokens(words).shape[1]
+        except Exception:  # the tokenizer may be what failed
+            return said
+        return f"{said}; the text has {count} tokens, the model takes {longest}" if longest and count > longest else said
+
+    def _tokens(self, text: str) -> torch.Tensor:
+        return torch.tensor([self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]], dtype=torch.long, device=self.device)
+
+    def _score(self, inputs: dict[str, torch.Tensor], tokens: torch.Tensor) -> float:
         joined = dict(inputs)
         joined["input_ids"] = torch.cat([inputs["input_ids"], tokens], dim=1)
         joined["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(tokens)], dim=1)
@@ -258,3 +304,9 @@ def _content(part: Part) -> dict[str, Any]:
     if isinstance(part, Image):
         return {"type": "image", "image": load_image(resolve(part))}
     raise CannotError(f"{part.kind} is not passed on to transformers yet; pictures and text are")
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what a library said, with the kind of error where it said nothing or a bare word."""
+    first = (str(error).splitlines() or [""])[0][:200]
+    return first if " " in first else f"{type(error).__name__}: {first}"

@@ -228,8 +228,8 @@ def _took(made: Page, told: Compared, task: Task, about: Mapping[str, About], sc
         points = {told.label(model): (value, *_triple(score_of(results[model]))) for model, value in values.items() if value is not None}
         if len(points) > 1:
             caption = Words(
-                "Joined: what no other model beats in both. Models of different marks were asked in different ways.",
-                "虚线连接的是没有被其他模型在两方面同时超过的模型。标记形状不同，表示提问方式不同。",
+                "Joined: what no other model of the same mark beats in both. Models of different marks were asked in different ways.",
+                "虚线连接的是没有被同类标记的其他模型在两方面同时超过的模型。标记形状不同，表示提问方式不同，不互相比较。",
             )
             made.figure(*scatter(points, x=x, y=score, up=up, marks=marks), caption=caption)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -51,6 +52,28 @@ def interval(value: float, low: float, high: float, *, sign: bool = False) -> st
     return f"{100 * value:{form}} ({100 * low:{form}}{dash}{100 * high:{form}})"
 
 
+_EMPTY = frozenset({"", "–", "—", "-", "unknown"})
+_AMOUNT = r"[+\-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+\-]?\d+)?"
+_NUMBER = re.compile(
+    rf"[<>≤≥≈~]?\s*[$¥€£]?\s*(?P<value>{_AMOUNT})"
+    rf"(?:\s*/\s*{_AMOUNT})*(?:,\s+{_AMOUNT})*"  # 23 / 1; 0.5, 1.8, 4
+    r"(?:\s*(?:%|‰|[kKMGT]?B|m?s|[元秒个项题行])|\s+[^\W\d_]+(?:/[^\W\d_]+)?)?"  # a unit: one word
+    rf"(?:\s*\([^()]*\)|\s*±\s*{_AMOUNT})?",  # an interval
+    re.IGNORECASE,
+)
+_DATE = re.compile(r"(?P<year>\d{4})-(?P<month>0[1-9]|1[0-2])(?:-(?P<day>0[1-9]|[12]\d|3[01]))?")
+
+
+def value_of(text: str) -> float | None:
+    """By what a cell is sorted: its number, if the whole cell is a number with its unit and interval (of several the first), or its date
+    (YYYY-MM or YYYY-MM-DD) as YYYY.MMDD; None for a text, which may begin with a number."""
+    plain = text.replace("−", "-").replace("\N{WORD JOINER}", "").strip()
+    if date := _DATE.fullmatch(plain):
+        return float(f"{date['year']}.{date['month']}{date['day'] or ''}")
+    number = _NUMBER.fullmatch(plain)
+    return float(number["value"].replace(",", "")) if number else None
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """A picture for a grid: encoded bytes (PNG or JPEG; none: the caption stands alone), a caption below, which may have several lines, and
@@ -72,9 +95,16 @@ class Page:
 
     def part(self, title: Words) -> None:
         """Start a section."""
-        anchor = re.sub(r"[^a-z0-9]+", "-", title.en.lower()).strip("-")
+        anchor = self._anchor(title.en)
         self._parts.append((anchor, title))
         self._body.append(f'<h2 id="{anchor}">{title.html}</h2>')
+
+    def _anchor(self, title: str) -> str:
+        """The title as an id that no other part has: letters of any script, digits and hyphens."""
+        base = re.sub(r"[\W_]+", "-", title.lower()).strip("-") or "part"
+        taken = {"switch", "zh", *(anchor for anchor, _ in self._parts)}  # the button's id, and the address that chooses Chinese
+        names = (base if number == 1 else f"{base}-{number}" for number in itertools.count(1))
+        return next(name for name in names if name not in taken)
 
     def text(self, text: Said, *, quiet: bool = False) -> None:
         """A paragraph; `quiet` for how something was measured."""
@@ -90,7 +120,8 @@ class Page:
         self._body.append(f"<pre><code>{html.escape(chr(10).join(lines))}</code></pre>")
 
     def table(self, head: Sequence[Said], rows: Sequence[Sequence[Said]], *, caption: Said = "", strong: int | None = None) -> None:
-        """A sortable table; the first column is text, the others align as numbers. Row number `strong` stands out."""
+        """A table that is sorted by a click on its head: numbers and dates by `value_of`, before texts, and empty cells last. The first
+        column is text, the others align as numbers. Row number `strong` stands out."""
         for number, row in enumerate(rows):
             if len(row) != len(head):
                 raise UsageError(f"table row {number} has {len(row)} cells, the head has {len(head)}")
@@ -100,7 +131,7 @@ class Page:
         out.append("<thead><tr>" + "".join(f'<th tabindex="0">{words(h).html}</th>' for h in head) + "</tr></thead><tbody>")
         for number, row in enumerate(rows):
             mark = ' class="strong"' if number == strong else ""
-            out.append(f"<tr{mark}>" + "".join(f"<td>{words(cell).html}</td>" for cell in row) + "</tr>")
+            out.append(f"<tr{mark}>" + "".join(map(_cell, row)) + "</tr>")
         out.append("</tbody></table></div>")
         self._body.append("".join(out))
 
@@ -113,7 +144,7 @@ class Page:
     def figure(self, en: str, zh: str, caption: Said = "") -> None:
         """An SVG drawn once per language (see `report.plots`)."""
         drawn = en if en == zh else f'<span lang="en">{en}</span><span lang="zh">{zh}</span>'
-        self._body.append(f"<figure>{drawn}<figcaption>{words(caption).html}</figcaption></figure>")
+        self._body.append(f'<figure><div class="wide">{drawn}</div><figcaption>{words(caption).html}</figcaption></figure>')
 
     def grid(self, pictures: Sequence[Picture], *, title: Said = "", query: Picture | None = None, large: bool = False) -> None:
         """A row of pictures, for example a query and what was found; `large` where captions have several lines."""
@@ -143,6 +174,16 @@ class Page:
         return file
 
 
+def _cell(cell: Said) -> str:
+    said = words(cell)
+    value = value_of(said.en)
+    if value is not None:
+        # A number or a date is not divided by a line break; a list of numbers may be.
+        whole = "" if ", " in said.en else ' class="whole"'
+        return f'<td{whole} data-value="{value:.12g}">{said.html}</td>'
+    return f"<td class=empty>{said.html}</td>" if said.en.strip() in _EMPTY else f"<td>{said.html}</td>"
+
+
 def _picture(picture: Picture, kind: str) -> str:
     if not picture.data:
         return f'<figure class="{kind}"><figcaption>{words(picture.caption).html}</figcaption></figure>'
@@ -150,4 +191,4 @@ def _picture(picture: Picture, kind: str) -> str:
     caption = words(picture.caption)
     alt = html.escape(caption.en, quote=True)
     source = f"data:{mime};base64,{base64.b64encode(picture.data).decode()}"
-    return f'<figure class="{kind}"><img src="{source}" alt="{alt}" loading="lazy"><figcaption>{caption.html}</figcaption></figure>'
+    return f'<figure class="{kind}"><img src="{source}" alt="{alt}"><figcaption>{caption.html}</figcaption></figure>'

@@ -192,6 +192,10 @@ def _scored(model: Model, turns: Sequence[tuple[Row, int]], blind: bool) -> list
     scores = model.logprob(conversations, [row.choices for row, _ in turns])
     asked = []
     for (row, _), values in zip(turns, scores, strict=True):
+        if any(np.isnan(values)):
+            lost = Answer(outcome="error", error="the log-probabilities could not be worked out")
+            asked.append(Asked(row, tuple(range(len(values))), Reading(None, "unparsed"), lost))
+            continue
         each = [value / max(1, len(text)) for value, text in zip(values, row.choices, strict=True)]
         asked.append(Asked(row, tuple(range(len(each))), Reading(_best(each, row), "exact")))
     return asked
