@@ -119,6 +119,8 @@ def _run(
             raise UsageError(f"no model {model!r}{hint}")
     about = _about(names, releases)
     made = distinct([task for config in chosen for task in tasks(config)])
+    if judge and not any(one.kind == "choice" or (one.kind == "answers" and one.config.metric in ("auto", "match")) for one in made):
+        raise UsageError(f"--judge {judge}: nothing here is left to a judge; it reads choices, and free answers marked by match")
     for task in made:
         print_notes(task.notes)
         print_dropped(task.dropped)

@@ -5,6 +5,9 @@
 
 Invoices, menus, timetables, calendars, signs, tables, charts; vertical text in Chinese, notes in English. Every answer follows from
 what was drawn. A synthetic check of reading: never averaged with real data.
+
+The kind `vertical` is only in Chinese and `note` only in English, and no page is a translation: a gap between the languages mixes
+the language with what is asked about. Hold the kinds that both have against each other to tell them apart.
 """
 
 from __future__ import annotations
@@ -21,7 +24,8 @@ from tonggan.data.rows import Dataset
 from tonggan.data.sources import clients
 from tonggan.data.sources.base import Source
 from tonggan.data.sources.pages import chinese, english, fonts
-from tonggan.data.sources.pages.asking import CHOICES, Ask, Draft, Style
+from tonggan.data.sources.pages.asking import Ask, Draft, Style
+from tonggan.data.sources.pages.near import CHOICES
 from tonggan.data.sources.pages.numerals import amount
 from tonggan.data.sources.pages.spoil import spoil
 from tonggan.types import Image, Row, TongganError
@@ -127,7 +131,10 @@ def _require(handwriting: bool) -> None:
 
 
 class Pages(Source):
-    """`generate` behind the interface of a source."""
+    """`generate` behind the interface of a source.
+
+    `vertical` is only in Chinese and `note` only in English: the gap between Chinese and English mixes the language with the kind.
+    """
 
     name = "pages-zh-en"
     about = (

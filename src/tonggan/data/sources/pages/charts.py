@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tonggan.data.sources.pages.asking import Asks, Draft, Style
 from tonggan.data.sources.pages.canvas import GRAY, INK, WHITE, Canvas, Color, Mark, Shape, Type
+from tonggan.data.sources.pages.near import consecutive
 
 STYLES = ("occluded", "blurred")
 PALETTE: tuple[Color, ...] = (
@@ -64,24 +65,16 @@ def _figures(rng: random.Random, series: Series) -> Draft:
 
 
 def _bars(rng: random.Random, series: Series) -> Draft:
-    """Bars to be held against the axis: each ends at a line of the grid, or half-way between two."""
+    """Bars to be held against the axis: each ends at a line of the grid, or half-way between two, and so do the wrong choices."""
     canvas, asks, step = *_sheet(rng, series.title), rng.choice([10, 20, 50, 100])
     values = [level * step // 2 for level in rng.sample(range(2, 12), len(series.names))]
     bars(canvas, rng, series.names, values, step, shown=False)
     canvas.cut(600)
     for shape in canvas.shapes:
-        near = _near_levels(rng, shape.value, step)
-        said = [series.form.format(f"{value:.0f}") for value in (shape.value, *near)]
+        levels = [round(shape.value * 2 / step), *consecutive(round(shape.value * 2 / step), rng, 1, 11)]
+        said = [series.form.format(level * step // 2) for level in levels]
         asks.add(series.one.format(shape.name), said[0], said[1:], rule="measure", form=series.form, shape=shape)
     return Draft(canvas, asks)
-
-
-def _near_levels(rng: random.Random, value: float, step: int) -> list[int]:
-    """The lines of the grid, and the middles between them, that are nearest to a value that ends at one; in an order of chance."""
-    levels = [level for level in range(step // 2, 6 * step, step // 2) if level != value]
-    near = sorted(levels, key=lambda level: abs(level - value))[:4]
-    rng.shuffle(near)
-    return near
 
 
 def _points(rng: random.Random, series: Series) -> Draft:

@@ -9,6 +9,7 @@ import random
 from tonggan.data.sources.pages.asking import Asks, Draft, Style
 from tonggan.data.sources.pages.canvas import GRAY, INK, WHITE, Canvas, Mark, Type
 from tonggan.data.sources.pages.lunar import lunar, term
+from tonggan.data.sources.pages.near import near_places
 from tonggan.data.sources.pages.numerals import spelled
 from tonggan.data.sources.pages.parts import month
 
@@ -111,29 +112,26 @@ def _ask(asks: Asks, year: int, number: int, first: int, heads: list[Mark], days
     kinds = [below(date, hant)[1] for date in dates]
     texts = [note.text for note in notes]
     for at in rng.sample(range(len(days)), 4):
-        near = [notes[other] for other in (at - 7, at - 2, at - 1, at + 1, at + 2, at + 7) if 0 <= other < len(days)]
+        near = near_places(at, len(days), rng)
         question = f"{number}月{at + 1}日這一天，下面印的農曆是什麼？" if hant else f"{number}月{at + 1}日这一天下面印的农历是什么？"
         if kinds[at] == "day" and lunar(dates[at]).day != 1:
-            asks.read(question, notes[at], near, [days[at]])
+            asks.read(question, notes[at], [notes[other] for other in near], [days[at]])
             if texts.count(texts[at]) == 1:
                 named = f"{lunar(dates[at]).month_name}{texts[at]}"
                 named = named.replace("冬月", "十一月").replace("腊月", "十二月").translate(_HANT) if hant else named
                 question = f"農曆{named}是國曆幾日？" if hant else f"农历{named}是公历几日？"
-                asks.read(
-                    question, days[at], [days[i] for i in (at - 7, at - 1, at + 1, at + 7) if 0 <= i < len(days)], [notes[at]], "{}日"
-                )
+                asks.read(question, days[at], [days[other] for other in near], [notes[at]], "{}日")
         weekday = heads[(dates[at].weekday() - first) % 7]
         question = f"{number}月{at + 1}日是星期幾？" if hant else f"{number}月{at + 1}日是星期几？"
         asks.read(question, weekday, [head for head in heads if head is not weekday], [days[at]], "星期{}")
     for at, kind in enumerate(kinds):
         if kind != "day":
-            near = [days[i] for i in (at - 7, at - 2, at - 1, at + 1, at + 2, at + 7) if 0 <= i < len(days)]
+            near = near_places(at, len(days), rng)
             question = f"這個月的{texts[at]}是幾日？" if hant else f"这个月的{texts[at]}是几日？"
-            asks.read(question, days[at], near, [notes[at]], "{}日")
-    chosen = rng.randrange(7)
-    name = "一二三四五六日"[chosen]
-    counted = [day for day, date in zip(days, dates, strict=True) if date.weekday() == chosen]
-    form = "{}個" if hant else "{}个"
-    numbers = [form.format(n) for n in (3, 4, 5, 6)]
-    question = f"這個月有幾個星期{name}？" if hant else f"这个月有几个星期{name}？"
-    asks.add(question, form.format(len(counted)), numbers, counted, "count", form)
+            asks.read(question, days[at], [days[other] for other in near], [notes[at]], "{}日")
+    chosen, nth = rng.randrange(7), rng.randrange(4)
+    name, place = "一二三四五六日"[chosen], "一二三四"[nth]
+    at = [i for i, date in enumerate(dates) if date.weekday() == chosen][nth]
+    question = f"這個月的第{place}個星期{name}是幾日？" if hant else f"这个月的第{place}个星期{name}是几日？"
+    near = near_places(at, len(days), rng)
+    asks.read(question, days[at], [days[other] for other in near], [heads[(chosen - first) % 7]], "{}日")

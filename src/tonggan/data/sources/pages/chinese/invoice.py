@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime
 import random
 
-from tonggan.data.sources.pages.asking import Asks, Draft, Style, lookalike, misread, near_dates
+from tonggan.data.sources.pages.asking import Asks, Draft, Style, value_of
 from tonggan.data.sources.pages.canvas import INK, WHITE, Canvas, Color, Type
 from tonggan.data.sources.pages.chinese.names import company, person
+from tonggan.data.sources.pages.near import figures_around, near_dates
 from tonggan.data.sources.pages.numerals import amount
 from tonggan.data.sources.pages.parts import table
 
@@ -81,7 +82,7 @@ def _invoice(rng: random.Random) -> Draft:
     said_buyer = canvas.text(140, 174, buyer, value, within=350)
     said_seller = canvas.text(610, 174, seller, value, within=350)
 
-    goods = rng.sample(_GOODS, rng.randint(3, 5))
+    goods = rng.sample(_GOODS, rng.randint(4, 6))
     rows, total, taxes = [["项目名称", "规格型号", "单位", "数量", "单价", "金额", "税率", "税额"]], 0, 0
     for name, model, unit, low, high in goods:
         quantity, price = rng.randint(2, 24), rng.randint(low * 10, high * 10) * 10
@@ -117,15 +118,15 @@ def _invoice(rng: random.Random) -> Draft:
     canvas.cut(bottom + 156)
 
     head, body = marks[0], marks[1:]
-    near = [amount(round(float(slip.removeprefix("¥")) * 100), "圆") for slip in misread(figures.text, rng)]
-    asks.read("发票上价税合计的大写金额是什么？", formal, near[:3])
+    near = figures_around(figures.text, [sums[0][1].text], rng)
+    asks.read("发票上价税合计的大写金额是什么？", formal, [amount(round(value_of(slip) * 100), "圆") for slip in near])
     asks.figure("发票上价税合计的小写金额是多少？", figures, [sums[0][1]])
-    asks.read("发票上的销售方是哪家公司？", said_seller, [buyer, *lookalike(seller, rng)[:2], *(company(rng) for _ in range(2))][:3])
-    asks.read("发票上的购买方是哪家公司？", said_buyer, [seller, *lookalike(buyer, rng)[:2], *(company(rng) for _ in range(2))][:3])
-    asks.read("这张发票是哪天开的？", said_date, [_date(other) for other in near_dates(day, rng)[:3]])
+    asks.alike("发票上的销售方是哪家公司？", said_seller, [buyer, *(company(rng) for _ in range(2))])
+    asks.alike("发票上的购买方是哪家公司？", said_buyer, [seller, *(company(rng) for _ in range(2))])
+    asks.read("这张发票是哪天开的？", said_date, map(_date, near_dates(day, rng)))
     asks.figure("这张发票的发票号码是多少？", said_number)
-    asks.figure("合计税额是多少？", sums[0][2], [row[7] for row in body])
-    asks.read("这张发票是谁开的？", said_clerk, [*lookalike(clerk, rng)[:1], *(person(rng) for _ in range(3))][:3])
+    asks.figure("合计税额是多少？", sums[0][2], [sums[0][1]])
+    asks.alike("这张发票是谁开的？", said_clerk, [person(rng) for _ in range(4)])
     for column, title in ((3, "数量"), (4, "单价"), (5, "金额"), (7, "税额")):
         row = rng.choice(body)
         asks.figure(
@@ -169,16 +170,16 @@ def _receipt(rng: random.Random) -> Draft:
     canvas.rule(433, 500, 800, _BLUE)
     canvas.rect((40, 20, 860, 480), outline=_BLUE, width=2)
 
-    slips = misread(figures.text, rng)
-    asks.read("收据上写的大写金额是什么？", said[2], [amount(round(float(slip) * 100)) for slip in slips[:3]])
+    near = figures_around(figures.text, [], rng)
+    asks.read("收据上写的大写金额是什么？", said[2], [amount(round(value_of(slip) * 100)) for slip in near])
     asks.figure("收据上写的小写金额是多少？", figures)
-    asks.read("这笔钱是谁交的？", said[0], [receiver, *lookalike(payer, rng)[:1], *(person(rng) for _ in range(3))][:3])
-    asks.read("这笔钱是谁收的？", signed, [payer, *lookalike(receiver, rng)[:1], *(person(rng) for _ in range(3))][:3])
+    asks.alike("这笔钱是谁交的？", said[0], [receiver, *(person(rng) for _ in range(3))])
+    asks.alike("这笔钱是谁收的？", signed, [payer, *(person(rng) for _ in range(3))])
     asks.read("收据上写明交来的是什么款项？", said[1], rng.sample([other for other in reasons if other != reason], 3))
     asks.add(
         "把收据上的大写金额写成数字，是多少元？",
         f"{_money(fen)}元",
-        [f"{slip}元" for slip in (*slips[1:3], _money(fen * 10), *slips[3:])],
+        [f"{slip}元" for slip in figures_around(figures.text, [], rng)],
         [said[2]],
         "amount",
         "{}元",

@@ -106,6 +106,16 @@ def _dots(canvas: Canvas, left: Mark, right: Mark, ink: tuple[int, int, int], pa
         canvas.pen.point([(x, right.bottom - 3), (x + 1, right.bottom - 3)], fill=pale or WHITE)
 
 
+def _near_fives(price: str, rng: random.Random) -> list[str]:
+    """Prices in Taiwan are multiples of five, and so is what is one slip away: 30元, 55元 of 35元."""
+    number = int(price.removesuffix("元"))
+    other = [number + step for step in (-20, -10, 10, 20)] + [number + (5 if number % 10 == 0 else -5)]
+    # Only the tens and the ones change, each by itself.
+    near = [f"{one}元" for one in other if one > 0 and one // 100 == number // 100 and len(str(one)) == len(str(number))]
+    rng.shuffle(near)
+    return near
+
+
 def _ask(asks: Asks, written: dict[str, tuple[Mark, list[tuple[Mark, Mark, str]]]], style: Style) -> None:
     rng, hant = asks.rng, style.hant
     every = [dish for _, dishes in written.values() for dish in dishes]
@@ -113,7 +123,8 @@ def _ask(asks: Asks, written: dict[str, tuple[Mark, list[tuple[Mark, Mark, str]]
     for name, price, measure in rng.sample(every, 3):
         one = f"一{measure}" if hant or measure != "份" else "一份"
         question = f"“{name.text}”{one}多少錢？" if hant else f"“{name.text}”多少钱{one}？"
-        asks.figure(question, price, [other for _, other, _ in every if other is not price], [name])
+        others = [other for _, other, _ in every if other is not price]
+        asks.figure(question, price, others, [name], slips=_near_fives if hant else None)
         if prices.count(price.text) == 1:
             question = f"菜單上哪一樣賣{price.text}？" if hant else f"菜单上哪一样卖{price.text}？"
             asks.read(question, name, [other for other, _, _ in every if other is not name], [price])
@@ -125,7 +136,7 @@ def _ask(asks: Asks, written: dict[str, tuple[Mark, list[tuple[Mark, Mark, str]]
         asks.extreme(f"“{section}”裡最便宜的是哪一樣？" if hant else f"“{section}”里最便宜的是哪一样？", names, values, "least")
     (a, pa, ma), (b, pb, mb) = rng.sample(every, 2)
     question = f"點一{ma}{a.text}和一{mb}{b.text}，一共多少錢？" if hant else f"点一{ma}{a.text}和一{mb}{b.text}，一共多少钱？"
-    asks.total(question, [pa, pb], lambda value: f"{value:.0f}元")
+    asks.total(question, [pa, pb], lambda value: f"{value:.0f}元", _near_fives if hant else None)
     there = {name.text for name, _, _ in every}
     sections = _HANT_SECTIONS if hant else _SECTIONS
     gone = [name.partition("/")[0] for section in written for name in sections[section].dishes]

@@ -13,7 +13,12 @@ from tonggan.data.sources.pages.pools import words
 STYLES = ("handwritten", "handwritten", "occluded", "blurred")
 
 _BANDS: tuple[Color | None, ...] = ((222, 232, 244), (236, 240, 226), (246, 230, 214), (232, 232, 236), None)
-_SUBJECTS = ("语文", "数学", "英语", "科学", "音乐", "美术", "体育", "道德与法治", "信息科技", "劳动", "书法", "阅读", "心理健康")
+_WEEK = (
+    "语文 语文 语文 语文 语文 语文 语文 数学 数学 数学 数学 体育 体育 体育 道德与法治 道德与法治 音乐 音乐 美术 美术 "
+    "科学 劳动 书法 心理健康"
+)
+_LOWER, _UPPER = "语文 数学 体育 阅读 阅读 班会", "英语 英语 英语 科学 信息科技 数学"
+"""Lessons of a primary school's week: those of every year, and what the first two years and the others have besides (30 in all)."""
 _WEATHER = ("晴", "多云", "阴", "小雨", "中雨", "雷阵雨", "雾", "阵雨", "大雨", "晴转多云", "多云转阴")
 _CITIES = words("北京 上海 广州 哈尔滨 成都 西安 武汉 昆明 拉萨 乌鲁木齐 沈阳 杭州 海口 兰州 济南 长沙")
 _SHOPS = ("人民路店", "火车站店", "大学城店", "中山路店", "万象城店", "开发区店", "江滨店", "老城店", "体育馆店", "北门店")
@@ -42,10 +47,11 @@ def _sheet(
 
 
 def _marks(rng: random.Random, style: Style) -> Draft:
-    subjects = rng.sample(["语文", "数学", "英语", "科学", "历史", "地理"], 4)
+    grade, room = rng.choice("三四五六七八"), rng.randint(1, 8)
+    pool = ["语文", "数学", "英语", *(["历史", "地理", "生物"] if grade in "七八" else ["科学"])]
+    subjects = rng.sample(pool, 4)
     names = people(rng, rng.randint(5, 7))
-    rows = [["姓名", *subjects]] + [[name, *(str(rng.randint(58, 100)) for _ in subjects)] for name in names]
-    grade, room = rng.choice("一二三四五六"), rng.randint(1, 8)
+    rows = [["姓名", *subjects]] + [[name, *(str(rng.randint(58, 99)) for _ in subjects)] for name in names]
     title = f"{grade}年级（{room}）班{rng.choice(['期中', '期末', '第一单元', '第三单元'])}成绩表"
     canvas, asks, marks = _sheet(rng, style, title, rows, [150, *[130] * 4])
     head, body = marks[0], marks[1:]
@@ -66,19 +72,29 @@ def _marks(rng: random.Random, style: Style) -> Draft:
     return Draft(canvas, asks)
 
 
+def _week(rng: random.Random, lower: bool) -> list[list[str]]:
+    """Six lessons on each of five days; one or two of the week's are others than usual. What is taught often is taught every day."""
+    lessons = [*words(_WEEK), *words(_LOWER if lower else _UPPER)]
+    for usual, other in rng.sample([("语文", "阅读"), ("数学", "综合实践"), ("体育", "阅读"), ("音乐", "书法")], 2):
+        lessons[lessons.index(usual)] = other
+    order = rng.sample(list(dict.fromkeys(lessons)), len(set(lessons)))
+    lessons.sort(key=order.index)
+    return [rng.sample(lessons[day::5], 6) for day in range(5)]
+
+
 def _lessons(rng: random.Random, style: Style) -> Draft:
     days, periods = ["星期一", "星期二", "星期三", "星期四", "星期五"], ["第一节", "第二节", "第三节", "第四节", "第五节", "第六节"]
-    pool = [*_SUBJECTS[:3] * 4, *_SUBJECTS]
-    columns = [rng.sample(pool, len(periods)) for _ in days]
+    grade = rng.choice("一二三四五六")
+    columns = _week(rng, grade in "一二")
     rows = [["节次", *days]] + [[period, *(column[r] for column in columns)] for r, period in enumerate(periods)]
-    title = f"{rng.choice('一二三四五六')}年级（{rng.randint(1, 8)}）班课程表"
+    title = f"{grade}年级（{rng.randint(1, 8)}）班课程表"
     canvas, asks, marks = _sheet(rng, style, title, rows, [110, *[144] * 5])
     head, body = marks[0], marks[1:]
     for row in rng.sample(body, 4):
         c = rng.randint(1, 5)
         others = [mark for r in body for mark in r[1:] if mark is not row[c]]
         asks.read(f"{head[c].text}{row[0].text}上什么课？", row[c], others, [row[0], head[c]])
-    subject = rng.choice(_SUBJECTS[:3])
+    subject = rng.choice(["语文", "数学", "体育", "科学" if grade in "一二" else "英语"])
     found = [mark for row in body for mark in row[1:] if mark.text == subject]
     if found:
         asks.count(f"一个星期一共有几节{subject}课？", found, "{}节")

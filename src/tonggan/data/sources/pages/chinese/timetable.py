@@ -16,8 +16,14 @@ _THERE = words(
     "北京南 上海虹桥 广州南 深圳北 西安北 成都东 重庆北 天津西 厦门北 福州南 南昌西 宁波 青岛北 太原南 石家庄 昆明南 贵阳北 温州南 "
     "苏州北 沈阳北 兰州西 桂林北 黄山北 金华 无锡东 南宁东 海口东"
 )
-_HANT_HERE = ("臺北", "新竹", "彰化", "臺中", "花蓮")
-_HANT_THERE = words("高雄 臺東 苗栗 嘉義 屏東 基隆 七堵 潮州 樹林 蘇澳 員林 斗六 新左營 宜蘭 南港 沙崙")
+_HANT_THERE = {
+    # by station: where 自強 and 莒光 go, and where 區間 and 區間快 do
+    "臺北": (words("潮州 新左營 臺東 花蓮 樹林 七堵 彰化 嘉義"), words("基隆 新竹 苗栗 蘇澳 竹南 中壢 宜蘭 鶯歌")),
+    "新竹": (words("潮州 新左營 臺東 花蓮 七堵 南港 彰化 屏東"), words("基隆 苗栗 竹南 中壢 后里 臺中 嘉義 樹林")),
+    "臺中": (words("潮州 新左營 臺東 花蓮 七堵 南港 樹林 屏東"), words("后里 苗栗 彰化 二水 嘉義 竹南 新竹 斗六")),
+    "彰化": (words("潮州 新左營 臺東 花蓮 七堵 南港 樹林 屏東"), words("后里 苗栗 員林 二水 嘉義 竹南 新竹 斗六")),
+    "臺南": (words("潮州 臺東 七堵 南港 樹林 彰化 花蓮 基隆"), words("沙崙 嘉義 斗六 屏東 二水 善化 新營 高雄")),
+}
 _BOARDS = (
     # paper, letters, times, remarks
     (WHITE, INK, INK, (176, 40, 32)),
@@ -32,8 +38,9 @@ def draw(rng: random.Random, style: Style) -> Draft:
     canvas, asks = Canvas(860, 900, paper), Asks(rng)
     face = "sans-hant" if hant else "sans"
     cell = Type(face, 25, letters)
-    rows = _trains_hant(rng) if hant else _trains(rng)
-    title = f"{rng.choice(_HANT_HERE)}車站　列車時刻" if hant else f"{rng.choice(_HERE)}站　列车出发信息"
+    here = rng.choice(list(_HANT_THERE) if hant else _HERE)
+    rows = _trains_hant(rng, here) if hant else _trains(rng)
+    title = f"{here}車站　列車時刻" if hant else f"{here}站　列车出发信息"
     canvas.text(430, 24, title, Type(face, 36, letters, bold=True), "ma")
     head = ["車次", "車種", "往", "開車", "月台", "備註"] if hant else ["车次", "终到站", "发车时间", "检票口", "状态"]
     widths = (110, 140, 150, 120, 110, 170) if hant else (150, 190, 160, 130, 170)
@@ -74,13 +81,17 @@ def _trains(rng: random.Random) -> list[list[str]]:
     return [list(row) for row in zip(numbers, rng.sample(_THERE, n), _clock(rng, n), gates, states, strict=True)]
 
 
-def _trains_hant(rng: random.Random) -> list[list[str]]:
+def _trains_hant(rng: random.Random, here: str) -> list[list[str]]:
     n = rng.randint(6, 9)
-    numbers = [str(number) for number in rng.sample(range(101, 3300), n)]
     kinds = rng.choices(("自強", "莒光", "區間", "區間快"), k=n)
+    far, near = (rng.sample(places, len(places)) for places in _HANT_THERE[here])
+    there = [(near if kind.startswith("區間") else far).pop() for kind in kinds]
+    # 自強 and 莒光 have numbers of three digits, 區間 and 區間快 of four.
+    starts = {"自強": 101, "莒光": 501, "區間": 1101, "區間快": 2001}
+    numbers = [str(starts[kind] + off) for kind, off in zip(kinds, rng.sample(range(299), n), strict=True)]
     platforms = [f"{rng.randint(1, 4)}{rng.choice('AB')}" for _ in range(n)]
     states = [f"晚{rng.randint(3, 24)}分" if rng.random() < 0.35 else "準點" for _ in range(n)]
-    return [list(row) for row in zip(numbers, kinds, rng.sample(_HANT_THERE, n), _clock(rng, n), platforms, states, strict=True)]
+    return [list(row) for row in zip(numbers, kinds, there, _clock(rng, n), platforms, states, strict=True)]
 
 
 def _ask(asks: Asks, head: list[Mark], rows: list[list[Mark]], hant: bool) -> None:

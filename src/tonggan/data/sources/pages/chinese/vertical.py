@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 
-from tonggan.data.sources.pages.asking import Asks, Draft, Style, lookalike
+from tonggan.data.sources.pages.asking import Asks, Draft, Style
 from tonggan.data.sources.pages.canvas import INK, Canvas, Mark, Type, cells
 from tonggan.data.sources.pages.chinese.names import people
+from tonggan.data.sources.pages.near import lookalike
 from tonggan.data.sources.pages.numerals import counted
 from tonggan.data.sources.pages.pools import words
 
@@ -81,12 +82,12 @@ def _couplet(rng: random.Random, style: Style) -> Draft:
     left = canvas.column(100, 220, down, letters)
     middle = canvas.text(310, 90, top, letters.but(size=62), "mm")
     others = [one for one in pool if one[0] != up]
-    a, b, c = (rng.sample([one[i] for one in others], 2) for i in range(3))
+    a, b, c = (rng.sample([one[i] for one in others], n) for i, n in enumerate((2, 2, 3)))
     words = ("門右邊的上聯", "門左邊的下聯", "橫批") if style.hant else ("门右边的上联", "门左边的下联", "横批")
     write = "寫的是什麼？" if style.hant else "写的是什么？"
-    asks.read(words[0] + write, right, [*lookalike(up, rng)[:1], down, *a][:3])
-    asks.read(words[1] + write, left, [*lookalike(down, rng)[:1], up, *b][:3])
-    asks.read(words[2] + write, middle, [*lookalike(top, rng)[:1], *c, *(one[2] for one in others[:3])][:3])
+    asks.alike(words[0] + write, right, [down, *a])
+    asks.alike(words[1] + write, left, [up, *b])
+    asks.alike(words[2] + write, middle, c)
     _nth(asks, right, words[0], style)
     _nth(asks, left, words[1], style)
     return Draft(canvas, asks)
@@ -127,20 +128,13 @@ def _poem(rng: random.Random, style: Style) -> Draft:
     marks = [canvas.column(430 - 92 * i, 150, verse, Type(face, size)) for i, verse in enumerate(verses)]
     others = [one for one in pool if one[0] != title]
     ask = "是什麼？" if style.hant else "是什么？"
-    asks.read(
-        "這首詩寫的題目是什麼？" if style.hant else "这首诗写的题目是什么？",
-        said_title,
-        [*lookalike(title, rng)[:1], *rng.sample([o[0] for o in others], 3)][:3],
-    )
-    asks.read(
-        "詩的作者署名是誰？" if style.hant else "诗的作者署名是谁？",
-        said_poet,
-        [*lookalike(poet, rng)[:1], *(one[1] for one in others)][:4],
-    )
+    named = "這首詩寫的題目是什麼？" if style.hant else "这首诗写的题目是什么？"
+    asks.alike(named, said_title, rng.sample([one[0] for one in others], 3))
+    asks.alike("詩的作者署名是誰？" if style.hant else "诗的作者署名是谁？", said_poet, [one[1] for one in others])
     for i, mark in enumerate(marks):
         place = ("第一", "第二", "第三", "第四")[i]
         question = f"從右往左讀，詩的{place}句寫的{ask}" if style.hant else f"从右往左读，诗的{place}句写的{ask}"
-        asks.read(question, mark, [*lookalike(mark.text, rng)[:1], *rng.sample([other for other in marks if other is not mark], 2)])
+        asks.alike(question, mark, [other for other in marks if other is not mark])
         _nth(asks, mark, f"詩的{place}句" if style.hant else f"从右往左读，诗的{place}句", style)
     return Draft(canvas, asks)
 
@@ -189,7 +183,7 @@ def _roster(rng: random.Random, style: Style) -> Draft:
     canvas.rule(250, 40, 550)
     for head, mark in zip(heads, cells, strict=True):
         others = [other for other in cells if other is not mark]
-        asks.read(f"{head.text}由谁{task}？", mark, [*lookalike(mark.text, rng)[:1], *others], [head])
+        asks.alike(f"{head.text}由谁{task}？", mark, others, [head])
         asks.read(f"{mark.text}在星期几{task}？", head, [other for other in heads if other is not head], [mark])
     asks.read("表上最左边一列写的是谁的名字？", cells[-1], cells[:-1])
     return Draft(canvas, asks)

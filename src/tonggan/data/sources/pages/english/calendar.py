@@ -8,6 +8,7 @@ import random
 
 from tonggan.data.sources.pages.asking import Asks, Draft, Style
 from tonggan.data.sources.pages.canvas import INK, WHITE, Canvas, Mark, Type
+from tonggan.data.sources.pages.near import near_places
 from tonggan.data.sources.pages.parts import month
 from tonggan.data.sources.pages.pools import phrases
 
@@ -92,7 +93,7 @@ def _ask(
     written = {day: note for day, note in enumerate(notes, 1) if note is not None}
     for day, note in written.items():
         what = note.text if day in plans else f"{note.text} printed"
-        near = [days[other - 1] for other in (day - 7, day - 1, day + 1, day + 7, day + 2, day - 2) if other in dates]
+        near = [days[other] for other in near_places(day - 1, len(days), rng)]
         asks.read(f"On what date is “{note.text}”?", days[day - 1], near, [note], name + " {}")
         others = [other for other in written.values() if other is not note]
         asks.read(f"What is written on {name} {day}?", note, others, [days[day - 1]])
@@ -103,7 +104,9 @@ def _ask(
     day = rng.choice(list(dates))
     head = heads[(dates[day].weekday() + 1) % 7]
     asks.read(f"What day of the week is {name} {day}?", head, [other for other in heads if other is not head], [days[day - 1]])
-    weekday = rng.randrange(7)
-    counted = [mark for mark, date in zip(days, dates.values(), strict=True) if date.weekday() == weekday]
-    asks.add(f"How many {_DAYS[weekday]}s are in this month?", str(len(counted)), ["3", "4", "5", "6"], counted, "count")
+    weekday, nth = rng.randrange(7), rng.randrange(4)
+    at = [day for day, date in dates.items() if date.weekday() == weekday][nth]
+    near = [days[other] for other in near_places(at - 1, len(days), rng)]
+    place = ("first", "second", "third", "fourth")[nth]
+    asks.read(f"On what date is the {place} {_DAYS[weekday]} of this month?", days[at - 1], near, [heads[(weekday + 1) % 7]], name + " {}")
     asks.count("On how many days is something written?", list(written.values()))

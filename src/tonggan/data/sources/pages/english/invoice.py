@@ -5,10 +5,11 @@ from __future__ import annotations
 import datetime
 import random
 
-from tonggan.data.sources.pages.asking import Asks, Draft, Style, near_dates
+from tonggan.data.sources.pages.asking import Asks, Draft, Style
 from tonggan.data.sources.pages.canvas import GRAY, INK, Canvas, Type
 from tonggan.data.sources.pages.charts import PALETTE
 from tonggan.data.sources.pages.english.names import company, person
+from tonggan.data.sources.pages.near import near_dates
 from tonggan.data.sources.pages.parts import table
 
 STYLES = ("handwritten", "occluded", "blurred")
@@ -67,10 +68,10 @@ def draw(rng: random.Random, style: Style) -> Draft:
         canvas.text(460, 120 + 36 * i, name, label)
         said.append(canvas.text(810, 118 + 36 * i, value, filled, "ra"))
 
-    items = rng.sample(_ITEMS, rng.randint(3, 6))
+    items = rng.sample(_ITEMS, rng.randint(4, 7))
     rows, subtotal = [["Description", "Qty", "Unit price", "Amount"]], 0
     for name, low, high in items:
-        quantity, price = rng.randint(1, 20), rng.randint(low * 20, high * 20) * 5
+        quantity, price = rng.randint(1, 20), rng.randint(low * 100, high * 100)
         rows.append([name, str(quantity), _dollars(price), _dollars(quantity * price)])
         subtotal += quantity * price
     widths = (360, 80, 150, 170)
@@ -105,8 +106,8 @@ def draw(rng: random.Random, style: Style) -> Draft:
     asks.figure("How much sales tax is charged?", sums[1], [sums[0], *(row[3] for row in body)])
     asks.figure("What is the subtotal?", sums[0], sums[1:])
     asks.figure("What is the invoice number?", said[0])
-    asks.read("When is payment due?", said[2], [_day(other) for other in (issued, *near_dates(due, rng)[:2])])
-    asks.read("What date is on the invoice?", said[1], [_day(other) for other in (due, *near_dates(issued, rng)[:2])])
+    asks.read("When is payment due?", said[2], map(_day, near_dates(due, rng, issued)))
+    asks.read("What date is on the invoice?", said[1], map(_day, near_dates(issued, rng, due)))
     asks.read("Which company is being billed?", said_buyer, [seller, *(company(rng) for _ in range(5))][:4])
     asks.read("To whose attention is the invoice addressed?", said_contact, [person(rng) for _ in range(4)])
     for row in rng.sample(body, 2):

@@ -46,6 +46,8 @@ _LOOKS = (
     (WHITE, INK, (34, 70, 140)),
     ((36, 44, 46), (240, 240, 234), (255, 206, 92)),
 )
+_CENTS = (25, 50, 75, 95, 99)
+"""What prices of a diner end in."""
 
 
 def draw(rng: random.Random, style: Style) -> Draft:
@@ -62,7 +64,7 @@ def draw(rng: random.Random, style: Style) -> Draft:
         canvas.rule(y + 46, 60, 700, accent, 2)
         y += 62
         written[section] = []
-        prices = rng.sample([whole * 100 + cents for whole in range(low, high) for cents in (25, 50, 75, 95, 99)], 6)
+        prices = rng.sample([whole * 100 + cents for whole in range(low, high) for cents in _CENTS], 6)
         for dish, cents in zip(rng.sample(dishes, rng.randint(4, 6)), prices, strict=False):
             name = canvas.text(70, y + item.size, dish, item, "ls")
             price = canvas.text(690, y + item.size, f"${cents // 100}.{cents % 100:02d}", item, "rs")
@@ -75,12 +77,23 @@ def draw(rng: random.Random, style: Style) -> Draft:
     return Draft(canvas, asks)
 
 
+def _near(price: str, rng: random.Random) -> list[str]:
+    """Prices that a diner could ask as well: other cents, or up to three dollars more or less."""
+    dollars, cents = price.removeprefix("$").split(".")
+    near = [f"${dollars}.{other}" for other in _CENTS if other != int(cents)]
+    near += [
+        f"${other}.{cents}" for step in (-3, -2, -1, 1, 2, 3) if len(other := str(int(dollars) + step)) == len(dollars) and other != "0"
+    ]
+    rng.shuffle(near)
+    return near
+
+
 def _ask(asks: Asks, written: dict[str, list[tuple[Mark, Mark]]]) -> None:
     rng = asks.rng
     every = [pair for pairs in written.values() for pair in pairs]
     prices = [price.text for _, price in every]
     for name, price in rng.sample(every, 3):
-        asks.figure(f"How much is the {name.text}?", price, [other for _, other in every if other is not price], [name])
+        asks.figure(f"What is the price of “{name.text}”?", price, [other for _, other in every if other is not price], [name], slips=_near)
         if prices.count(price.text) == 1:
             asks.read(f"Which item costs {price.text}?", name, [other for other, _ in every if other is not name], [price])
     for section, pairs in written.items():

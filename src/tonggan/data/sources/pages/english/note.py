@@ -21,6 +21,14 @@ _CHORES = phrases(
     "Fix the gate|Email Coach Dan|Clean the gutters|Order birthday cake|Back up photos|Mail the package|Change air filter|"
     "Walk the dog|Buy stamps"
 )
+_ABOUT = phrases(
+    "the leaky roof|the leaky faucet|Friday's meeting|Thursday's meeting|the used piano|the used bicycle|the job opening|"
+    "the job interview|a lost suitcase|a lost wallet|the cake order|soccer carpool"
+)
+_WHEN = phrases(
+    "before noon|before dinner|after 2 PM|after 5 PM|tomorrow morning|tomorrow evening|this weekend|next week|on Monday|on Tuesday|"
+    "as soon as you can"
+)
 
 
 def draw(rng: random.Random, style: Style) -> Draft:
@@ -61,11 +69,9 @@ def _shopping(rng: random.Random, style: Style) -> Draft:
 def _message(rng: random.Random, style: Style) -> Draft:
     who, caller = rng.choice(FIRST), person(rng)
     phone = f"({rng.randint(201, 989)}) 555-{rng.randint(100, 199):04d}"
-    time = f"{rng.randint(1, 12)}:{rng.randint(0, 59):02d} {rng.choice(['AM', 'PM'])}"
-    about = rng.choice(
-        phrases("the leaky roof|Friday's meeting|the used piano|the job opening|a lost suitcase|the cake order|soccer carpool")
-    )
-    when = rng.choice(["before noon", "after 5 PM", "tomorrow morning", "this weekend", "as soon as you can", "on Monday"])
+    hour, half = rng.choice([(8, "AM"), (9, "AM"), (10, "AM"), (11, "AM"), (12, "PM"), *((hour, "PM") for hour in range(1, 9))])
+    time = f"{hour}:{rng.randint(0, 59):02d} {half}"
+    about, when = rng.choice(_ABOUT), rng.choice(_WHEN)
     rows = [("To:", who), ("Caller:", caller), ("Time:", time), ("Phone:", phone), ("About:", about), ("Call back:", when)]
     canvas, type = _paper(rng, style, "While you were out", len(rows))
     asks, said = Asks(rng), []
@@ -76,12 +82,8 @@ def _message(rng: random.Random, style: Style) -> Draft:
     asks.read("Who called?", said[1], [person(rng) for _ in range(4)])
     asks.figure("What time was the call?", said[2])
     asks.figure("What is the phone number?", said[3])
-    asks.read(
-        "What was the call about?",
-        said[4],
-        ["the leaky faucet", "Thursday's meeting", "the used bicycle", "the job interview", "a lost wallet"],
-    )
-    asks.read("When should the call be returned?", said[5], ["after 2 PM", "tomorrow evening", "next week", "before dinner", "on Tuesday"])
+    asks.read("What was the call about?", said[4], _ABOUT)
+    asks.read("When should the call be returned?", said[5], _WHEN)
     return Draft(canvas, asks)
 
 

@@ -14,13 +14,13 @@ STYLES = ("occluded", "blurred")
 
 _BOARDS = (
     Roads(
-        ("INTERSTATE 80 EAST", "INTERSTATE 5 NORTH", "US 101 SOUTH", "INTERSTATE 94 WEST"),
-        phrases("Oakdale|Riverton|Fairview|Cedar Falls|Brookfield|Ashland|Clayton|Greenville|Milford|Franklin|Hillsboro|Easton"),
+        dict.fromkeys(("INTERSTATE 80 EAST", "INTERSTATE 5 NORTH", "US 101 SOUTH", "INTERSTATE 94 WEST")),
         "{} mi",
         "How many miles is it to {}?",
         "Which town is {} away?",
         "How many miles apart are {} and {}?",
         "{} mi",
+        towns=phrases("Oakdale|Riverton|Fairview|Cedar Falls|Brookfield|Ashland|Clayton|Greenville|Milford|Franklin|Hillsboro|Easton"),
     ),
     Board(
         ("LIBRARY HOURS", "STORE HOURS", "CLINIC HOURS", "MUSEUM HOURS"),

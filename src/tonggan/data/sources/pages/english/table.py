@@ -16,7 +16,7 @@ _BANDS: tuple[Color | None, ...] = ((222, 232, 244), (236, 240, 226), (246, 230,
 _TEAMS = words("Badgers Comets Falcons Herons Jaguars Lynx Mariners Otters Pilots Ravens Sharks Tigers Vikings Wolves")
 _CITIES = words("Boston Chicago Dallas Denver Miami Seattle Phoenix Atlanta Portland Honolulu Detroit Nashville")
 _WEATHER = ("Sunny", "Cloudy", "Rain", "Drizzle", "Windy", "Fog", "Showers", "Thunderstorms", "Partly cloudy")
-_GOODS = phrases("Paper towels|Light bulbs|Trash bags|Batteries, AA|Hand soap|Dish soap|Coffee filters|Sponges|Napkins|Bottled water")
+_GOODS = phrases("Paper towels|Light bulbs|Trash bags|Flashlights|Hand soap|Dish soap|Coffee filters|Sponges|Napkins|Bottled water")
 
 
 def draw(rng: random.Random, style: Style) -> Draft:
@@ -75,7 +75,7 @@ def _standings(rng: random.Random, style: Style) -> Draft:
 def _grades(rng: random.Random, style: Style) -> Draft:
     subjects = rng.sample(["Math", "Reading", "Science", "History", "Spelling", "Art"], 4)
     rows = [["Student", *subjects]] + [
-        [name, *(str(rng.randint(58, 100)) for _ in subjects)] for name in rng.sample(FIRST, rng.randint(5, 7))
+        [name, *(str(rng.randint(58, 99)) for _ in subjects)] for name in rng.sample(FIRST, rng.randint(5, 7))
     ]
     canvas, asks, marks = _sheet(rng, style, f"Grade {rng.randint(3, 8)} Test Scores", rows, [150, *[125] * 4])
     head, body = marks[0], marks[1:]
@@ -104,15 +104,18 @@ def _stock(rng: random.Random, style: Style) -> Draft:
     body = marks[1:]
     items = [row[0] for row in body]
     for row in rng.sample(body, 3):
-        asks.figure(f"How many {row[0].text} are on hand?", row[1], [r[1] for r in body if r is not row], [row[0]])
-        asks.figure(f"How many {row[0].text} are on order?", row[2], [r[2] for r in body if r is not row], [row[0]])
-        asks.figure(f"Which aisle are {row[0].text} in?", row[3], [r[3] for r in body if r is not row], [row[0]])
-    asks.extreme("Which item is there most of on hand?", items, [row[1] for row in body], "most")
-    asks.extreme("Which item is there least of on hand?", items, [row[1] for row in body], "least")
+        item, others = row[0].text.lower(), [r for r in body if r is not row]
+        asks.figure(f"How many units of {item} are on hand?", row[1], [r[1] for r in others], [row[0]])
+        asks.figure(f"How many units of {item} are on order?", row[2], [r[2] for r in others], [row[0]])
+        asks.figure(f"Which aisle has the {item}?", row[3], [r[3] for r in others], [row[0]])
+    asks.extreme("Which item has the most units on hand?", items, [row[1] for row in body], "most")
+    asks.extreme("Which item has the fewest units on hand?", items, [row[1] for row in body], "least")
     a, b = rng.sample(body, 2)
-    asks.gap(f"By how many do {a[0].text} and {b[0].text} on hand differ?", a[1], b[1], lambda v: f"{v:.0f}")
+    question = f"By how many units do the {a[0].text.lower()} and the {b[0].text.lower()} on hand differ?"
+    asks.gap(question, a[1], b[1], lambda v: f"{v:.0f}")
     row = rng.choice(body)
-    asks.total(f"How many {row[0].text} will there be once the order arrives?", [row[1], row[2]], lambda v: f"{v:.0f}")
+    question = f"How many units of {row[0].text.lower()} will there be once the order arrives?"
+    asks.total(question, [row[1], row[2]], lambda v: f"{v:.0f}")
     asks.count("How many items are listed?", items)
     return Draft(canvas, asks)
 
