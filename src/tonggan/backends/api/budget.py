@@ -82,7 +82,7 @@ class Budget:
     def _fits(self, most: float, wait: bool) -> bool:
         """Whether a request may go; False to wait for another's end, `BudgetReached` when that would not help."""
         if self.requests is not None and self.sent >= self.requests:
-            raise BudgetReached(f"the budget of {self.requests} requests is used up; what was answered is kept, a larger one goes on from there")
+            raise BudgetReached(f"the budget of {self.requests} requests is used up; a larger one goes on from what was answered")
         if self.money is None or self.spent + self._held + most <= self.money:
             return True
         if wait and self._open and self.spent + most <= self.money:

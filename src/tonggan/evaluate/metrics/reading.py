@@ -204,6 +204,7 @@ def _by_letter(text: str, options: Sequence[str]) -> tuple[Reading | None, set[i
     one that leads a line or is called right ("A is right, C is right, so the answer is B", of what is wrong), which outranks a mere label
     ("B. Option A is a cat").
     """
+    text = re.sub(r"\s+", lambda run: "\n" if "\n" in run[0] else " ", text)  # or long runs of spaces would take the patterns very long
     known = ascii_uppercase[: len(options)]
     found: dict[int, set[str]] = {1: set(), 2: set(), 3: set()}
     denied: set[int] = set()
@@ -252,7 +253,8 @@ def _rank(text: str, group: _Letters) -> int | None:
     after = text[group.after_letter :]
     if not line and "\n" in text.strip() and re.match(r"[)\].。]*\s*(?:\n|\Z)", after):
         return 1
-    if not line and _LEADS.match(after) and not _LEADS_TO_WRONG.match(text, group.after_text):
+    inside = re.match(r"[(\[]+[A-Z][)\]]", text[group.start : group.start + 8])
+    if not line and not inside and _LEADS.match(after) and not _LEADS_TO_WRONG.match(text, group.after_text):
         return 2
     if _SUPPOSED.search(before):
         return None
@@ -260,7 +262,6 @@ def _rank(text: str, group: _Letters) -> int | None:
         _HELD.search(before) and _ENDS.match(text, group.after_text) and not _NOT_IN_CLAUSE.search(before)
     ):
         return 2
-    inside = text[group.start] in "([" and after[:1] in (")", "]")
     return 3 if inside or _LABEL.search(before) or re.match(rf"{_CLOSING}(?:选项|项(?![链目]))", after) else None
 
 
