@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import square
+from fakes import ColourModel, square
 from tonggan.compare import (
     About,
     How,
@@ -292,6 +292,16 @@ def test_one_file_under_two_settings_is_two_tasks(tmp_path: Path) -> None:
         distinct([asked(), asked()])
     with pytest.raises(UsageError, match="two tasks have one name"):
         compare(["m"], [asked(), asked()], tmp_path, load=lambda _: Talker("m", good), say=lambda _: None)
+
+
+def test_chinese_classes_are_asked_for_in_chinese(tmp_path: Path) -> None:
+    colours = {"红": (255, 0, 0), "绿": (0, 255, 0), "蓝": (0, 0, 255)}
+    rows = tuple(Row(f"{name}{i}", images=(square(*of),), meta={"label": name}) for name, of in colours.items() for i in range(2))
+    told = compare(
+        ["c"], [Task("classes", "classification", rows, ("c", "类"))], tmp_path, load=lambda _: ColourModel(), say=lambda _: None
+    )
+    result = told.results("classes")["c"]
+    assert result.metrics[result.primary].value == 1.0 and "templates zh" in result.protocol
 
 
 def test_no_row_that_is_used_is_called_unusable(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from tonggan import devices
 from tonggan.compare.tasks import Kind, Task
+from tonggan.data.language import language_of
 from tonggan.data.prompts import TEMPLATES
 from tonggan.evaluate.judge import Judge
 from tonggan.evaluate.metrics.captioning import BLEU, CIDER_D, ROUGE_L
@@ -180,8 +181,14 @@ def _runner(model: Model, task: Task, how: How, data: str) -> Callable[[bool], R
             return lambda blind: retrieval(model, rows, langs=task.langs, data=data)
         case "classification":
             _embeds(model)
-            lang = (config.langs or ("en",))[0]
+            lang = config.langs[0] if config.langs else _language_of_classes(task)
             return lambda blind: classification(model, rows, label=config.label, lang=lang, data=data)
+
+
+def _language_of_classes(task: Task) -> str:
+    """That of most class names: Chinese ones do not belong into English sentences."""
+    names = {row.meta.get(task.config.label, "") for row in task.rows}
+    return "zh" if sum(language_of(name) == "zh" for name in names) > len(names) / 2 else "en"
 
 
 def _embeds(model: Model) -> None:

@@ -37,7 +37,7 @@ class TaskConfig(Config):
     label: str = "label"
     """Column with the class, for classification."""
     langs: tuple[str, ...] | None = None
-    """Languages of the captions. None: all that occur (of a classification: English)."""
+    """Languages of the captions. None: all that occur (of a classification: that of most class names)."""
     chinese: Literal["zh-char", "zh-jieba"] = "zh-char"
     """How Chinese captions are cut before they are scored."""
     split: str | None = None
