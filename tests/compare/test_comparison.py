@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,20 @@ def test_cost_latency_and_tokens_come_from_the_answers() -> None:
     assert spent(cell, None).cost is None
     silent = measure(Talker("m", lambda i: Answer(good(i))), asked(), How(), "data")
     assert spent(silent, Price(2.0, 5.0, "CNY")).cost is None, "a bill that nobody knows is not made up"
+
+
+def test_the_statistics_are_no_part_of_a_models_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow = Talker("m", good)
+    original = slow.chat
+
+    def chat(conversations: Any, options: Any = None) -> list[Answer]:
+        time.sleep(0.05)
+        return original(conversations, options)
+
+    monkeypatch.setattr(slow, "chat", chat)
+    summary = importlib.import_module("tonggan.evaluate.tasks.answers").summary
+    monkeypatch.setattr("tonggan.evaluate.tasks.answers.summary", lambda *a, **k: (time.sleep(0.5), summary(*a, **k))[1])
+    assert 0.05 <= measure(slow, asked(), How(), "data").footprint["seconds"] < 0.5
 
 
 # ------------------------------------------------------------------------------------------------- files

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -27,9 +27,10 @@ from tonggan.evaluate.tasks.classification import PROTOCOL as ZERO_SHOT
 from tonggan.evaluate.tasks.classification import classification
 from tonggan.evaluate.tasks.retrieval import PROTOCOL as RETRIEVAL
 from tonggan.evaluate.tasks.retrieval import retrieval
-from tonggan.types import CannotError, Message, Model, Row, TongganError
+from tonggan.types import Answer, CannotError, ChatOptions, Embeddings, EmbedOptions, Item, Message, Model, Row, TongganError
 
 log = logging.getLogger("tonggan")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def measure(model: Model, task: Task, how: How, data: str) -> Cell:
 
 
 def _measured(model: Model, task: Task, how: How, data: str) -> Cell:
-    run = _runner(model, task, how, data)
+    clock = _Clock(model)
+    run = _runner(clock, task, how, data)
     remote = model.identity.preprocessing.get("endpoint") is not None
     if remote and task.kind in _QUESTIONS:  # one question first, before a thousand fail for the same reason
         try:
@@ -98,10 +100,10 @@ def _measured(model: Model, task: Task, how: How, data: str) -> Cell:
         except TongganError as error:
             raise TongganError(f"the first question was not answered: {error}") from None
     device = torch.device("cpu") if remote else getattr(model, "device", torch.device("cpu"))
-    before, begun = devices.start_measuring(device), time.monotonic()
+    before = devices.start_measuring(device)
     result = run(False)
     footprint = {
-        "seconds": time.monotonic() - begun,
+        "seconds": clock.seconds,
         "memory": None if remote else max(0, devices.peak(device) - before) + _bytes(model),
         "parameters": _parameters(model),
         "items": len({str(item.get("row", item["cluster"])) for item in result.items}),
@@ -115,6 +117,30 @@ def _measured(model: Model, task: Task, how: How, data: str) -> Cell:
         except TongganError as error:  # a model that answers nothing without a picture, or a budget that is used up
             result = replace(result, notes=[*result.notes, f"without pictures: {error}"])
     return Cell(result, blind=blind)
+
+
+class _Clock(Model):
+    """The model, and how long its verbs took: the statistics afterwards are no part of its time."""
+
+    def __init__(self, model: Model) -> None:
+        self._model, self.seconds = model, 0.0
+        self.name, self.can, self.modalities, self.identity = model.name, model.can, model.modalities, model.identity
+
+    def embed(self, items: Sequence[Item], options: EmbedOptions | None = None) -> Embeddings:
+        return self._timed(lambda: self._model.embed(items, options))
+
+    def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
+        return self._timed(lambda: self._model.chat(conversations, options))
+
+    def logprob(self, conversations: Sequence[Sequence[Message]], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
+        return self._timed(lambda: self._model.logprob(conversations, continuations))
+
+    def _timed(self, call: Callable[[], T]) -> T:
+        begun = time.monotonic()
+        try:
+            return call()
+        finally:
+            self.seconds += time.monotonic() - begun
 
 
 def _askable(model: Model, task: Task) -> tuple[Row, ...]:
