@@ -31,7 +31,7 @@ def test_the_demo_on_a_few_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert {p.name for p in (tmp_path / "demo" / "results").glob("*.json")} >= {"adapted.json", "from-scratch.json"}
     compared = json.loads((tmp_path / "demo" / "compare" / "results.json").read_text("utf-8"))
     assert set(compared["scores"]["openmoji-zh-en"]) == {"adapted", "unadapted", "from scratch"} and len(compared["pairs"]) == 3
-    assert all((tmp_path / "demo" / place).is_file() for place in re.findall(r'href="([^#"]+)"', page)), "what it links is there"
+    assert all((tmp_path / "demo" / place).is_file() for place in re.findall(r'href="([^#":]+)"', page)), "what it links is there"
     assert len(told.answers) == 7, "three Chinese, three English, one picture"
     assert all(hits for _, _, hits in told.answers)
     for difference in told.differences.values():
