@@ -132,13 +132,23 @@ def test_a_budget_that_ends_without_pictures_keeps_what_was_asked_with_them(tmp_
     class Tight(Talker):
         def chat(self, conversations: Any, options: Any = None) -> list[Answer]:
             calls.append(len(conversations))
-            if len(calls) > 1:
+            if len(calls) > (2 if "endpoint" in self.identity.preprocessing else 1):  # the first question is asked alone there
                 raise TongganError("the budget is used up")
             return super().chat(conversations, options)
 
     told = compare(["t"], [asked()], tmp_path, load=lambda _: Tight("t", good), say=lambda _: None)
     cell = told.cells["things", "t"]
     assert cell.result is not None and cell.blind is None and "without pictures: the budget is used up" in cell.result.notes
+    # A model on this machine would not answer tomorrow either; of an endpoint the rest is asked next time.
+    assert cell.footprint["device"] == "cpu"
+    remote = Talker("t", good)
+    remote.identity = Identity({"endpoint": "http://x"}, "t")
+    calls.clear()
+    tight = Tight("t", good)
+    tight.identity = remote.identity
+    compare(["t"], [asked()], tmp_path / "far", load=lambda _: tight, say=lambda _: None)
+    again = compare(["t"], [asked()], tmp_path / "far", load=lambda _: remote, say=lambda _: None)
+    assert again.cells["things", "t"].blind is not None
 
 
 def test_a_torn_result_is_measured_again(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ from tonggan.types import Answer, CannotError, ChatOptions, Embeddings, EmbedOpt
 
 log = logging.getLogger("tonggan")
 T = TypeVar("T")
+WITHOUT = "without pictures: "
+"""How the note begins that says why there is no run without pictures."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def _measured(model: Model, task: Task, how: How, data: str) -> Cell:
         try:
             blind = run(True)
         except TongganError as error:  # a model that answers nothing without a picture, or a budget that is used up
-            result = replace(result, notes=[*result.notes, f"without pictures: {error}"])
+            result = replace(result, notes=[*result.notes, f"{WITHOUT}{error}"])
     return Cell(result, blind=blind)
 
 

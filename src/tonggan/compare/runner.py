@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tonggan.compare.measure import Cell, How, asking, identity_of, measure
+from tonggan.compare.measure import WITHOUT, Cell, How, asking, identity_of, measure
 from tonggan.compare.pairs import Apart, Pair, pair_up, score_of
 from tonggan.compare.tasks import Kind, Task
 from tonggan.evaluate.metrics.summary import smaller_is_better
@@ -116,6 +116,7 @@ def _known(place: Path, name: str, data: str, how: How, kind: Kind, model: Model
     # Of a model on this machine an item that cannot be asked today cannot be asked tomorrow; requests to others are made again.
     remote = result.extra.get("footprint", {}).get("device") is None
     again = any((remote and "error" in i.get("outcome", ())) or i.get("judge failed") for r in (result, blind) if r for i in r.items)
+    again |= remote and any(note.startswith(WITHOUT) for note in result.notes)
     same = result.data == data and (model is None or result.extra.get("identity") == identity_of(model))
     return Cell(result, blind=blind) if same and result.items and not again else None
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -115,7 +116,7 @@ def tasks(config: TaskConfig) -> list[Task]:
         one_of(config.metric, METRICS, "metric")
     if config.data in SUITES:
         found = [_suite(config)]
-    elif config.data in sources.SOURCES or any(mark in config.data for mark in "./\\{"):
+    elif config.data in sources.SOURCES or any(mark in config.data for mark in "./\\{") or Path(config.data).exists():
         found = _file(config)
     else:
         known = (*SUITES, *sources.SOURCES)
