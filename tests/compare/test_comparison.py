@@ -106,7 +106,8 @@ def test_what_failed_is_left_out_of_the_comparison(tmp_path: Path) -> None:
     told_page = page(told).html()
     assert "8 次请求失败" in told_page and "8 failed items left out" in told_page
     write(told, tmp_path, {})
-    assert "error 8" in (tmp_path / "report.md").read_text("utf-8")
+    markdown = (tmp_path / "report.md").read_text("utf-8")
+    assert "failed 8" in markdown and "8 failed items left out" in markdown and "Chinese minus English" in markdown
 
 
 def test_a_single_picture_is_reported_and_not_tested(tmp_path: Path) -> None:
@@ -160,6 +161,43 @@ def test_a_torn_result_is_measured_again(tmp_path: Path) -> None:
         said: list[str] = []
         compare(["m"], [asked()], tmp_path, load=load, say=said.append)
         assert "measured before" not in said[0]
+
+
+def test_a_run_without_pictures_is_of_the_same_weights(tmp_path: Path) -> None:
+    """Other weights that fail without pictures do not inherit what the former ones scored."""
+
+    class Needs(Talker):
+        def chat(self, conversations: Any, options: Any = None) -> list[Answer]:
+            if len(conversations[0][0].parts) == 1:
+                raise TongganError("needs a picture")
+            return super().chat(conversations, options)
+
+    for name, model in (("first", Talker("m", good)), ("second", Needs("m", good)), ("second again", Needs("m", good))):
+        model.identity = Identity({}, name.split()[0])
+        told = compare(["m"], [asked()], tmp_path, load=lambda _, model=model: model, say=lambda _: None)
+        assert (told.cells["things", "m"].blind is None) == (name != "first"), name
+
+
+def test_items_of_failed_requests_have_no_marks(tmp_path: Path) -> None:
+    fails = Answer(outcome="error", error="HTTP 400")
+    flaky = Talker("flaky", lambda i: fails if i % 3 == 0 else good(i))
+    told = compare(["flaky"], [asked()], tmp_path, load=lambda _: flaky, say=lambda _: None)
+    write(told, tmp_path, {})
+    rows = [row for row in pq.read_table(tmp_path / "items.parquet").to_pylist() if not row["blind"]]
+    marked = [dict(row["scores"])["acc"] for row in rows if dict(row["scores"]).get("acc") is not None]
+    plainly = json.loads((tmp_path / "results.json").read_text("utf-8"))["scores"]["things"]["flaky"]
+    assert (len(rows), len(marked), plainly["n"], plainly["failed"]) == (24, 16, 16, 8)
+    assert np.mean(marked) == plainly["value"] == 1.0 and plainly["read"] == {"exact": 16}
+
+
+def test_a_model_that_bursts_while_it_is_opened_costs_its_own_cells(tmp_path: Path) -> None:
+    def load(name: str) -> Model:
+        if name == "odd":
+            raise ValueError("strange")
+        return Talker(name, good)
+
+    told = compare(["odd", "well"], [asked()], tmp_path, load=load, say=lambda _: None)
+    assert told.cells["things", "odd"].why == "ValueError: strange" and told.results("things")["well"].metrics["acc"].value == 1
 
 
 def test_the_gap_is_not_pulled_to_zero_by_resamples_without_a_language() -> None:

@@ -149,14 +149,20 @@ def test_older_results_of_free_answers_are_refused(tmp_path: Path) -> None:
     old = {"id": "a", "said": ["red"], "right": "red | crimson", "outcome": ["answered"]}
     with pytest.raises(UsageError, match=r"none of its Tonggan's items can be scored.*a free answer, or an older result"):
         read_predictions(lines(tmp_path / "old.items.jsonl", [old]))
-    new = old | {"id": "b", "answers": ["red"] * 4}
+    new = old | {"id": "b", "answers": ["red"] * 4, "vqa": 1.0}
     broken = [new | {"id": "c", "outcome": []}, {name: new[name] for name in new if name != "id"}, new | {"id": "d", "said": []}]
     found = read_predictions(lines(tmp_path / "mixed.items.jsonl", [old, new, *broken]))
     assert [item.id for item in found.items] == ["b"] and len(found.dropped) == 4
 
 
+def test_accepted_wordings_are_not_taken_for_annotators(tmp_path: Path) -> None:
+    matched = {"id": "a", "said": ["猫"], "right": "猫 | 猫咪 | 小猫", "answers": ["猫", "猫咪", "小猫"], "acc": 1, "outcome": ["answered"]}
+    with pytest.raises(UsageError, match="wordings that are all accepted, not annotators"):
+        read_predictions(lines(tmp_path / "match.items.jsonl", [matched]))
+
+
 def test_questions_of_the_rarer_kind_are_listed(tmp_path: Path) -> None:
-    free = {"said": ["red"], "right": "red", "answers": ["red"] * 4}
+    free = {"said": ["red"], "right": "red", "answers": ["red"] * 4, "vqa": 1.0}
     chosen = {"id": "c", "said": ["B"], "right": "dog", "shown": [list(PETS)]}
     found = read_predictions(lines(tmp_path / "both.items.jsonl", [free | {"id": "a"}, chosen, free | {"id": "b"}]))
     assert [item.id for item in found.items] == ["a", "b"]

@@ -158,7 +158,7 @@ def _preview(names: list[str], tasks: Any, how: Any, opened: Any, conversations:
         print_json(planned)
         return
     for line in planned:
-        most = "cost unknown (give --price)" if line["cost"] is None else f"at most {line['cost']:.4g} {line['currency']}"
+        most = "cost unknown (--price, PICTURE_TOKENS)" if line["cost"] is None else f"at most {line['cost']:.4g} {line['currency']}"
         kept = f" ({line['kept']} kept)" if line["kept"] else ""
         typer.echo(
             f"{line['model']} on {line['task']}: {line['requests']} requests{kept}, {line['bytes']:,} bytes, "

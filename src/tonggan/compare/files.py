@@ -16,6 +16,7 @@ from tonggan.compare.pairs import answered_only, gap, score_of, slices
 from tonggan.compare.report import page
 from tonggan.compare.runner import Compared
 from tonggan.compare.tasks import Task
+from tonggan.evaluate.metrics.summary import failed
 from tonggan.evaluate.resample import Estimate
 from tonggan.evaluate.result import Result
 
@@ -101,13 +102,17 @@ def markdown(told: Compared) -> str:
             score, outcomes = score_of(cell.result), cell.result.extra.get("outcomes", {})
             blind = "–" if cell.blind is None else score_of(cell.blind).told()
             chance = "–" if score.chance is None else f"{100 * score.chance:.1f}"
-            ended = ", ".join(f"{name} {count}" for name, count in outcomes.items() if name != "answered") or "–"
+            lost = sum(failed(item) for item in cell.result.items)
+            ended = ", ".join(f"{name} {count}" for name, count in outcomes.items() if name not in ("answered", "error"))
+            ended = ", ".join(filter(None, [ended, f"failed {lost}" if lost else ""])) or "–"
             way = cell.result.extra.get("way") or "vectors"
             lines.append(f"| {model} | {way} | {score.told()} | {chance} | {blind} | {ended} | {score.n} |")
         lines.append("")
-        lost = [*task.dropped, *(one for result in results.values() for one in result.dropped)]
-        lines += [f"- {one.where}: {one.reason}" for one in lost[:20]] + ([f"- … {len(lost) - 20}"] if len(lost) > 20 else [])
-        lines += [""] * bool(lost)
+        unused = [f"- {one.where}: {one.reason}" for one in task.dropped]
+        unused += [f"- {model}: {one.where}: {one.reason}" for model, result in results.items() for one in result.dropped]
+        said = [f"- {model}: {note}" for model, result in results.items() for note in result.notes]
+        lines += [*said, *unused[:20], *([f"- … {len(unused) - 20}"] if len(unused) > 20 else [])]
+        lines += [""] * bool(said or unused)
     if told.pairs:
         lines += [
             "## Differences · 两两比较",
@@ -115,8 +120,21 @@ def markdown(told: Compared) -> str:
             "| pair · 模型对 | task · 任务 | difference · 差异 (95 %) | p | Holm |",
             "|---|---|---|---|---|",
         ]
-        lines += [f"| {p.one} − {p.other} | {p.task} | {p.difference.told(sign=True)} | {p.p:.4f} | {p.adjusted:.4f} |" for p in told.pairs]
+        for p in told.pairs:
+            left = f", {p.left_out} failed items left out" if p.left_out else ""
+            lines.append(f"| {p.one} − {p.other} | {p.task} | {p.difference.told(sign=True)}{left} | {p.p:.4f} | {p.adjusted:.4f} |")
         lines.append("")
+    lines += [f"- {one.one} − {one.other}, {one.task}: not compared · 不作比较 ({one.why})" for one in told.apart]
+    gaps = [(m, task.name, found) for task in told.tasks for m, r in told.results(task.name).items() if (found := gap(r)) is not None]
+    if gaps:
+        lines += [
+            "",
+            "## Chinese minus English · 中文减英文",
+            "",
+            "| model · 模型 | task · 任务 | points · 百分点 (95 %) |",
+            "|---|---|---|",
+        ]
+        lines += [f"| {model} | {name} | {found.told(sign=True)} |" for model, name, found in gaps]
     return "\n".join(lines)
 
 
@@ -157,16 +175,14 @@ def _score(told: Compared, task: Task, model: str, result: Result, about: Mappin
         "metric": result.primary,
         **_plain(score),
         "chance": score.chance,
-        "n": len(result.items),
+        "n": score.n,
+        "failed": sum(failed(item) for item in result.items),
         "without_pictures": None if cell.blind is None else _plain(score_of(cell.blind)),
         "answered_only": None if answered is None else _plain(answered),
         "metrics": {name: _plain(one) for name, one in result.metrics.items()},
         "took": {name: getattr(took, name) for name in ("seconds", "slow", "rate", "memory", "parameters", "tokens", "cost")},
         "reading": reading_of(cell),
-        "slices": {
-            column: {v: _plain(e) | {"n": e.n, "pictures": k} for v, (e, k) in slices(result, task, column).items()}
-            for column in task.config.by
-        },
+        "slices": {column: _slices(result, task, column) for column in task.config.by},
         **{name: value for name, value in result.extra.items() if name not in ("classes", "footprint", "text", "metrics", "identity")},
     }
 

@@ -113,12 +113,18 @@ def _measured(model: Model, task: Task, how: How, data: str) -> Cell:
     }
     result = replace(result, extra={**result.extra, "footprint": footprint, "identity": identity_of(model)})
     blind: Result | None = None
-    if task.kind in _QUESTIONS and any(row.images or row.audios or row.videos for row in task.rows):
+    if goes_blind(task):
         try:
             blind = run(True)
+            blind = replace(blind, extra={**blind.extra, "identity": identity_of(model)})
         except TongganError as error:  # a model that answers nothing without a picture, or a budget that is used up
             result = replace(result, notes=[*result.notes, f"{WITHOUT}{error}"])
     return Cell(result, blind=blind)
+
+
+def goes_blind(task: Task) -> bool:
+    """Whether the task is asked without pictures as well."""
+    return task.kind in _QUESTIONS and any(row.images or row.audios or row.videos for row in task.rows)
 
 
 class _Clock(Model):

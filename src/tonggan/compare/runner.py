@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tonggan.compare.measure import WITHOUT, Cell, How, asking, identity_of, measure
+from tonggan.compare.measure import WITHOUT, Cell, How, asking, goes_blind, identity_of, measure
 from tonggan.compare.pairs import Apart, Pair, pair_up, score_of
 from tonggan.compare.tasks import Kind, Task
-from tonggan.evaluate.metrics.summary import smaller_is_better
+from tonggan.evaluate.metrics.summary import failed, smaller_is_better
 from tonggan.evaluate.result import Result
 from tonggan.types import Model, TongganError, UsageError
 
@@ -70,19 +70,24 @@ def compare(
             told.pictures[name] = {k: v for k, v in opened.identity.preprocessing.items() if "picture" in k or "image" in k}
         except TongganError as error:
             opened = error
+        except Exception as error:  # whatever a model runs into while it is opened, the others are still measured
+            opened = TongganError(f"{type(error).__name__}: {error}"[:300])
         for one in tasks:
             place = where / "results" / _slug(one.name)
-            known = _known(place, name, data[one.name], told.how, one.kind, None if isinstance(opened, TongganError) else opened)
+            known = _known(place, name, data[one.name], told.how, one, None if isinstance(opened, TongganError) else opened)
             if known is not None:
                 told.cells[one.name, name] = known
                 say(f"{name} on {one.name}: measured before" + (f"; now: {opened}" if isinstance(opened, TongganError) else ""))
                 continue
             cell = measure(opened, one, told.how, data[one.name]) if not isinstance(opened, TongganError) else Cell(why=str(opened))
             told.cells[one.name, name] = cell
+            stem = f"{_slug(name)}{_suffix(told.how, one.kind)}"
+            for stale in (f"{stem}.blind.json", f"{stem}.blind.items.jsonl"):  # of other weights, perhaps
+                (place / stale).unlink(missing_ok=True)
             # The result itself last: where it is, everything is.
             for kind, result in ((".blind", cell.blind), ("", cell.result)):
                 if result is not None:
-                    result.write(place, f"{_slug(name)}{_suffix(told.how, one.kind)}{kind}")
+                    result.write(place, f"{stem}{kind}")
             say(f"{name} on {one.name}: {_line(cell)}")
     told.pairs, told.apart = pair_up({one.name: told.results(one.name) for one in tasks})
     return told
@@ -100,10 +105,10 @@ def together(results: Mapping[str, Mapping[str, Result]], tasks: Sequence[Task])
     return told
 
 
-def _known(place: Path, name: str, data: str, how: How, kind: Kind, model: Model | None) -> Cell | None:
+def _known(place: Path, name: str, data: str, how: How, task: Task, model: Model | None) -> Cell | None:
     """What was measured on these very items before, by this very model (where it can be opened) and in the same way; None where it was
     not, or where requests failed: those are made again."""
-    whole, without = (place / f"{_slug(name)}{_suffix(how, kind)}{end}.json" for end in ("", ".blind"))
+    whole, without = (place / f"{_slug(name)}{_suffix(how, task.kind)}{end}.json" for end in ("", ".blind"))
     if not whole.is_file():
         return None
     try:
@@ -111,23 +116,24 @@ def _known(place: Path, name: str, data: str, how: How, kind: Kind, model: Model
         blind = Result.read(without) if without.is_file() else None
     except TongganError:
         return None
-    if blind is not None and blind.data != data:
-        blind = None
+    told = [result, *([blind] if blind is not None else [])]
+    same = all(r.data == data and r.items and (model is None or r.extra.get("identity") == identity_of(model)) for r in told)
     # Of a model on this machine an item that cannot be asked today cannot be asked tomorrow; requests to others are made again.
     remote = result.extra.get("footprint", {}).get("device") is None
-    again = any((remote and "error" in i.get("outcome", ())) or i.get("judge failed") for r in (result, blind) if r for i in r.items)
-    again |= remote and any(note.startswith(WITHOUT) for note in result.notes)
-    same = result.data == data and (model is None or result.extra.get("identity") == identity_of(model))
-    return Cell(result, blind=blind) if same and result.items and not again else None
+    explained = any(note.startswith(WITHOUT) for note in result.notes)
+    again = any((remote and "error" in i.get("outcome", ())) or i.get("judge failed") for r in told for i in r.items)
+    again |= blind is None and goes_blind(task) and (remote or not explained)
+    return Cell(result, blind=blind) if same and not again else None
 
 
 def _line(cell: Cell) -> str:
     if cell.result is None:
         return cell.why
     score = score_of(cell.result)
-    failures = cell.result.extra.get("outcomes", {}).get("error", 0)
-    lost = f", {failures} of {sum(cell.result.extra['outcomes'].values())} requests failed" if failures else ""
-    return f"{cell.result.primary} {score.told()}{lost} in {cell.footprint['seconds']:.0f} s"
+    lost = sum(failed(item) for item in cell.result.items)
+    left = f", {lost} of {len(cell.result.items)} items left out, whose requests failed" if lost else ""
+    left += "".join(f"; {note}" for note in cell.result.notes if note.startswith(WITHOUT))
+    return f"{cell.result.primary} {score.told()}{left} in {cell.footprint['seconds']:.0f} s"
 
 
 def _suffix(how: How, kind: Kind) -> str:

@@ -226,6 +226,8 @@ def _our_item(record: Mapping[str, Any]) -> Item:
 def _our_free(record: Mapping[str, Any], said: str) -> Free:
     """A reply without thoughts: these programs are handed answers, and do not look for thoughts in them."""
     answers = _annotators(record["answers"])
+    if not {"vqa", "vqa-evalai"} & set(record):
+        raise _Unusable("not marked by VQA accuracy: its right answers are wordings that are all accepted, not annotators who may agree")
     if len(answers) < 2:
         few = "a single right answer" if answers else "no right answer"
         raise _Unusable(f"{few}: VQA accuracy, which all protocols for free answers are, counts how many annotators agree with each other")

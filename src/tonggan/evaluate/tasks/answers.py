@@ -40,6 +40,7 @@ from tonggan.evaluate.tasks.asking import (
     record,
     said,
     text_cost,
+    without_marks,
 )
 from tonggan.evaluate.tasks.questions import asked_in, whole_answer
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
@@ -93,6 +94,7 @@ def answers(
         raise none_answered(items)
     if judge is not None and used == "match":
         _judged(judge, kept, items)
+    items = without_marks(items)
     extra: dict[str, Any] = {"way": "chat", "metric": used} | counts(items)
     if used == "yes-no":
         extra["f1 of yes"] = _f1(items)
@@ -171,13 +173,14 @@ def _item(row: Row, answer: Answer, metric: str) -> dict[str, Any]:
     elif metric in GRADED:
         values = {metric: GRADED[metric](reply, row.answers)}
     elif metric == "yes-no":
-        reading, right = read_yes_no(reply), read_yes_no(row.answers[0]).choice
+        reading, truth = read_yes_no(reply), read_yes_no(row.answers[0]).choice
         how = reading.how
-        values = {"acc": int(reading.choice == right), "acc lenient": int(reading.choice in (right, None))}
-        values |= {"yes": [int(reading.choice == YES), int(right == YES)]}
+        values = {"acc": int(reading.choice == truth), "acc lenient": int(reading.choice in (truth, None))}
+        values |= {"yes": [int(reading.choice == YES), int(truth == YES)]}
     else:
         values = {"acc": int(equal), "acc lenient": int(equal or among or not reply)}
-    facts = {"right": " | ".join(dict.fromkeys(row.answers)), "answers": list(row.answers)}
+    right = [whole_answer(row)] if metric in RATES else list(row.answers)
+    facts = {"right": " | ".join(dict.fromkeys(right)), "answers": right}
     return record(row, f"answers {asked_in(row)}", [Turn(said(answer), how, answer)], **facts, **values)
 
 
@@ -200,7 +203,7 @@ def _judged(judge: Judge, rows: Sequence[Row], items: Sequence[dict[str, Any]]) 
     open_ = {
         i: Case(row.question or "", row.answers, item["said"][0], asked_in(row))
         for i, (row, item) in enumerate(zip(rows, items, strict=True))
-        if not item["acc"] and item["read"] != ["unparsed"]
+        if not failed(item) and not item["acc"] and item["read"] != ["unparsed"]
     }
     for i, verdict in zip(open_, judge.same(list(open_.values())), strict=True):
         if verdict.failed:

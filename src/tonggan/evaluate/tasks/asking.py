@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from tonggan.evaluate.metrics.reading import How
+from tonggan.evaluate.metrics.summary import TOGETHER, failed
 from tonggan.evaluate.tasks.questions import asked_in
 from tonggan.types import Answer, Message, Outcome, Part, Row, Text, TongganError
 
 Read: TypeAlias = How | Literal["whole"]
 """How an answer was read; `whole`: marked as it stands, no right answer being in it."""
+MARKS = (*TOGETHER, "yes")
+"""Keys of an item that say how good its answer is."""
 MAX_TOKENS = 512
 """Room for models that think aloud before they answer; a reply that is cut is an outcome of its own."""
 
@@ -71,6 +74,11 @@ def record(row: Row, task: str, turns: Sequence[Turn], **more: Any) -> dict[str,
 def said(answer: Answer) -> str:
     """What is kept of an answer: its text, or why there is none."""
     return answer.text or (answer.error or "")
+
+
+def without_marks(items: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Items of failed requests lose their marks and readings: whoever averages what is on file gets the score of the report."""
+    return [{k: v for k, v in item.items() if k not in MARKS} | {"read": []} if failed(item) else dict(item) for item in items]
 
 
 def none_answered(items: Sequence[Mapping[str, Any]]) -> TongganError:

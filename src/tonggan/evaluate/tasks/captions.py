@@ -15,7 +15,18 @@ from tonggan.evaluate.metrics.reading import without_thoughts
 from tonggan.evaluate.metrics.summary import failed, summary
 from tonggan.evaluate.metrics.tokens import tokenizer
 from tonggan.evaluate.result import Result
-from tonggan.evaluate.tasks.asking import MAX_TOKENS, Turn, conversation, counts, digest, in_language, none_answered, record, said
+from tonggan.evaluate.tasks.asking import (
+    MAX_TOKENS,
+    Turn,
+    conversation,
+    counts,
+    digest,
+    in_language,
+    none_answered,
+    record,
+    said,
+    without_marks,
+)
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
 
 PROMPTS = {"zh": "请用一句话描述这张图片。", "en": "Describe this picture in one sentence."}
@@ -67,6 +78,7 @@ def captions(
         for row, answer, reply, (cider, rouge, bleu, clip) in zip(here, given, replies, values, strict=True):
             scores = {"cider-d": float(cider), "rouge-l": float(rouge), "bleu": bleu.tolist()}
             items.append(_item(row, lang, answer, reply, scores | ({} if clip is None else {"clipscore": clip})))
+    items = without_marks(items)
     if all(failed(item) for item in items):
         raise none_answered(items)
     metrics = [

@@ -33,6 +33,7 @@ from tonggan.evaluate.tasks.asking import (
     record,
     said,
     text_cost,
+    without_marks,
 )
 from tonggan.evaluate.tasks.questions import LETTERS, asked_in
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, TongganError, UsageError
@@ -112,7 +113,7 @@ def choice(
         extra["text"] = text_cost([one.row for one in asked], words, [one.answer for one in asked if one.answer is not None])
     if not asked:
         raise TongganError(f"none of the questions could be asked; the first: {dropped[0].where}: {dropped[0].reason}")
-    items = _items(asked)
+    items = without_marks(_items(asked))
     if all(failed(item) for item in items):
         raise none_answered(items)
     lost = sum(bool(item.get("judge failed")) for item in items)
