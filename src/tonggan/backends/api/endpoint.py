@@ -8,6 +8,7 @@ arrived are kept and not asked for twice.
 from __future__ import annotations
 
 import email.utils
+import json
 import logging
 import random
 import re
@@ -195,11 +196,6 @@ class Endpoint(Model):
         frame = 16 * len(made.messages) + 16  # roles and separators
         return Bound(None if media is None else made.text_bytes + media + frame, options.max_tokens)
 
-    def size(self, conversation: Sequence[Message], options: ChatOptions) -> tuple[bool, int]:
-        """Whether the answer is here already, and how many bytes would be sent for it; nothing is sent."""
-        body, made = self.body(conversation, options)
-        return self._answers is not None and self._answers.get(request_key(self._where, body)) is not None, made.bytes
-
     @property
     def _where(self) -> str:
         return f"{self.preset.base_url}#{self.model}"
@@ -227,7 +223,8 @@ class Endpoint(Model):
         key = request_key(self._where, body)
         kept = self._answers is not None and self._answers.get(key) is not None
         pixels = sum(picture.width * picture.height for picture in made.pictures)
-        return _Plan(key, kept, self.bound(made, options), made.bytes, len(made.pictures), pixels, len(made.sounds))
+        sent = len(json.dumps(self._adapted(body), ensure_ascii=False, separators=(",", ":")).encode())
+        return _Plan(key, kept, self.bound(made, options), sent, len(made.pictures), pixels, len(made.sounds))
 
     def _prepared(self, conversation: Sequence[Message], options: ChatOptions) -> tuple[dict[str, Any], Request] | Answer:
         """What is sent for a conversation, or the answer that says why it cannot be."""
