@@ -190,6 +190,17 @@ def test_items_of_failed_requests_have_no_marks(tmp_path: Path) -> None:
     assert np.mean(marked) == plainly["value"] == 1.0 and plainly["read"] == {"exact": 16}
 
 
+def test_what_could_not_be_sent_is_not_asked_for_again(tmp_path: Path) -> None:
+    for reason, again in (("unsent", False), (None, True)):
+        lost = Answer(outcome="error", finish_reason=reason, error="cannot be read" if reason else "HTTP 500")
+        model = Talker("far", lambda i, lost=lost: lost if i == 5 else good(i))
+        model.identity = Identity({"endpoint": "http://x"}, "")
+        said: list[str] = []
+        for _ in range(2):
+            compare(["far"], [asked()], tmp_path / str(reason), load=lambda _, model=model: model, say=said.append)
+        assert ("measured before" not in said[1]) == again, said
+
+
 def test_a_model_that_bursts_while_it_is_opened_costs_its_own_cells(tmp_path: Path) -> None:
     def load(name: str) -> Model:
         if name == "odd":

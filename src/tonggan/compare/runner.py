@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tonggan.compare.measure import WITHOUT, Cell, How, asking, goes_blind, identity_of, measure
 from tonggan.compare.pairs import Apart, Pair, pair_up, score_of
@@ -121,9 +122,14 @@ def _known(place: Path, name: str, data: str, how: How, task: Task, model: Model
     # Of a model on this machine an item that cannot be asked today cannot be asked tomorrow; requests to others are made again.
     remote = result.extra.get("footprint", {}).get("device") is None
     explained = any(note.startswith(WITHOUT) for note in result.notes)
-    again = any((remote and "error" in i.get("outcome", ())) or i.get("judge failed") for r in told for i in r.items)
+    again = any(_again(item, remote) for r in told for item in r.items)
     again |= blind is None and goes_blind(task) and (remote or not explained)
     return Cell(result, blind=blind) if same and not again else None
+
+
+def _again(item: Mapping[str, Any], remote: bool) -> bool:
+    """Whether an item is asked again: its request failed, or the judge's; not what could not even be sent."""
+    return bool(item.get("judge failed")) or (remote and "error" in item.get("outcome", ()) and not item.get("unsent"))
 
 
 def _line(cell: Cell) -> str:

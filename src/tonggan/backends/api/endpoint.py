@@ -231,11 +231,15 @@ class Endpoint(Model):
         try:
             body, made = self.body(conversation, options)
         except (MediaError, CannotError) as error:
-            return Answer(outcome="error", error=str(error))
+            return Answer(outcome="error", finish_reason="unsent", error=str(error))
         except UnicodeEncodeError as error:
-            return Answer(outcome="error", error=f"its text holds half a character ({error.reason})")
+            return Answer(outcome="error", finish_reason="unsent", error=f"its text holds half a character ({error.reason})")
         if self.preset.request_bytes is not None and made.bytes > self.preset.request_bytes:
-            return Answer(outcome="error", error=f"{made.bytes} bytes; the provider takes {self.preset.request_bytes} in one request")
+            return Answer(
+                outcome="error",
+                finish_reason="unsent",
+                error=f"{made.bytes} bytes; the provider takes {self.preset.request_bytes} in one request",
+            )
         return body, made
 
     def _one(self, conversation: Sequence[Message], options: ChatOptions) -> Answer:
