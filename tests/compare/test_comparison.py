@@ -184,6 +184,7 @@ def test_items_of_failed_requests_have_no_marks(tmp_path: Path) -> None:
     told = compare(["flaky"], [asked()], tmp_path, load=lambda _: flaky, say=lambda _: None)
     write(told, tmp_path, {})
     rows = [row for row in pq.read_table(tmp_path / "items.parquet").to_pylist() if not row["blind"]]
+    assert all(not row["scores"] for row in rows if row["outcome"] == ["error"])
     marked = [dict(row["scores"])["acc"] for row in rows if dict(row["scores"]).get("acc") is not None]
     plainly = json.loads((tmp_path / "results.json").read_text("utf-8"))["scores"]["things"]["flaky"]
     assert (len(rows), len(marked), plainly["n"], plainly["failed"]) == (24, 16, 16, 8)

@@ -73,7 +73,8 @@ def _items(told: Compared) -> Iterator[dict[str, Any]]:
 
 def _numbers(item: Mapping[str, Any]) -> list[tuple[str, float]]:
     """Every number of an item by its name; of an error rate the errors and the units that they are of."""
-    found = [(name, float(v)) for name, v in item.items() if isinstance(v, int | float) and name != "candidates"]
+    facts = ("candidates", "unsent", "judge failed")  # of the question and of how asking ended, not of the answer
+    found = [(name, float(v)) for name, v in item.items() if isinstance(v, int | float) and name not in facts]
     return found + list(zip(("errors", "units"), map(float, item.get("errors", ())), strict=False))
 
 

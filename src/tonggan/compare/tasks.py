@@ -193,10 +193,11 @@ def _questions(config: TaskConfig, found: Dataset) -> list[Task]:
         raise UsageError(f"{config.data}: no question has choices; give --choices-col, or columns A, B, C, …")
     if config.kind == "answers":  # also of those that have choices
         lettered, free = [], [row.with_(choices=()) for row in asked]
-    made = [(kind, rows) for kind, rows in (("choice", lettered), ("answers", free)) if rows and config.kind in ("auto", kind)]
+    both: list[tuple[Kind, list[Row]]] = [("choice", lettered), ("answers", free)]
+    made = [(kind, rows) for kind, rows in both if rows and config.kind in ("auto", kind)]
     lost = [*found.dropped, *dropped]
     return [
-        _task(config, kind, rows, lost if i == 0 else [], found.notes if i == 0 else (), f" ({kind})" if len(made) > 1 else "")  # type: ignore[arg-type]
+        _task(config, kind, rows, lost if i == 0 else [], found.notes if i == 0 else (), f" ({kind})" if len(made) > 1 else "")
         for i, (kind, rows) in enumerate(made)
     ]
 
@@ -218,7 +219,8 @@ def _task(config: TaskConfig, kind: Kind, rows: Sequence[Row], dropped: Sequence
 
 
 def _suite(config: TaskConfig) -> Task:
-    name, kind, native, synthetic = config.data, "retrieval", False, False
+    name, native, synthetic = config.data, False, False
+    kind: Kind = "retrieval"
     if config.split is not None:
         raise UsageError(f"{name} has one split, its own; split {config.split!r} goes with a file or a source")
     dropped: list[Dropped] = []
@@ -232,10 +234,10 @@ def _suite(config: TaskConfig) -> Task:
     else:
         rows, dropped = _both(list(sources.load(name.removesuffix("-zh-en"), split="test")))
         synthetic = name == "scenes-zh-en"
-    chosen = kind if config.kind == "auto" else config.kind
+    chosen: Kind = kind if config.kind == "auto" else config.kind
     if chosen != kind and not (kind == "retrieval" and chosen == "captions"):
         raise UsageError(f"{name} is a suite of {kind}{' (or captions)' if kind == 'retrieval' else ''}, not of {chosen}")
-    return Task(name, chosen, tuple(rows[: config.limit]), SUITES[name], synthetic, native, tuple(dropped), config=config)  # type: ignore[arg-type]
+    return Task(name, chosen, tuple(rows[: config.limit]), SUITES[name], synthetic, native, tuple(dropped), config=config)
 
 
 WRONG = {
