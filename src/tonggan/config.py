@@ -10,7 +10,7 @@ import re
 import typing
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self, TypeAlias
 
 import pydantic
 import yaml
@@ -53,6 +53,19 @@ class Config(pydantic.BaseModel):
     def to_yaml(self) -> str:
         """The configuration as YAML; `parse` of it gives an equal configuration."""
         return yaml.safe_dump(self.model_dump(mode="json"), allow_unicode=True, sort_keys=False, width=110)
+
+
+def _square(size: int | tuple[int, int]) -> int | tuple[int, int]:
+    return size[0] if isinstance(size, tuple) and size[0] == size[1] else size
+
+
+PictureSize: TypeAlias = Annotated[int | tuple[int, int], pydantic.AfterValidator(_square)]
+"""In pixels: the side of a square, or (height, width). A square has one form only, so that sizes can be compared."""
+
+
+def height_width(size: PictureSize) -> tuple[int, int]:
+    """Both sides of a picture's size."""
+    return (size, size) if isinstance(size, int) else size
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,16 +1,19 @@
 """What crosses rooms as tensors: batches, masks, hidden states, step outputs.
 
-Shape letters: B rows, L tokens, H W pixels, T positions, D width, K kinds of key.
+Shape letters: B rows, L tokens, H W pixels, T positions or frames, D width, K kinds of key, S samples, M bins, F mel frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
+
+Modality: TypeAlias = Literal["image", "text", "audio", "video"]
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class Mask:
     """Int[B]: absolute position of each row's first query, for cached and chunked attention; None means 0."""
     lengths: Tensor | None = None
     """Int[B]: keys at or after a row's length are padding."""
+    starts: Tensor | None = None
+    """Int[B]: keys before a row's start are padding on the left; `lengths` count from 0 all the same."""
     segments: tuple[Tensor, Tensor] | None = None
     """Int[B, Tq], Int[B, Tk]: queries see only keys of their own segment (packing)."""
     window: int | None = None
@@ -50,31 +55,81 @@ class Logits:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids [B, L], padded on the right to the longest of this batch only, and their true lengths [B]."""
+    """Token ids [B, L], padded on the right to the longest of this batch only, and where each row's own end, [B]."""
 
     ids: Tensor
     lengths: Tensor
+    starts: Tensor | None = None
+    """Int[B]: where each row's own tokens begin, for input of others that is padded on the left; None: at 0."""
+
+    def to(self, device: torch.device | str) -> Tokens:
+        """The same on `device`."""
+        return self._map(lambda t: t.to(device))
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Tokens:
+        return Tokens(f(self.ids), f(self.lengths), None if self.starts is None else f(self.starts))
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What hiding words needs to know of a tokenizer."""
+
+    size: int
+    """Number of ids."""
+    mask: int
+    """The id that stands for a hidden word."""
+    special: frozenset[int]
+    """Ids that are no words: padding, start, end, the mask itself."""
+    continues: frozenset[int] = frozenset()
+    """Ids of pieces that go on with the word of the piece before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sounds:
+    """Waveforms float32 [B, S] or log-mel spectrograms [B, M, F], zeros after each row's own end, and their lengths [B]."""
+
+    values: Tensor
+    lengths: Tensor
+    """Int[B]: samples, or frames."""
+
+    def to(self, device: torch.device | str) -> Sounds:
+        """The same on `device`."""
+        return self._map(lambda t: t.to(device))
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> Sounds:
+        return Sounds(f(self.values), f(self.lengths))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What a loader gives and a step takes. A field that a step does not need is None.
 
-    `pixels` are uint8 [B, 3, H, W] (normalisation happens on the device); `image_features` and `text_features`
-    [B, width] stand in for a frozen tower's input once it has been encoded and cached. `keys` Int64[B, K] say which
-    rows are positives of each other (see `objectives.contrastive`); 0 means no key.
+    `pixels` are uint8 [B, 3, H, W], `clips` [B, T, 3, H, W] (normalisation happens on the device); `image_features` and
+    `text_features` [B, width] stand in for a frozen tower's input once it has been encoded and cached. `keys` Int64[B, K] say
+    which rows are positives of each other (see `objectives.contrastive`); 0 means no key. `labels` are Int64[B].
     """
 
     ids: tuple[str, ...]
     pixels: Tensor | None = None
     tokens: Tokens | None = None
+    sounds: Sounds | None = None
+    clips: Tensor | None = None
     image_features: Tensor | None = None
     text_features: Tensor | None = None
     keys: Tensor | None = None
+    labels: Tensor | None = None
     langs: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def input(self, kind: Modality) -> Any:
+        """What a tower for `kind` reads: pixels, tokens, sounds or clips; None when the batch has none."""
+        return {"image": self.pixels, "text": self.tokens, "audio": self.sounds, "video": self.clips}[kind]
+
+    def features(self, kind: Modality) -> Tensor | None:
+        """What stands in for the input of a frozen tower, None when nothing does."""
+        return {"image": self.image_features, "text": self.text_features}.get(kind)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`."""
@@ -91,8 +146,8 @@ class Batch:
             value = getattr(self, item.name)
             if isinstance(value, Tensor):
                 changed[item.name] = f(value)
-            elif isinstance(value, Tokens):
-                changed[item.name] = Tokens(f(value.ids), f(value.lengths))
+            elif isinstance(value, Tokens | Sounds):
+                changed[item.name] = value._map(f)
         return replace(self, **changed)
 
 

@@ -328,6 +328,10 @@ class Model:
         """Tower outputs before projection and normalisation, float32 [items, width]."""
         raise self._cannot("features")
 
+    def match(self, pairs: Sequence[tuple[Item, Item]]) -> np.ndarray:
+        """How well each picture and text belong together, float32 [pairs], 0 to 1: for models that read both at once."""
+        raise self._cannot("match")
+
     def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
         """An answer to the last message of every conversation."""
         raise self._cannot("chat")

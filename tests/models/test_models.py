@@ -58,21 +58,21 @@ def test_mini_presets_keep_every_contract(name: str) -> None:
     pixels, tokens = data(5)
     model.eval()
     with torch.no_grad():
-        image, text = model.encode_image(pixels), model.encode_text(tokens)
+        image, text = model.encode("image", pixels), model.encode("text", tokens)
         assert torch.allclose(image.norm(dim=1), torch.ones(5), atol=1e-5)
         # The batch's size, and padding, change nothing.
-        alone = model.encode_image(pixels[:1])
+        alone = model.encode("image", pixels[:1])
         assert torch.allclose(alone, image[:1], atol=1e-5)
         length = int(tokens.lengths[0])
-        assert torch.allclose(model.encode_text(Tokens(tokens.ids[:1, :length], tokens.lengths[:1])), text[:1], atol=1e-5)
+        assert torch.allclose(model.encode("text", Tokens(tokens.ids[:1, :length], tokens.lengths[:1])), text[:1], atol=1e-5)
         wide = Tokens(F.pad(tokens.ids, (0, 9), value=7), tokens.lengths)
-        assert torch.allclose(model.encode_text(wide), text, atol=1e-5)
+        assert torch.allclose(model.encode("text", wide), text, atol=1e-5)
         # Saved and loaded it is the same, and it gives the same twice.
         again = build(presets()[name])
         again.load_state_dict(model.state_dict())
-        assert torch.equal(again.eval().encode_image(pixels), model.encode_image(pixels))  # type: ignore[union-attr]
+        assert torch.equal(again.eval().encode("image", pixels), model.encode("image", pixels))  # type: ignore[union-attr]
     model.train()
-    info_nce(model.encode_image(pixels), model.encode_text(tokens), model.log_scale).loss.backward()
+    info_nce(model.encode("image", pixels), model.encode("text", tokens), model.log_scale).loss.backward()
     for parameter_name, parameter in model.named_parameters():
         assert parameter.grad is not None, parameter_name
         assert bool(parameter.grad.isfinite().all()), parameter_name
@@ -86,7 +86,7 @@ def test_mini_presets_overfit_one_batch(name: str) -> None:
     pixels, tokens = data(16)
     adam = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(40):
-        loss = info_nce(model.encode_image(pixels), model.encode_text(tokens), model.log_scale).loss
+        loss = info_nce(model.encode("image", pixels), model.encode("text", tokens), model.log_scale).loss
         if float(loss.detach()) < 0.1:
             break
         adam.zero_grad()
@@ -98,13 +98,13 @@ def test_mini_presets_overfit_one_batch(name: str) -> None:
 def test_pictures_of_another_size_are_refused() -> None:
     model = build(presets()["mini"])
     with pytest.raises(ValueError, match="this tower reads 64 x 64"):
-        model.encode_image(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))  # type: ignore[union-attr]
+        model.encode("image", torch.zeros(1, 3, 32, 32, dtype=torch.uint8))  # type: ignore[union-attr]
 
 
 def test_text_longer_than_the_context_is_refused() -> None:
     model = build(presets()["mini"])
     with pytest.raises(ValueError, match="the table has 64"):
-        model.encode_text(pad([list(range(65))]))  # type: ignore[union-attr]
+        model.encode("text", pad([list(range(65))]))  # type: ignore[union-attr]
 
 
 def test_configurations_name_what_is_wrong() -> None:
@@ -217,6 +217,6 @@ def test_a_sentence_encoder_has_one_tower() -> None:
     )
     model = DualEncoder(config)
     assert model.image is None
-    assert model.encode_text(pad([[1, 5, 2]])).shape == (1, 12)
+    assert model.encode("text", pad([[1, 5, 2]])).shape == (1, 12)
     with pytest.raises(ValueError, match="must be dim 11"):
         DualEncoder(config.model_copy(update={"dim": 11}))

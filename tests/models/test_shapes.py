@@ -16,7 +16,7 @@ with jaxtyping.install_import_hook(["tonggan.nn", "tonggan.models"], "beartype.b
     from tonggan.models import build, presets
     from tonggan.models.towers import EfficientNetConfig, ResNetConfig, ViTConfig, build_image
     from tonggan.nn.attention import Attention
-    from tonggan.nn.resampler import Resampler
+    from tonggan.nn.resampler import attention_pool, perceiver
     from tonggan.nn.transformer import Transformer, encoder_block
 from tonggan.tensors import Mask, pad
 
@@ -25,7 +25,7 @@ tokens = pad([[1, 5, 2], [1, 3, 4, 2]])
 for name, config in presets().items():
     if name.startswith("mini"):
         model = build(config)
-        assert model.encode_image(pixels).shape == model.encode_text(tokens).shape
+        assert model.encode("image", pixels).shape == model.encode("text", tokens).shape
         model.image.tokens(pixels), model.text.tokens(tokens)
 small = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)
 build_image(ViTConfig(**small, pooling="attention", positions="sinusoids", patch_keep=0.5))(pixels)
@@ -34,11 +34,12 @@ build_image(EfficientNetConfig(variant="b0", image_size=64))(pixels)
 attention = Attention(12, 3, context_width=8, bias=lambda q, k: torch.zeros(3, len(q), len(k)))
 attention(torch.randn(2, 4, 12), context=torch.randn(2, 6, 8), mask=Mask(lengths=torch.tensor([6, 2])))
 Transformer([encoder_block(12, 3, 20)])(torch.randn(2, 4, 12), positions=torch.zeros(2, 4, dtype=torch.long))
-Resampler(12, 3, queries=2)(torch.randn(2, 4, 12))
+perceiver(12, 3, queries=2)(torch.randn(2, 4, 12))
+attention_pool(12, 3, 8)(torch.randn(2, 4, 12))
 
 wrong = {
-    "four channels": lambda: build(presets()["mini"]).encode_image(torch.zeros(2, 4, 64, 64, dtype=torch.uint8)),
-    "integers that are not bytes": lambda: build(presets()["mini"]).encode_image(torch.zeros(2, 3, 64, 64, dtype=torch.int32)),
+    "four channels": lambda: build(presets()["mini"]).encode("image", torch.zeros(2, 4, 64, 64, dtype=torch.uint8)),
+    "integers that are not bytes": lambda: build(presets()["mini"]).encode("image", torch.zeros(2, 3, 64, 64, dtype=torch.int32)),
     "no batch": lambda: Attention(12, 3)(torch.randn(4, 12)),
     "another batch": lambda: Attention(12, 3)(torch.randn(2, 4, 12), context=torch.randn(3, 4, 12)),
     "positions of other tokens": lambda: encoder_block(12, 3, 20)(torch.randn(2, 4, 12), positions=torch.zeros(2, 5, dtype=torch.long)),

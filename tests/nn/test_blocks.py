@@ -15,7 +15,7 @@ from tonggan.nn.conv import SameConv2d
 from tonggan.nn.patches import Normalize, PatchEmbed, drop_patches
 from tonggan.nn.positions import LearnedPositions, sinusoids, sinusoids_2d
 from tonggan.nn.recurrent import Recurrent
-from tonggan.nn.resampler import Resampler
+from tonggan.nn.resampler import attention_pool, perceiver
 from tonggan.nn.transformer import encoder_block
 from tonggan.tensors import Mask
 
@@ -109,8 +109,11 @@ def test_patches_are_a_convolution() -> None:
     pixels = torch.randn(2, 3, 8, 12, dtype=torch.float64)
     expected = F.conv2d(pixels, embed.weight, embed.bias, stride=4).flatten(2).transpose(1, 2)
     assert torch.allclose(embed(pixels), expected, atol=1e-12)
-    with pytest.raises(ValueError, match="cannot be cut"):
-        embed(torch.randn(1, 3, 9, 8, dtype=torch.float64))
+    assert torch.equal(embed(F.pad(pixels, (0, 3, 0, 1))), embed(pixels)), "what is left over is not read"
+    with pytest.raises(ValueError, match="hold no patch of 4 x 4"):
+        embed(torch.randn(1, 3, 3, 8, dtype=torch.float64))
+    oblong = PatchEmbed((2, 3), 5)
+    assert torch.allclose(oblong(pixels.float()), F.conv2d(pixels.float(), oblong.weight, stride=(2, 3)).flatten(2).transpose(1, 2), atol=1e-5)
 
 
 def test_normalize_takes_bytes_and_leaves_floats() -> None:
@@ -157,12 +160,26 @@ def test_recurrent_never_reads_padding(cell: str) -> None:
 
 def test_resampler_has_as_many_outputs_as_queries_and_ignores_padding() -> None:
     torch.manual_seed(0)
-    pool = Resampler(16, 2, queries=3, layers=2)
+    pool = perceiver(16, 2, queries=3, layers=2)
     x = torch.randn(2, 6, 16)
     out = pool(x, mask=Mask(lengths=torch.tensor([6, 4])))
     assert out.shape == (2, 3, 16)
     assert torch.allclose(pool(x[1:, :4]), out[1:], atol=1e-5)
     assert torch.allclose(pool(x.flip(1)), pool(x), atol=1e-5), "without positions the order of what is read does not matter"
+
+
+def test_attention_pooling_is_one_query_and_torchs_attention() -> None:
+    pool, x = attention_pool(12, 3, 20).double(), torch.randn(2, 5, 12, dtype=torch.float64)
+    reading = pool.layers[0]
+    part = reading.attention
+    query = pool.queries[:, None].expand(-1, 2, -1)
+    read, _ = F.multi_head_attention_forward(
+        query, x.transpose(0, 1), x.transpose(0, 1), 12, 3, None, torch.cat([part.q.bias, part.k.bias, part.v.bias]), None, None, False, 0.0,
+        part.out.weight, part.out.bias, use_separate_proj_weight=True,
+        q_proj_weight=part.q.weight, k_proj_weight=part.k.weight, v_proj_weight=part.v.weight,
+    )  # fmt: skip
+    expected = read[0] + reading.feed_forward(reading.norm2(read[0]))
+    assert torch.allclose(pool(x)[:, 0], expected, atol=1e-12)
 
 
 def test_positions() -> None:

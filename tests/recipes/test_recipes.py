@@ -115,7 +115,7 @@ def test_features_come_from_disk_the_second_time(tmp_path: Path, monkeypatch: py
     first, dropped = cache.image_features(run.local(), rows, views=2)
     assert not dropped
     assert next(iter(first.values())).shape == (2, 32)
-    monkeypatch.setattr(run.model, "image_features", None)  # would fail if it were used
+    monkeypatch.setattr(run.model, "features", None)  # would fail if it were used
     second, _ = cache.image_features(run.local(), rows, views=2)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -126,7 +126,7 @@ def test_texts_come_from_disk_the_second_time(tmp_path: Path, monkeypatch: pytes
     first = cache.text_features(run.local(), captions)
     assert set(first) == set(captions)
     assert torch.allclose(first["一个红色的圆"], torch.from_numpy(run.local().features(["一个红色的圆"])[0]), atol=1e-6)
-    monkeypatch.setattr(run.model, "text_features", None)  # would fail if it were used
+    monkeypatch.setattr(run.model, "features", None)  # would fail if it were used
     assert all(torch.equal(first[name], value) for name, value in cache.text_features(run.local(), captions).items())
 
 

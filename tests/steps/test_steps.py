@@ -40,7 +40,10 @@ def test_features_stand_in_for_pixels_and_tokens(model: DualEncoder) -> None:
     with torch.no_grad():
         assert data.pixels is not None and data.tokens is not None
         cached = Batch(
-            ids=data.ids, image_features=model.image_features(data.pixels), text_features=model.text_features(data.tokens), keys=data.keys
+            ids=data.ids,
+            image_features=model.features("image", data.pixels),
+            text_features=model.features("text", data.tokens),
+            keys=data.keys,
         )
     assert float(step(cached).loss) == pytest.approx(float(step(data).loss), abs=1e-6)
 
@@ -164,7 +167,7 @@ def test_transfer_draws_the_student_to_the_teacher(model: DualEncoder) -> None:
     data = batch()
     assert data.tokens is not None
     with torch.no_grad():
-        data = Batch(ids=data.ids, tokens=data.tokens, text_features=teacher.text_features(data.tokens))
+        data = Batch(ids=data.ids, tokens=data.tokens, text_features=teacher.features("text", data.tokens))
     adam = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=1e-3)
     first = step(data).report["cosine"]
     for _ in range(25):
@@ -179,7 +182,7 @@ def test_transfer_with_contrast_to_teacher_and_pictures(model: DualEncoder) -> N
     student, data = DualEncoder(presets()["mini"]), batch()
     assert data.tokens is not None and data.pixels is not None
     with torch.no_grad():
-        seen, read = model.image_features(data.pixels), model.text_features(data.tokens)
+        seen, read = model.features("image", data.pixels), model.features("text", data.tokens)
     whole = Batch(ids=data.ids, tokens=data.tokens, text_features=read, image_features=seen, keys=data.keys)
     step = TextTransferStep(student, model, TransferConfig(contrast_teacher=0.5, contrast_pictures=2.0))
     report = step(whole).report

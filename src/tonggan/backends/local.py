@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,11 @@ import torch
 from torch import Tensor
 
 from tonggan import devices
-from tonggan.backends.pair import image_part, text_part
 from tonggan.data.text import is_unicode
 from tonggan.hub.read import Checkpoint
-from tonggan.models import Classifier, DualEncoder
-from tonggan.tensors import Tokens
+from tonggan.models import Classifier
+from tonggan.models.base import Embedder, Featurizer, Matcher
+from tonggan.tensors import Modality
 from tonggan.types import CannotError, Embeddings, EmbedOptions, Image, Item, MediaError, Model, Text, UsageError, as_part
 
 THREADS = 4
@@ -24,7 +26,7 @@ THREADS = 4
 
 
 class LocalModel(Model):
-    """A dual encoder, sentence encoder or classifier of ours, in this process.
+    """A model of ours, in this process; what its module offers (`models.base`) is what it can.
 
     `module` and `processor` are the parts themselves, for training on; `labels` are a classifier's classes when known.
     """
@@ -38,24 +40,23 @@ class LocalModel(Model):
         self.device = devices.choose(device)
         self.module = checkpoint.module.to(self.device).eval()
         self.labels: tuple[str, ...] | None = checkpoint.labels
-        towers = {"image": image_part(self.module), "text": text_part(self.module)}
-        self.modalities = frozenset(kind for kind, tower in towers.items() if tower is not None)
-        self.can = frozenset({"features"} if isinstance(self.module, Classifier) else {"embed", "features"})
+        offers = {"embed": Embedder, "features": Featurizer, "match": Matcher}
+        self.can = frozenset(verb for verb, offer in offers.items() if isinstance(self.module, offer))
+        self.modalities: frozenset[Modality] = getattr(self.module, "modalities", frozenset())
 
     @property
     def dim(self) -> int:
         """Length of the vectors that `embed` gives."""
-        if not isinstance(self.module, DualEncoder):
+        if not isinstance(self.module, Embedder):
             raise self._cannot("embed")
         return self.module.dim
 
     def embed(self, items: Sequence[Item], options: EmbedOptions | None = None) -> Embeddings:
         """Every item as a unit vector: float32 [items, dim]. Strings are text, also such as look like paths."""
         module = self.module
-        if not isinstance(module, DualEncoder):
+        if not isinstance(module, Embedder):
             raise self._cannot("embed")
-        encode: dict[str, Callable[[Any], Tensor]] = {"image": module.encode_image, "text": module.encode_text}
-        done = self._run(items, encode, options or EmbedOptions())
+        done = self._run(items, {kind: partial(module.encode, kind) for kind in module.modalities}, options or EmbedOptions())
         vectors = np.zeros((len(items), module.dim), np.float32)
         for index, row in done.rows.items():
             vectors[index] = row
@@ -64,32 +65,57 @@ class LocalModel(Model):
     def features(self, items: Sequence[Item], layer: str = "pooled") -> np.ndarray:
         """What a tower gives before head and normalisation: float32 [items, width]; a classifier also has `layer="logits"`.
 
-        An unreadable picture gets a row of NaN. Pictures and text may be mixed only if both towers have one width.
+        What cannot be read gets a row of NaN. Kinds of input may be mixed only if their towers have one width.
         """
         done = self._run(items, self._layers(layer), EmbedOptions())
         widths = {len(row) for row in done.rows.values()}
         if len(widths) > 1:
             raise UsageError(
-                f"{self.name}: pictures and text have features of different width {sorted(widths)}; ask for one kind at a time"
+                f"{self.name}: these kinds of input have features of different width {sorted(widths)}; ask for one kind at a time"
             )
         result = np.full((len(items), widths.pop() if widths else 0), np.nan, np.float32)
         for index, row in done.rows.items():
             result[index] = row
         return result
 
-    def _layers(self, layer: str) -> dict[str, Callable[[Any], Tensor]]:
+    def match(self, pairs: Sequence[tuple[Item, Item]]) -> np.ndarray:
+        """How sure the model is that each picture and text belong together: float32 [pairs], 0 to 1; NaN where one cannot be read."""
+        module, process, tokenizer = self.module, self.processor.image, self.processor.text
+        if not isinstance(module, Matcher) or process is None or tokenizer is None:
+            raise self._cannot("match")
+        scores = np.full(len(pairs), np.nan, np.float32)
+        for some in _chunks(list(range(len(pairs))), EmbedOptions().batch_size):
+            kept, pixels, texts = [], [], []
+            for i in some:
+                picture, text = (as_part(item) for item in pairs[i])
+                if not isinstance(picture, Image) or not isinstance(text, Text):
+                    raise UsageError(
+                        f"{self.name}: a pair is a picture and a text, in this order; pair {i} is {picture.kind} and {text.kind}"
+                    )
+                with suppress(MediaError):
+                    pixels.append(process(picture))
+                    kept.append(i)
+                    texts.append(text.text)
+            if kept:
+                with torch.inference_mode():
+                    seen = torch.from_numpy(np.stack(pixels)).to(self.device)
+                    logits = module.match(seen, self.processor.tokens(texts).to(self.device))
+                scores[kept] = logits.float().softmax(dim=1)[:, 1].cpu().numpy()
+        return scores
+
+    def _layers(self, layer: str) -> dict[Modality, Callable[[Any], Tensor]]:
         module = self.module
-        known: dict[str, dict[str, Callable[[Any], Tensor]]]
-        if isinstance(module, Classifier):
-            known = {"pooled": {"image": module.features}, "logits": {"image": module}}
-        else:
-            assert isinstance(module, DualEncoder)
-            known = {"pooled": {"image": module.image_features, "text": module.text_features}}
+        if not isinstance(module, Featurizer):
+            raise self._cannot("features")
+        known: dict[str, dict[Modality, Callable[[Any], Tensor]]]
+        known = {"pooled": {kind: partial(module.features, kind) for kind in module.modalities}}
+        if isinstance(self.module, Classifier):
+            known["logits"] = {"image": self.module}
         if layer not in known:
             raise CannotError(f"{self.name} has no features of layer {layer!r}; it has: {', '.join(known)}")
         return known[layer]
 
-    def _run(self, items: Sequence[Item], encode: dict[str, Callable[[Any], Tensor]], options: EmbedOptions) -> _Done:
+    def _run(self, items: Sequence[Item], encode: Mapping[Modality, Callable[[Any], Tensor]], options: EmbedOptions) -> _Done:
         """Encode each kind in its own batches and put the rows back where they came from."""
         if options.batch_size < 1:
             raise UsageError(f"batch_size is {options.batch_size}; it must be at least 1")
@@ -120,7 +146,7 @@ class LocalModel(Model):
         order = sorted(range(len(texts)), key=lambda k: -len(ids[k]))
         for some in _chunks(order, options.batch_size):
             tokens = processor.collate([ids[k] for k in some])
-            rows = encode(Tokens(tokens.ids.to(self.device), tokens.lengths.to(self.device)))
+            rows = encode(tokens.to(self.device))
             done.take([texts[k][0] for k in some], rows)
 
     def _pictures(

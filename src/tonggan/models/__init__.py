@@ -5,25 +5,54 @@ from __future__ import annotations
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
+from torch import nn
 
 from tonggan.config import one_of
+from tonggan.models.bert import BertConfig, MaskedBert
 from tonggan.models.classifier import Classifier, ClassifierConfig
 from tonggan.models.dual_encoder import DualEncoder, DualEncoderConfig
 from tonggan.models.presets import presets
 
-ModelConfig: TypeAlias = Annotated[DualEncoderConfig | ClassifierConfig, Field(discriminator="kind")]
+ModelConfig: TypeAlias = Annotated[
+    DualEncoderConfig | ClassifierConfig | BertConfig,
+    Field(discriminator="kind"),
+]
+"""Any system's configuration; `kind` says which."""
 
 
-def build(config: DualEncoderConfig | ClassifierConfig) -> DualEncoder | Classifier:
+def build(config: ModelConfig) -> nn.Module:
     """The module of a configuration, with random weights from torch's global generator."""
-    return DualEncoder(config) if isinstance(config, DualEncoderConfig) else Classifier(config)
+    match config:
+        case DualEncoderConfig():
+            return DualEncoder(config)
+        case ClassifierConfig():
+            return Classifier(config)
+        case BertConfig():
+            return MaskedBert(config)
 
 
-def parse(data: object, where: str = "") -> DualEncoderConfig | ClassifierConfig:
+KINDS: dict[str, type[ModelConfig]] = {
+    "dual_encoder": DualEncoderConfig,
+    "classifier": ClassifierConfig,
+    "bert": BertConfig,
+}
+
+
+def parse(data: object, where: str = "") -> ModelConfig:
     """A configuration out of plain data; raises `ConfigError` that names each wrong field."""
-    kind = data.get("kind") if isinstance(data, dict) else None
-    one_of(str(kind), ("dual_encoder", "classifier"), f"{where}: kind")
-    return DualEncoderConfig.parse(data, where) if kind == "dual_encoder" else ClassifierConfig.parse(data, where)
+    kind = one_of(str(data.get("kind") if isinstance(data, dict) else None), KINDS, f"{where}: kind")
+    return KINDS[kind].parse(data, where)
 
 
-__all__ = ["Classifier", "ClassifierConfig", "DualEncoder", "DualEncoderConfig", "ModelConfig", "build", "parse", "presets"]
+__all__ = [
+    "BertConfig",
+    "Classifier",
+    "ClassifierConfig",
+    "DualEncoder",
+    "DualEncoderConfig",
+    "MaskedBert",
+    "ModelConfig",
+    "build",
+    "parse",
+    "presets",
+]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.models.towers import ImageTowerConfig, Pixels, build_image
+from tonggan.tensors import Modality
 
 
 class ClassifierConfig(Config):
@@ -28,12 +29,13 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
         self.config = config
+        self.modalities: frozenset[Modality] = frozenset({"image"})
         self.image = build_image(config.image)
         self.head = nn.Linear(self.image.width, config.classes)
 
-    def features(self, pixels: Pixels) -> Float[Tensor, "B D"]:
+    def features(self, kind: Modality, inputs: Pixels) -> Float[Tensor, "B D"]:
         """Pooled tower output."""
-        return self.image(pixels)
+        return self.image(inputs)
 
     def forward(self, pixels: Pixels) -> Float[Tensor, "B C"]:
         return self.head(self.image(pixels))

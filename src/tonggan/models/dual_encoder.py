@@ -1,12 +1,12 @@
 """Two towers, one space (Radford et al. 2021): pictures and texts become unit vectors that are compared by a dot product.
 
-Shape letters: B rows, D dim of the common space, Wi and Wt widths of the towers.
+Shape letters: B rows, D dim of the common space, W width of a tower.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,8 @@ from tonggan.config import Config
 from tonggan.models import towers
 from tonggan.models.conse import CentredHead, ConseConfig, ConseHead, ConseTower
 from tonggan.models.ngram import BilingualText, BilingualTextConfig
-from tonggan.models.towers import Pixels
-from tonggan.tensors import Tokens
+from tonggan.tensors import MODALITIES, Modality
+from tonggan.types import UsageError
 
 Projection: TypeAlias = Literal["linear", "mlp", "centred", "none"]
 ImageTowerConfig: TypeAlias = Annotated[
@@ -55,7 +55,7 @@ class DualEncoder(nn.Module):
 
     def __init__(self, config: DualEncoderConfig) -> None:
         super().__init__()
-        self.config, self.dim = config, config.dim
+        self.config, self.dim, self.max_scale = config, config.dim, config.max_scale
         self.image: ImageTower | None = _image(config.image) if config.image is not None else None
         self.text: TextTower | None = _text(config.text) if config.text is not None else None
         self.image_head = _head(self.image, config.image_projection, config)
@@ -63,33 +63,34 @@ class DualEncoder(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor([config.scale_init]))
         self.bias = nn.Parameter(torch.tensor([config.bias_init])) if config.bias_init is not None else None
 
-    def image_features(self, pixels: Pixels) -> Float[Tensor, "B Wi"]:
-        """What the picture tower gives, before the head."""
-        assert self.image is not None, "this model has no picture tower"
-        return self.image(pixels)
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Kinds that it has a tower for."""
+        return frozenset(kind for kind in MODALITIES if getattr(self, kind, None) is not None)
 
-    def text_features(self, tokens: Tokens) -> Float[Tensor, "B Wt"]:
-        """What the text tower gives, before the head."""
-        assert self.text is not None, "this model has no text tower"
-        return self.text(tokens)
+    def tower(self, kind: Modality) -> nn.Module:
+        """The tower for a kind of input; raises `UsageError` when there is none."""
+        if kind not in self.modalities:
+            raise UsageError(f"this model has no tower for {kind}; it has: {', '.join(sorted(self.modalities))}")
+        found: nn.Module = getattr(self, kind)
+        return found
 
-    def encode_image(self, pixels: Pixels | None = None, *, features: Float[Tensor, "B Wi"] | None = None) -> Float[Tensor, "B D"]:
-        """Unit vectors of pictures, or of tower outputs that were computed before."""
+    def features(self, kind: Modality, inputs: Any) -> Float[Tensor, "B W"]:
+        """What a tower gives, before the head."""
+        pooled: Tensor = self.tower(kind)(inputs)
+        return pooled
+
+    def encode(self, kind: Modality, inputs: Any = None, *, features: Float[Tensor, "B W"] | None = None) -> Float[Tensor, "B D"]:
+        """Unit vectors of inputs, or of tower outputs that were computed before.
+
+        Given both tokens and features, the features are those of texts that a bilingual tower's BERT reads; its n-grams read the others.
+        """
         if features is None:
-            assert pixels is not None, "give pixels or features"
-            features = self.image_features(pixels)
-        return F.normalize(self.image_head(features), dim=-1)
-
-    def encode_text(self, tokens: Tokens | None = None, *, features: Float[Tensor, "B Wt"] | None = None) -> Float[Tensor, "B D"]:
-        """Unit vectors of texts, or of tower outputs that were computed before; given both, the features are those of texts that a
-        bilingual tower's BERT reads, and its n-grams read the others."""
-        if tokens is not None and features is not None:
+            features = self.features(kind, inputs)
+        elif inputs is not None and kind == "text":
             assert isinstance(self.text, BilingualText), "tokens beside features: only a bilingual tower reads in two parts"
-            features = self.text(tokens, features)
-        elif features is None:
-            assert tokens is not None, "give tokens or features"
-            features = self.text_features(tokens)
-        return F.normalize(self.text_head(features), dim=-1)
+            features = self.text(inputs, features)
+        return F.normalize(getattr(self, f"{kind}_head")(features), dim=-1)
 
 
 def _image(config: ImageTowerConfig) -> ImageTower:

@@ -33,6 +33,7 @@ class Attention(nn.Module):
 
     softmax(Q Kᵀ / √E) V per head, heads concatenated and projected. Queries come from `x`; keys and values from `context`
     (cross-attention, of width `context_width`) or from `x`. q, k and v are separate so that each can be replaced or adapted.
+    A key's bias shifts all scores of a query alike, so softmax does not see it: BEiT, VideoMAE and Whisper have none (`key_bias`).
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Attention(nn.Module):
         head_width: int | None = None,
         out_width: int | None = None,
         linear_bias: bool = True,
+        key_bias: bool = True,
         bias: Bias | None = None,
         dropout: float = 0.0,
     ) -> None:
@@ -55,7 +57,7 @@ class Attention(nn.Module):
         inner = heads * self.head_width
         source = context_width or width
         self.q = nn.Linear(width, inner, bias=linear_bias)
-        self.k = nn.Linear(source, inner, bias=linear_bias)
+        self.k = nn.Linear(source, inner, bias=linear_bias and key_bias)
         self.v = nn.Linear(source, inner, bias=linear_bias)
         self.out = nn.Linear(inner, out_width or width, bias=linear_bias)
         self.bias = bias
@@ -102,7 +104,7 @@ def lower(mask: Mask | None, queries: int, keys: int, device: torch.device) -> t
     """
     if mask is None or mask == Mask():
         return None, False
-    plain = mask.lengths is None and mask.segments is None and mask.window is None and mask.prefix is None
+    plain = mask.lengths is None and mask.starts is None and mask.segments is None and mask.window is None and mask.prefix is None
     if mask.causal and plain and mask.offset is None and queries == keys:
         return None, True
     at_k = torch.arange(keys, device=device)
@@ -122,6 +124,8 @@ def lower(mask: Mask | None, queries: int, keys: int, device: torch.device) -> t
         allowed = allowed & (of_q[:, :, None] == of_k[:, None, :])
     if mask.lengths is not None:
         allowed = allowed & (at_k < mask.lengths.to(device)[:, None, None])
+    if mask.starts is not None:
+        allowed = allowed & (at_k >= mask.starts.to(device)[:, None, None])
     return allowed[:, None], False
 
 

@@ -1,12 +1,12 @@
-"""Where a token stands: learned tables and sinusoids, in one and two dimensions.
+"""Where a token stands: learned tables and sinusoids, in one and two dimensions, and biases by distance.
 
-Shape letters: T positions, D width.
+Shape letters: T positions, D width, H heads, Tq queries, Tk keys, R rows and C columns of a grid.
 """
 
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -26,22 +26,23 @@ class LearnedPositions(nn.Module):
 
 
 class FixedPositions(nn.Module):
-    """A table that is computed, not learned, and so not saved."""
+    """A table that is computed, not learned, and so not saved; `saved` is for formats that publish theirs."""
 
     weight: Tensor
 
-    def __init__(self, table: Float[Tensor, "T D"]) -> None:
+    def __init__(self, table: Float[Tensor, "T D"], *, saved: bool = False) -> None:
         super().__init__()
-        self.register_buffer("weight", table, persistent=False)
+        self.register_buffer("weight", table, persistent=saved)
 
 
 def sinusoids(length: int, width: int, base: float = 10_000.0) -> Float[Tensor, "T D"]:
     """Sines in the first half of the channels, cosines in the second (Vaswani et al. 2017, section 3.5, up to channel order)."""
     if width % 2:
         raise ValueError(f"sinusoids need an even width, not {width}")
-    rates = base ** (-torch.arange(width // 2) / (width // 2))
+    # In double precision: the angle of position 1500 in single would be off by 1e-4 already.
+    rates = base ** (-torch.arange(width // 2, dtype=torch.float64) / (width // 2))
     angles = torch.arange(length)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(torch.get_default_dtype())
 
 
 def sinusoids_2d(rows: int, columns: int, width: int) -> Float[Tensor, "T D"]:
@@ -50,3 +51,29 @@ def sinusoids_2d(rows: int, columns: int, width: int) -> Float[Tensor, "T D"]:
         raise ValueError(f"two-dimensional sinusoids need a width divisible by 4, not {width}")
     down, across = sinusoids(rows, width // 2), sinusoids(columns, width // 2)
     return torch.cat([down.repeat_interleave(columns, dim=0), across.repeat(rows, 1)], dim=1)
+
+
+class GridBias(nn.Module):
+    """A learned bias on attention's scores by distance on a grid, for a class token followed by R x C patches (Bao et al. 2022, BEiT).
+
+    One number per head for each of the (2R-1)(2C-1) displacements, and three more: from the class token to a patch, from a patch to the
+    class token, and from the class token to itself. As Swin has it (Liu et al. 2021, section 3.2, equation 4), with the class token added.
+    """
+
+    index: Tensor
+
+    def __init__(self, rows: int, columns: int, heads: int) -> None:
+        super().__init__()
+        displacements = (2 * rows - 1) * (2 * columns - 1)
+        self.table = nn.Parameter(torch.zeros(displacements + 3, heads))
+        row, column = torch.arange(rows).repeat_interleave(columns), torch.arange(columns).repeat(rows)
+        down, across = (at[:, None] - at[None, :] for at in (row, column))
+        index = torch.full((rows * columns + 1,) * 2, displacements)
+        index[1:, 1:] = (down + rows - 1) * (2 * columns - 1) + across + columns - 1
+        index[1:, 0] = displacements + 1
+        index[0, 0] = displacements + 2
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, at_q: Int[Tensor, " Tq"], at_k: Int[Tensor, " Tk"]) -> Float[Tensor, "H Tq Tk"]:
+        """The bias between queries and keys at these places, the class token being at 0."""
+        return self.table[self.index[at_q[:, None], at_k[None, :]]].permute(2, 0, 1)

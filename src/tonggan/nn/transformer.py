@@ -6,6 +6,7 @@ Shape letters: B rows, T positions, D width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tonggan.nn.activations import Activation, activation
-from tonggan.nn.attention import Attention, Cache
+from tonggan.nn.attention import Attention, Bias, Cache
+from tonggan.nn.experts import Route
 from tonggan.tensors import Mask
 
 
@@ -44,11 +46,22 @@ class LayerScale(nn.Module):
         return x * self.factor
 
 
+@dataclass
+class Trace:
+    """What each block made on the way, in order: filled by a forward pass that is given one."""
+
+    blocks: list[Tensor] = field(default_factory=list)
+    """The stream after each block, [B, T, D]."""
+    feed_forwards: list[Tensor] = field(default_factory=list)
+    """What each feed-forward adds to the stream, [B, T, D]."""
+
+
 class Block(nn.Module):
     """Attention and feed-forward on a residual stream, out of built parts.
 
     `order="pre"` normalises what enters a branch (CLIP, ViT, GPT), `"post"` what leaves the sum (BERT, the original).
-    `cross`, where given, attends to `context` between the two, under its own norm. Parts that want more than the stream get it:
+    `cross`, where given, attends to `context` between the two, under its own norm; `cross_optional` blocks leave it out where no context
+    is given (BLIP's text encoder), others then raise `ValueError`. Parts that want more than the stream get it:
     norms `cond` (what adaptive ones are conditioned on), the feed-forward `route` (which expert takes which token).
     """
 
@@ -61,13 +74,14 @@ class Block(nn.Module):
         order: Literal["pre", "post"] = "pre",
         cross: Attention | None = None,
         cross_norm: nn.Module | None = None,
+        cross_optional: bool = False,
         scales: tuple[nn.Module, nn.Module] | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.attention, self.feed_forward = attention, feed_forward
         self.norm1, self.norm2 = norms
-        self.cross, self.cross_norm = cross, cross_norm
+        self.cross, self.cross_norm, self.cross_optional = cross, cross_norm, cross_optional
         self.scale1, self.scale2 = scales or (nn.Identity(), nn.Identity())
         self.dropout = nn.Dropout(dropout)
         self.order = order
@@ -81,8 +95,9 @@ class Block(nn.Module):
         context: Float[Tensor, "B Tk C"] | None = None,
         context_mask: Mask | None = None,
         cond: Tensor | None = None,
-        route: Tensor | None = None,
+        route: Tensor | Route | None = None,
         cache: Cache | None = None,
+        trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
         extra = () if cond is None else (cond,)
         routed = () if route is None else (route,)
@@ -91,12 +106,22 @@ class Block(nn.Module):
             return self.scale1(self.attention(h, mask=mask, positions=positions, cache=cache))
 
         x = self._residual(x, self.norm1, attend, extra)
-        if self.cross is not None and self.cross_norm is not None:
+        if self.cross is not None and self.cross_norm is not None and not (context is None and self.cross_optional):
             if context is None:
                 raise ValueError("this block attends to a context; give one")
             cross = self.cross
             x = self._residual(x, self.cross_norm, lambda h: cross(h, context=context, mask=context_mask), extra)
-        return self._residual(x, self.norm2, lambda h: self.scale2(self.feed_forward(h, *routed)), extra)
+
+        def feed(h: Tensor) -> Tensor:
+            added: Tensor = self.scale2(self.feed_forward(h, *routed))
+            if trace is not None:
+                trace.feed_forwards.append(added)
+            return added
+
+        x = self._residual(x, self.norm2, feed, extra)
+        if trace is not None:
+            trace.blocks.append(x)
+        return x
 
     def _residual(self, x: Tensor, norm: nn.Module, branch: Callable[[Tensor], Tensor], extra: tuple[Tensor, ...]) -> Tensor:
         if self.order == "pre":
@@ -114,10 +139,12 @@ def encoder_block(
     eps: float = 1e-5,
     dropout: float = 0.0,
     layer_scale: float | None = None,
+    key_bias: bool = True,
+    bias: Bias | None = None,
 ) -> Block:
     """The ordinary self-attention block, as ViT, CLIP and BERT have it."""
     return Block(
-        Attention(width, heads, dropout=dropout),
+        Attention(width, heads, key_bias=key_bias, bias=bias, dropout=dropout),
         FeedForward(width, inner, act),
         (nn.LayerNorm(width, eps=eps), nn.LayerNorm(width, eps=eps)),
         order=order,
@@ -142,12 +169,23 @@ class Transformer(nn.Module):
         context: Float[Tensor, "B Tk C"] | None = None,
         context_mask: Mask | None = None,
         cond: Tensor | None = None,
-        route: Tensor | None = None,
+        route: Tensor | Route | None = None,
         caches: Sequence[Cache] | None = None,
+        trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
         none: list[Cache | None] = [None] * len(self.blocks)
         for block, cache in zip(self.blocks, none if caches is None else caches, strict=True):
-            x = block(x, mask=mask, positions=positions, context=context, context_mask=context_mask, cond=cond, route=route, cache=cache)
+            x = block(
+                x,
+                mask=mask,
+                positions=positions,
+                context=context,
+                context_mask=context_mask,
+                cond=cond,
+                route=route,
+                cache=cache,
+                trace=trace,
+            )
         return x
 
 

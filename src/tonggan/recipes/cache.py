@@ -65,7 +65,7 @@ def image_features(model: LocalModel, rows: Sequence[Row], views: int = 1) -> tu
         if good:
             with torch.inference_mode():
                 flat = torch.from_numpy(np.concatenate(good)).to(model.device)
-                rows_ = torch.cat([module.image_features(flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)])
+                rows_ = torch.cat([module.features("image", flat[i : i + BATCH]) for i in range(0, len(flat), BATCH)])
             made = iter(rows_.float().cpu().clone().view(len(good), views, -1))
         return [f if isinstance(f, MediaError) else next(made) for f in found]
 
@@ -98,7 +98,7 @@ def text_features(model: LocalModel, captions: Iterable[str]) -> dict[str, Tenso
             size = max(1, BATCH_TOKENS // len(ids[order[0]]))  # the longest of those that are left
             some, order = order[:size], order[size:]
             tokens = model.processor.collate([ids[i] for i in some])
-            rows = module.text_features(Tokens(tokens.ids.to(model.device), tokens.lengths.to(model.device)))
+            rows = module.features("text", Tokens(tokens.ids.to(model.device), tokens.lengths.to(model.device)))
             for i, row in zip(some, rows.float().cpu().clone(), strict=True):
                 store[keys[missing[i]]] = row
     store.write()

@@ -1,4 +1,4 @@
-"""Train a dual encoder so that a picture and its words meet.
+"""Train an embedder so that what belongs together meets: a picture and its words, a sound and its picture.
 
 Shape letters: B rows, D dim of the common space, K kinds of key.
 """
@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
-from tonggan.models.dual_encoder import DualEncoder
+from tonggan.models.base import Embedder
 from tonggan.objectives.contrastive import Objective, alignment, info_nce, nt_xent, one_way, scale, sigmoid, top1
-from tonggan.tensors import Batch, StepOutput
+from tonggan.tensors import Batch, Modality, StepOutput
 from tonggan.types import UsageError
 
 TILE_FROM = 2048
@@ -41,6 +41,8 @@ class ContrastiveConfig(Config):
     """Weight of the alignment term (Wang and Isola 2020)."""
     anchor: Weight = 0.0
     """Weight of the squared distance of heads' `anchored` weights from their start (Li et al. 2018, L2-SP)."""
+    between: tuple[Modality, Modality] = ("image", "text")
+    """The kinds of input that meet."""
     tile: PositiveInt | Literal["auto"] | None = "auto"
     """Rows of the similarity matrix at a time; None: the whole matrix; auto: tiles for large batches."""
 
@@ -54,12 +56,23 @@ class ContrastiveConfig(Config):
             raise ValueError(f"objective {self.objective} has no {' and no '.join(found)}")
         return self
 
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What a batch needs to have."""
+        return frozenset(self.between)
+
 
 class ContrastiveStep(nn.Module):
-    """Encodes pixels and tokens, or a frozen tower's cached features in their place, and couples them."""
+    """Encodes both kinds of input, or a frozen tower's cached features in their place, and couples them."""
 
-    def __init__(self, model: DualEncoder, config: ContrastiveConfig) -> None:
+    model: Embedder
+
+    def __init__(self, model: Embedder, config: ContrastiveConfig) -> None:
         super().__init__()
+        if missing := sorted(config.modalities - model.modalities):
+            raise UsageError(
+                f"step.between: the model has no tower for {' and '.join(missing)}; it has: {', '.join(sorted(model.modalities))}"
+            )
         if config.objective == "sigmoid" and model.bias is None:
             raise UsageError(
                 "step.objective: sigmoid needs a bias, and this model has none; set bias_init in its shape (model.config.bias_init, "
@@ -67,7 +80,7 @@ class ContrastiveStep(nn.Module):
             )
         self.model = model
         self.config = config
-        held = [(owner, name) for owner in (model.modules() if config.anchor else ()) for name in getattr(owner, "anchored", ())]
+        held = [(owner, name) for owner in (self.modules() if config.anchor else ()) for name in getattr(owner, "anchored", ())]
         self._anchored = [owner.get_parameter(name) for owner, name in held]
         # Where a weight starts is known from the model that training starts from, also when it is resumed.
         self._starts = [parameter.detach().clone() for parameter in self._anchored]
@@ -76,26 +89,24 @@ class ContrastiveStep(nn.Module):
         return self.couple(self.encode(batch), batch.keys)
 
     def encode(self, batch: Batch) -> dict[str, Tensor]:
-        """Unit vectors `image` and `text`, each [B, D]."""
-        return {
-            "image": self.model.encode_image(batch.pixels, features=batch.image_features),
-            "text": self.model.encode_text(batch.tokens, features=batch.text_features),
-        }
+        """Unit vectors by kind, each [B, D]."""
+        return {kind: self.model.encode(kind, batch.input(kind), features=batch.features(kind)) for kind in self.config.between}
 
     def couple(self, reps: dict[str, Tensor], keys: Tensor | None) -> StepOutput:
         """The objective over all pairs of the batch, and the terms that are added to it.
 
-        `floor` and `chance` are the objective's: beside terms, its own value is reported as `objective`. `i2t_top1` and `t2i_top1` are
-        the shares of pictures and of texts whose nearest row in the batch is a positive by its keys, whether or not the objective uses
-        them.
+        `floor` and `chance` are the objective's: beside terms, its own value is reported as `objective`. `i2t_top1` and `t2i_top1`
+        (i image, t text, a audio, v video) are the shares of pictures and of texts whose nearest row in the batch is a positive by its
+        keys, whether or not the objective uses them.
         """
-        image, text = reps["image"], reps["text"]
-        found = self._objective(image, text, keys if self.config.multi_positives else None)
+        one, other = self.config.between
+        a, b = reps[one], reps[other]
+        found = self._objective(a, b, keys if self.config.multi_positives else None)
         loss = found.loss
         report = {"loss": 0.0, "floor": found.floor, "chance": found.chance}
-        report["i2t_top1"], report["t2i_top1"] = top1(image, text, keys=keys)
+        report[f"{one[0]}2{other[0]}_top1"], report[f"{other[0]}2{one[0]}_top1"] = top1(a, b, keys=keys)
         if self.config.alignment:
-            term = alignment(image, text)
+            term = alignment(a, b)
             loss = loss + self.config.alignment * term.loss
             report["alignment"] = float(term.loss.detach())
         if self._anchored:
@@ -104,27 +115,27 @@ class ContrastiveStep(nn.Module):
         if loss is not found.loss:
             report["objective"] = float(found.loss.detach())
         report["loss"] = float(loss.detach())
-        report["scale"] = float(scale(self.model.log_scale.detach(), self.model.config.max_scale))
+        report["scale"] = float(scale(self.model.log_scale.detach(), self.model.max_scale))
         return StepOutput(loss, report)
 
-    def _objective(self, image: Tensor, text: Tensor, keys: Tensor | None) -> Objective:
+    def _objective(self, a: Tensor, b: Tensor, keys: Tensor | None) -> Objective:
         config, model = self.config, self.model
-        rows = len(image) * (2 if config.objective == "nt_xent" else 1)
+        rows = len(a) * (2 if config.objective == "nt_xent" else 1)
         tile = (TILE if rows >= TILE_FROM else None) if config.tile == "auto" else config.tile
-        most = model.config.max_scale
+        most = model.max_scale
         match config.objective:
             case "infonce":
-                return info_nce(image, text, model.log_scale, keys=keys, label_smoothing=config.label_smoothing, max_scale=most, tile=tile)
+                return info_nce(a, b, model.log_scale, keys=keys, label_smoothing=config.label_smoothing, max_scale=most, tile=tile)
             case "sigmoid":
                 assert model.bias is not None
-                return sigmoid(image, text, model.log_scale, model.bias, keys=keys, max_scale=most, tile=tile)
+                return sigmoid(a, b, model.log_scale, model.bias, keys=keys, max_scale=most, tile=tile)
             case "one_way":
-                return one_way(image, text, model.log_scale, denominator=config.denominator, keys=keys, max_scale=most, tile=tile)
+                return one_way(a, b, model.log_scale, denominator=config.denominator, keys=keys, max_scale=most, tile=tile)
             case "nt_xent":
-                return nt_xent(image, text, 1 / scale(model.log_scale, most), keys=keys, tile=tile)
+                return nt_xent(a, b, 1 / scale(model.log_scale, most), keys=keys, tile=tile)
 
     @torch.no_grad()
     def after_update(self) -> None:
         """Hold the scale at its ceiling, as CLIP does after each update."""
         # A hair below, so that rounding cannot leave it above the ceiling, where its gradient would be zero for good.
-        self.model.log_scale.clamp_(max=math.log(self.model.config.max_scale) - 1e-6)
+        self.model.log_scale.clamp_(max=math.log(self.model.max_scale) - 1e-6)

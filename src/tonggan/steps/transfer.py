@@ -17,7 +17,7 @@ from tonggan.config import Config
 from tonggan.models.dual_encoder import DualEncoder
 from tonggan.objectives.contrastive import alignment, info_nce
 from tonggan.steps.contrastive import Weight
-from tonggan.tensors import Batch, StepOutput
+from tonggan.tensors import Batch, Modality, StepOutput
 
 
 class TransferConfig(Config):
@@ -29,6 +29,11 @@ class TransferConfig(Config):
     """Weight of a contrastive term between the student's texts and the (frozen) pictures, where the batch has them."""
     contrast_teacher: Weight = 0.0
     """Weight of a contrastive term between the student's texts and the teacher's."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What a batch needs to have."""
+        return frozenset({"image", "text"} if self.contrast_pictures else {"text"})
 
 
 class TextTransferStep(nn.Module):
@@ -49,14 +54,14 @@ class TextTransferStep(nn.Module):
         """The student's vectors of the batch's tokens, the teacher's of its text features (the same caption in the language it knows),
         and the pictures' where they take part; each [B, D]."""
         (teacher,) = self._teacher
-        reps = {"text": self.model.encode_text(batch.tokens)}
+        reps = {"text": self.model.encode("text", batch.tokens)}
         with torch.no_grad():
-            reps["teacher"] = teacher.encode_text(features=batch.text_features)
+            reps["teacher"] = teacher.encode("text", features=batch.text_features)
         if self.config.contrast_pictures:
             if batch.pixels is None and batch.image_features is None:
                 raise ValueError("contrast_pictures needs pictures in the batch")
             with torch.no_grad():
-                reps["image"] = teacher.encode_image(batch.pixels, features=batch.image_features)
+                reps["image"] = teacher.encode("image", batch.pixels, features=batch.image_features)
         return reps
 
     def couple(self, reps: dict[str, Tensor], keys: Tensor | None) -> StepOutput:
@@ -69,7 +74,7 @@ class TextTransferStep(nn.Module):
         report = {"loss": 0.0, "floor": 0.0, "cosine": float(1 - squared.detach() / 2)}
         for name, weight in (("teacher", self.config.contrast_teacher), ("image", self.config.contrast_pictures)):
             if weight:
-                term = info_nce(text, reps[name], self.model.log_scale, keys=keys, max_scale=self.model.config.max_scale)
+                term = info_nce(text, reps[name], self.model.log_scale, keys=keys, max_scale=self.model.max_scale)
                 loss = loss + weight * term.loss
                 report[f"contrast_{name}"] = float(term.loss.detach())
                 report["floor"] += weight * term.floor

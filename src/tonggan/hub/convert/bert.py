@@ -10,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from torch import Tensor
+
 from tonggan.data.processor import Processor
 from tonggan.hub.convert.fields import activation_in, activation_out, need
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
+from tonggan.hub.convert.tensors_in import only, tokens_in
 from tonggan.hub.convert.tokenizer import read_tokenizer, write_tokenizer
 from tonggan.hub.weights import read_json, write_json
-from tonggan.models import DualEncoderConfig, ModelConfig
-from tonggan.models.towers import BertTextConfig
+from tonggan.models import DualEncoder, DualEncoderConfig, ModelConfig
+from tonggan.models.towers import Bert, BertTextConfig
 from tonggan.types import TongganError
 
 MODEL_TYPES = ("bert",)
@@ -122,15 +125,25 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
         write_tokenizer(directory, processor.text, "PreTrainedTokenizerFast", present)
 
 
-def misfit(config: ModelConfig, processor: Processor) -> str | None:
+def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
     if not isinstance(config, DualEncoderConfig) or config.image is not None or not isinstance(config.text, BertTextConfig):
         return "it is not a BERT alone"
     if config.text_projection != "none":
         return "it has a projection"
+    if processor is None:
+        return None
     if processor.text is None or processor.text.config.cleaning != "none" or processor.text.config.pad_to is not None:
         return "its text is cleaned or padded as the library does not"
     return None
+
+
+def outputs(module: DualEncoder, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`BertModel`'s `last_hidden_state`, and the `sentence_embedding` of unit length."""
+    only(inputs, ("input_ids", "attention_mask", "token_type_ids"))
+    assert isinstance(module.text, Bert)
+    tokens = tokens_in(inputs)
+    return {"last_hidden_state": module.text.tokens(tokens).states, "sentence_embedding": module.encode("text", tokens)}
 
 
 def pooling_in(directory: Path) -> Pooling:

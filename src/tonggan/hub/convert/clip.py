@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tonggan.data.images import ImageProcessor
 from tonggan.data.processor import Processor
 from tonggan.data.text import END, START, Tokenizer
 from tonggan.hub.convert.fields import activation_in, activation_out, need
 from tonggan.hub.convert.preprocessor import image_in, image_misfit, image_out, read_settings
 from tonggan.hub.convert.table import SCALAR_TO_VECTOR, KeyTable, Rules, prefixed
+from tonggan.hub.convert.tensors_in import only, tokens_in
 from tonggan.hub.convert.tokenizer import read_tokenizer, write_tokenizer
 from tonggan.hub.weights import write_json
-from tonggan.models import DualEncoderConfig, ModelConfig
-from tonggan.models.towers import Colour, TransformerTextConfig, ViTConfig
+from tonggan.models import DualEncoder, DualEncoderConfig, ModelConfig
+from tonggan.models.towers import Colour, TransformerText, TransformerTextConfig, ViT, ViTConfig
 from tonggan.types import TongganError
 
 MODEL_TYPES = ("clip",)
@@ -146,7 +149,7 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
     write_tokenizer(directory, processor.text, "CLIPTokenizer", special)
 
 
-def misfit(config: ModelConfig, processor: Processor) -> str | None:
+def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
     if not isinstance(config, DualEncoderConfig):
         return "it is not a dual encoder"
@@ -159,9 +162,30 @@ def misfit(config: ModelConfig, processor: Processor) -> str | None:
         return "it has SigLIP's bias"
     if image.pooling != "class" or not image.pre_norm or image.patch_bias or image.positions != "learned":
         return "its ViT is not CLIP's (class token, norm before the blocks, learned positions, patches without bias)"
+    if processor is None:
+        return None
     if processor.image is None or processor.text is None:
         return "it has not both processors"
     return image_misfit(processor.image.config) or _tokenizer_misfit(processor.text)
+
+
+def outputs(module: DualEncoder, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`CLIPModel`'s `text_embeds`, `image_embeds`, `logits_per_image`, `logits_per_text`, `text_last_hidden_state`,
+    `vision_last_hidden_state`, as far as the inputs allow. States come from a pass of their own."""
+    only(inputs, ("input_ids", "attention_mask", "pixel_values"))
+    assert isinstance(module.text, TransformerText) and isinstance(module.image, ViT)
+    found: dict[str, Tensor] = {}
+    if "input_ids" in inputs:
+        tokens = tokens_in(inputs, ends=True)
+        found["text_last_hidden_state"] = module.text.tokens(tokens).states
+        found["text_embeds"] = module.encode("text", tokens)
+    if "pixel_values" in inputs:
+        found["vision_last_hidden_state"] = module.image.tokens(inputs["pixel_values"]).states
+        found["image_embeds"] = module.encode("image", inputs["pixel_values"])
+    if len(found) == 4:
+        found["logits_per_text"] = found["text_embeds"] @ found["image_embeds"].T * module.log_scale.exp()
+        found["logits_per_image"] = found["logits_per_text"].T
+    return found
 
 
 def _tokenizer_misfit(text: Tokenizer) -> str | None:

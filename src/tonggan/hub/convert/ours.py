@@ -13,7 +13,7 @@ from tonggan.models import ModelConfig
 from tonggan.types import TongganError
 
 RECORD = "tonggan.json"
-SYSTEMS = {"tonggan-dual-encoder": "dual_encoder", "tonggan-classifier": "classifier"}
+SYSTEMS = {f"tonggan-{kind.replace('_', '-')}": kind for kind in models.KINDS}
 """Their `model_type`, and the `kind` of our configuration."""
 MODEL_TYPES = tuple(SYSTEMS)
 

@@ -1,0 +1,35 @@
+"""Named tensors of a reference's forward as our input."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from tonggan.tensors import Tokens
+from tonggan.types import UsageError
+
+
+def only(inputs: Mapping[str, Tensor], known: tuple[str, ...]) -> None:
+    """Raise `UsageError` naming inputs that a family's forward does not have."""
+    if unknown := sorted(set(inputs) - set(known)):
+        raise UsageError(f"inputs {', '.join(unknown)} are not known; there are: {', '.join(known)}")
+
+
+def tokens_in(inputs: Mapping[str, Tensor], *, ends: bool = False) -> Tokens:
+    """`input_ids` [B, L] and `attention_mask`, padded on either side. Without a mask nothing is padding; with `ends` a row ends at its
+    highest id, CLIP's end token."""
+    ids = inputs["input_ids"]
+    if inputs.get("token_type_ids") is not None and bool(inputs["token_type_ids"].any()):
+        raise UsageError("token_type_ids other than 0 (pairs of sentences) are not supported")
+    mask = inputs.get("attention_mask")
+    if mask is None:
+        return Tokens(ids, ids.argmax(dim=1) + 1 if ends else torch.full((len(ids),), ids.shape[1], device=ids.device))
+    own = mask.bool()
+    starts = own.int().argmax(dim=1)
+    lengths = starts + own.sum(dim=1)
+    at = torch.arange(ids.shape[1], device=ids.device)
+    if not torch.equal(own, (at >= starts[:, None]) & (at < lengths[:, None])):
+        raise UsageError("attention_mask: padding in the middle of a row is not supported; pad on one side")
+    return Tokens(ids, lengths, starts if bool(starts.any()) else None)

@@ -1,0 +1,183 @@
+"""Sound towers: sounds in, one vector (and a sequence) out. Each is a configuration and a module.
+
+Shape letters: B rows, S samples, M bins, F frames of a spectrogram, T positions, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, TypeAlias
+
+import torch
+from jaxtyping import Bool, Float
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from tonggan.config import Config
+from tonggan.nn.activations import Activation
+from tonggan.nn.audio import ConvPositions, SpectrogramStem, WaveformStem, mean_of_real, real
+from tonggan.nn.positions import FixedPositions, sinusoids
+from tonggan.nn.transformer import Trace, Transformer, encoder_block, init_transformer
+from tonggan.tensors import Hidden, Mask, Sounds
+
+
+class LogMelConfig(Config):
+    """Whisper's encoder (Radford et al. 2023, section 2.2): log-mel spectrograms, pooled by the mean over a row's own frames."""
+
+    kind: Literal["log_mel"] = "log_mel"
+    bins: int = 80
+    context: int = 1500
+    """Most positions; one is two frames of the spectrogram."""
+    width: int = 384
+    layers: int = 4
+    heads: int = 6
+    mlp_width: int = 1536
+    activation: Activation = "gelu"
+    eps: float = 1e-5
+    padding: Literal["hidden", "seen"] = "hidden"
+    """Whether a sound is attended to alone, or with the silence behind it, as published Whisper models are trained: these read
+    spectrograms of full length only."""
+    dropout: float = 0.0
+
+
+class WaveformConfig(Config):
+    """The encoder of data2vec for speech (Baevski et al. 2022), which is wav2vec 2.0's with other positions: waveforms, pooled by the mean."""
+
+    kind: Literal["waveform"] = "waveform"
+    channels: tuple[int, ...] = (512,) * 7
+    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    stem_bias: bool = False
+    stem_activation: Activation = "gelu"
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    activation: Activation = "gelu"
+    eps: float = 1e-5
+    position_layers: int = 5
+    position_kernel: int = 19
+    position_groups: int = 16
+    position_padding: Literal["hidden", "seen"] = "hidden"
+    """Whether each layer of the positions sees zeros behind a row's end, so that padding changes nothing, or what the layer before made
+    of them, as published models do: there a row's last frames depend on how much padding follows."""
+    mask_token: bool = False
+    """A learned vector that stands for hidden frames, for training by filling in."""
+    dropout: float = 0.0
+
+    @model_validator(mode="after")
+    def _as_many_of_each(self) -> Self:
+        counts = {"channels": len(self.channels), "kernels": len(self.kernels), "strides": len(self.strides)}
+        if len(set(counts.values())) > 1:
+            raise ValueError("each convolution has one of each: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+        return self
+
+
+AudioTowerConfig: TypeAlias = Annotated[LogMelConfig | WaveformConfig, Field(discriminator="kind")]
+
+
+class LogMel(nn.Module):
+    """Two convolutions, fixed sinusoids, pre-norm blocks whose keys have no bias, a norm."""
+
+    def __init__(self, config: LogMelConfig) -> None:
+        super().__init__()
+        self.config, self.width = config, config.width
+        self.stem = SpectrogramStem(config.bins, config.width)
+        half = config.width // 2
+        # Whisper's slowest sine has a wavelength of 2π·10000 exactly, that of Vaswani et al. a little less.
+        self.positions = FixedPositions(sinusoids(config.context, config.width, 10_000 ** (half / max(1, half - 1))), saved=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.transformer = Transformer(
+            [
+                encoder_block(
+                    config.width,
+                    config.heads,
+                    config.mlp_width,
+                    act=config.activation,
+                    eps=config.eps,
+                    dropout=config.dropout,
+                    key_bias=False,
+                )
+                for _ in range(config.layers)
+            ]
+        )
+        init_transformer(self.transformer, config.width)
+        self.post_norm = nn.LayerNorm(config.width, eps=config.eps)
+
+    def tokens(self, sounds: Sounds) -> Hidden:
+        """States [B, T, D] after the last norm, and how many of them are a row's own."""
+        alone = self.config.padding == "hidden"
+        longest = 2 * self.config.context
+        if sounds.values.shape[2] > longest or (not alone and sounds.values.shape[2] != longest):
+            raise ValueError(
+                f"spectrograms of {sounds.values.shape[2]} frames; this tower reads {'at most' if alone else 'exactly'} {longest}"
+            )
+        lengths = self.stem.lengths(sounds.lengths)
+        x = self.stem(sounds.values, sounds.lengths if alone else None)
+        x = self.dropout(x + self.positions.weight[: x.shape[1]])
+        return Hidden(self.post_norm(self.transformer(x, mask=Mask(lengths=lengths) if alone else None)), lengths)
+
+    def forward(self, sounds: Sounds) -> Float[Tensor, "B D"]:
+        return _pooled(self.tokens(sounds))
+
+
+class Waveform(nn.Module):
+    """Convolutions over the samples, a projection, positions by convolution, a norm, post-norm blocks."""
+
+    def __init__(self, config: WaveformConfig) -> None:
+        super().__init__()
+        self.config, self.width = config, config.width
+        self.stem = WaveformStem(config.channels, config.kernels, config.strides, config.stem_activation, bias=config.stem_bias)
+        self.stem_norm = nn.LayerNorm(config.channels[-1], eps=config.eps)
+        self.projection = nn.Linear(config.channels[-1], config.width)
+        self.mask_token = nn.Parameter(torch.rand(config.width)) if config.mask_token else None
+        self.positions = ConvPositions(
+            config.width, config.position_kernel, config.position_groups, config.position_layers, config.stem_activation
+        )
+        self.norm = nn.LayerNorm(config.width, eps=config.eps)
+        self.dropout = nn.Dropout(config.dropout)
+        self.transformer = Transformer(
+            [
+                encoder_block(
+                    config.width,
+                    config.heads,
+                    config.mlp_width,
+                    act=config.activation,
+                    order="post",
+                    eps=config.eps,
+                    dropout=config.dropout,
+                )
+                for _ in range(config.layers)
+            ]
+        )
+        for module in self.transformer.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def tokens(self, sounds: Sounds, *, hidden: Bool[Tensor, "B T"] | None = None, trace: Trace | None = None) -> Hidden:
+        """States [B, T, D], and how many of them are a row's own. `hidden` frames are replaced by the mask token."""
+        lengths = self.stem.lengths(sounds.lengths)
+        x = self.projection(self.stem_norm(self.stem(sounds.values)))
+        if hidden is not None:
+            assert self.mask_token is not None, "hiding frames needs a mask token"
+            x = torch.where(hidden[:, :, None], self.mask_token, x)
+        own = real(lengths, x.shape[1])
+        x = x * own[:, :, None]
+        x = x + self.positions(x, own if self.config.position_padding == "hidden" else None)
+        return Hidden(self.transformer(self.dropout(self.norm(x)), mask=Mask(lengths=lengths), trace=trace), lengths)
+
+    def forward(self, sounds: Sounds) -> Float[Tensor, "B D"]:
+        return _pooled(self.tokens(sounds))
+
+
+def _pooled(found: Hidden) -> Float[Tensor, "B D"]:
+    assert found.lengths is not None
+    return mean_of_real(found.states, found.lengths)
+
+
+AudioTower: TypeAlias = LogMel | Waveform
+
+
+def build_audio(config: LogMelConfig | WaveformConfig) -> AudioTower:
+    """The sound tower of a configuration; weights are random."""
+    return LogMel(config) if isinstance(config, LogMelConfig) else Waveform(config)
