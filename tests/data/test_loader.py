@@ -212,7 +212,7 @@ def test_how_much_memory_decoded_pictures_will_take() -> None:
     side = PROCESSOR.image.config.side if PROCESSOR.image is not None else 0
     assert PairCollate(PROCESSOR, seed=0).fills(10) == 10 * 3 * side * side
     assert PairCollate(PROCESSOR, seed=0).fills(10**9) == 2 * 1024**3
-    assert PairCollate(PROCESSOR, seed=0, pictures=False).fills(10) == 0
+    assert PairCollate(PROCESSOR, seed=0, modalities=frozenset({"text"})).fills(10) == 0
     assert PairCollate(PROCESSOR, seed=0, image_features={}).fills(10) == 0
 
 
@@ -231,7 +231,7 @@ def test_one_cached_view_is_picked_per_epoch() -> None:
 def test_a_teacher_comes_with_the_tokens_of_its_pupil() -> None:
     """Language transfer: Chinese words, and what the English tower makes of the English ones; no pictures."""
     taught = {r.id: torch.full((4,), float(i)) for i, r in enumerate(ROWS)}
-    batch = PairCollate(PROCESSOR, seed=0, langs=["zh"], pictures=False, teacher_features=taught)(ROWS, [0, 0, 0])
+    batch = PairCollate(PROCESSOR, seed=0, langs=["zh"], modalities=frozenset({"text"}), teacher_features=taught)(ROWS, [0, 0, 0])
     assert batch.pixels is None and batch.image_features is None
     assert batch.langs == ("zh",) * 3 and batch.tokens is not None
     assert batch.text_features is not None and torch.equal(batch.text_features, torch.stack(list(taught.values())))

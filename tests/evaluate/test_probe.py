@@ -133,7 +133,7 @@ def test_a_group_is_held_out_as_a_whole() -> None:
     result = probe(Seer(), [*some, *(row for row in rows() if row.split == "test")])
     assert result.extra["pictures"] == {"train": 24, "val": 6, "test": 60}
     for seed in range(5):
-        sides = _sides([*some, *(row for row in rows() if row.split == "test")], "label")
+        sides = _sides([*some, *(row for row in rows() if row.split == "test")], "label", "image")
         sides.features["train"] = np.zeros((30, WIDTH))
         _hold_out(sides, seed)
         groups = [{p.row.group for p in sides.pictures[side]} for side in ("train", "val")]

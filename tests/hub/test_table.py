@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tonggan.hub.convert.table import SCALAR_TO_VECTOR, KeyTable, prefixed
+from tonggan.hub.convert.table import SCALAR_TO_VECTOR, KeyTable, Stacked, prefixed
 from tonggan.types import TongganError
 
 TABLE = KeyTable(
@@ -50,3 +50,21 @@ def test_a_layer_more_than_the_configuration_has_is_unknown() -> None:
 def test_what_the_format_has_no_place_for_is_named() -> None:
     with pytest.raises(TongganError, match="no place for bias"):
         TABLE.export({"bias": torch.zeros(1)})
+
+
+STACKED = KeyTable("stacked", prefixed("head.", "pool.", {"in_proj_{p}": Stacked(("q.{p}", "k.{p}", "v.{p}")), "out.{p}": "out.{p}"}))
+FUSED = {"head.in_proj_weight": torch.randn(6, 2), "head.in_proj_bias": torch.randn(6), "head.out.weight": torch.randn(2, 2)}
+PARTS = [f"pool.{part}.{kind}" for part in "qkv" for kind in ("weight", "bias")] + ["pool.out.weight"]
+
+
+def test_one_of_theirs_is_three_of_ours_and_back_bit_for_bit() -> None:
+    ours = STACKED.import_(FUSED, PARTS)
+    assert torch.equal(ours["pool.k.weight"], FUSED["head.in_proj_weight"][2:4])
+    back = STACKED.export(ours)
+    assert list(back) == list(FUSED) and all(torch.equal(back[key], FUSED[key]) for key in FUSED)
+
+
+def test_a_missing_stack_is_named_once() -> None:
+    fewer = {key: tensor for key, tensor in FUSED.items() if not key.endswith("bias")}
+    with pytest.raises(TongganError, match=r"missing: head\.in_proj_bias$"):
+        STACKED.import_(fewer, PARTS)

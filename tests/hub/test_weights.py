@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
 
 from tonggan.hub.weights import read_weights, write_weights
 from tonggan.types import TongganError
@@ -44,6 +45,58 @@ def test_shards(tmp_path: Path) -> None:
     assert same(read_weights(tmp_path))
 
 
+BIG = {f"layer.{i}.weight": torch.randn(3 + i, 7) for i in range(5)} | {"large": torch.randn(300), "half": torch.randn(9).bfloat16()}
+
+
+@pytest.mark.parametrize(("limit", "count"), [(10**9, 1), (1700, 2), (300, 6), (1, 7)])
+def test_large_weights_are_written_in_shards(tmp_path: Path, limit: int, count: int) -> None:
+    """Named as transformers names them, and read back bit for bit; no shard is above the limit unless it is one tensor."""
+    write_weights(tmp_path / "model.safetensors", BIG, max_shard_bytes=limit)
+    files = sorted(file.name for file in tmp_path.glob("*.safetensors"))
+    assert files == (["model.safetensors"] if count == 1 else [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)])
+    for file in files:
+        shard = load_file(tmp_path / file)
+        assert len(shard) == 1 or sum(tensor.nbytes for tensor in shard.values()) <= limit
+    found = read_weights(tmp_path)
+    assert sorted(found) == sorted(BIG)
+    assert all(torch.equal(found[name], BIG[name]) and found[name].dtype == BIG[name].dtype for name in BIG)
+    if count > 1:
+        index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in BIG.values())
+
+
+def test_transformers_reads_our_shards(tmp_path: Path) -> None:
+    config = BertConfig(vocab_size=23, hidden_size=15, num_hidden_layers=3, num_attention_heads=5, intermediate_size=17)
+    theirs = BertModel(config)
+    config.save_pretrained(tmp_path)
+    write_weights(tmp_path / "model.safetensors", theirs.state_dict(), max_shard_bytes=5000)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 3
+    again = BertModel.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in theirs.state_dict().items())
+
+
+def test_a_cut_shard_is_named(tmp_path: Path) -> None:
+    shards(tmp_path)
+    file = tmp_path / "model-00002-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-3])
+    with pytest.raises(TongganError, match=r"model-00002-of-00002\.safetensors: damaged or incomplete"):
+        read_weights(tmp_path)
+
+
+def test_a_tensor_that_no_shard_has_is_named(tmp_path: Path) -> None:
+    shards(tmp_path)
+    save_file({"c": STATE["c"]}, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(TongganError, match="the shards lack h"):
+        read_weights(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, {"weight_map": []}, {"weight_map": {}}, {"weight_map": {"a": 3}}])
+def test_an_index_without_a_map(tmp_path: Path, content: dict[str, object]) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
+    with pytest.raises(TongganError, match="no weight_map"):
+        read_weights(tmp_path)
+
+
 def test_a_lost_shard_is_named(tmp_path: Path) -> None:
     shards(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
@@ -51,8 +104,9 @@ def test_a_lost_shard_is_named(tmp_path: Path) -> None:
         read_weights(tmp_path)
 
 
-def test_an_index_cannot_point_outside(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../secret.safetensors"}}))
+@pytest.mark.parametrize("name", ["../secret.safetensors", "..", "/etc/secret.safetensors", "deeper/secret.safetensors"])
+def test_an_index_cannot_point_outside(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}))
     with pytest.raises(TongganError, match="outside"):
         read_weights(tmp_path)
 

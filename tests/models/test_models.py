@@ -14,7 +14,11 @@ from tonggan.models.towers import BertTextConfig, EfficientNetConfig
 from tonggan.objectives.contrastive import info_nce
 from tonggan.tensors import Tokens, pad
 
-MINI = [name for name in presets() if name.startswith("mini")]
+MINI = [
+    name
+    for name, config in presets().items()
+    if name.startswith("mini") and isinstance(config, DualEncoderConfig) and config.image and config.text
+]
 PUBLISHED = {"vit-b-32": 151_277_313, "vit-b-16": 149_620_737, "vit-l-14": 427_616_513, "rn50": 102_007_137}
 
 

@@ -13,7 +13,7 @@ import jaxtyping
 import torch
 
 with jaxtyping.install_import_hook(["tonggan.nn", "tonggan.models"], "beartype.beartype"):
-    from tonggan.models import build, presets
+    from tonggan.models import DualEncoderConfig, build, presets
     from tonggan.models.towers import EfficientNetConfig, ResNetConfig, ViTConfig, build_image
     from tonggan.nn.attention import Attention
     from tonggan.nn.resampler import attention_pool, perceiver
@@ -23,10 +23,14 @@ from tonggan.tensors import Mask, pad
 pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
 tokens = pad([[1, 5, 2], [1, 3, 4, 2]])
 for name, config in presets().items():
-    if name.startswith("mini"):
+    if name.startswith("mini") and isinstance(config, DualEncoderConfig) and config.image and config.text:
         model = build(config)
         assert model.encode("image", pixels).shape == model.encode("text", tokens).shape
         model.image.tokens(pixels), model.text.tokens(tokens)
+masked = build(presets()["mini-bert"])
+assert masked.features("text", tokens).shape == (2, 128)
+assert masked.words(tokens).shape == (2, 4, 4096)
+assert masked.words(tokens, where=tokens.ids == 2).shape == (2, 4096)
 small = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)
 build_image(ViTConfig(**small, pooling="attention", positions="sinusoids", patch_keep=0.5))(pixels)
 build_image(ResNetConfig(image_size=64, layers=(1, 1), base=8, heads=4, out_width=12))(pixels)

@@ -136,7 +136,7 @@ def test_dropped_patches_are_a_subset() -> None:
 
 @pytest.mark.parametrize(("size", "kernel", "stride"), [(7, 3, 2), (8, 3, 2), (8, 5, 2), (9, 5, 1), (6, 1, 1)])
 def test_same_padding_is_tensorflows(size: int, kernel: int, stride: int) -> None:
-    conv = SameConv2d(2, 3, kernel, stride, bias=False)
+    conv = SameConv2d(2, 3, kernel, stride)
     out = math.ceil(size / stride)
     total = max((out - 1) * stride + kernel - size, 0)
     x = torch.randn(1, 2, size, size)

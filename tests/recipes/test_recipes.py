@@ -289,7 +289,7 @@ def test_rows_of_one_group_cannot_be_told_apart(tmp_path: Path) -> None:
             {"model": {"config": {**TINY, "dim": 17, "image_projection": "none"}, "vocab_size": 400}},
             "model.config: .*width 32 must be dim 17",
         ),
-        ({"model": {"config": TINY, "vocab_size": 400, "pictures": {"mean": [0.5, 0.5, 0.5]}}}, "model.pictures: .*image mean"),
+        ({"model": {"config": TINY, "vocab_size": 400, "pictures": {"mean": [0.5, 0.5, 0.5]}}}, "model: .*image mean"),
         ({"evaluation": {"data": {"source": "scenes", "options": {"n": 60}, "split": "vall"}}}, "no split 'vall'"),
         ({"evaluation": {"data": {"source": "scenes", "options": {"n": 60}, "split": "test"}, "langs": ["fr"]}}, "no caption in 'fr'"),
     ],

@@ -46,8 +46,11 @@ from tonggan.types import (
 log = logging.getLogger("tonggan")
 
 
-def foreign(directory: Path, device: torch.device | str | None = None) -> Model:
-    """The model in a `transformers` directory; raises `TongganError` that says why it cannot be one of the two kinds."""
+def foreign(directory: Path, device: torch.device | str | None = None, *, name: str | None = None) -> Model:
+    """The model in a `transformers` directory; raises `TongganError` that says why it cannot be one of the two kinds.
+
+    `name` is what it is called, when that is not the directory.
+    """
     try:
         import transformers
     except ImportError:
@@ -72,7 +75,7 @@ def foreign(directory: Path, device: torch.device | str | None = None) -> Model:
         raise TongganError(f"{directory}: a {config.model_type} neither answers (image-text-to-text) nor embeds pictures and text")
     chosen = devices.choose(device)
     try:
-        return kind(directory, module, processor, chosen)
+        return kind(name or str(directory), module, processor, chosen)
     except Exception as error:  # a processor that opens may still fail on the canonical picture
         raise TongganError(f"{directory}: transformers opens it, but its parts do not work ({_reason(error)})") from None
 
@@ -98,8 +101,8 @@ def is_foreign(directory: Path) -> bool:
 
 
 class _Foreign(Model):
-    def __init__(self, directory: Path, module: Any, processor: Any, device: torch.device) -> None:
-        self.name, self.device = str(directory), device
+    def __init__(self, name: str, module: Any, processor: Any, device: torch.device) -> None:
+        self.name, self.device = name, device
         self.module, self.processor = module.to(device).eval(), processor
         self.modalities = frozenset({"text", "image"})
         self.identity = Identity(self._record(), weights_hash(module.state_dict()), verified=False)

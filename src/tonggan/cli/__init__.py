@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tonggan.cli import compare, data, env, evaluate, models, recipes, score, search, serve, train
+from tonggan.cli import adapt, compare, data, env, evaluate, hub, models, recipes, score, search, serve, train, verify
 from tonggan.cli.shared import Verbs
 
 app = typer.Typer(
@@ -27,11 +27,16 @@ app.command("demo")(recipes.demo)
 app.command("embed")(evaluate.embed)
 app.command("train")(train.train)
 app.command("eval")(evaluate.eval_)
+app.command("wise")(adapt.wise)
+app.command("merge")(adapt.merge)
 app.command("index")(search.index)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
 app.command("compare")(compare.compare)
 app.command("score")(score.score)
+app.command("import")(hub.import_)
+app.command("export")(hub.export)
+app.command("verify")(verify.verify)
 app.command("env")(env.env)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")

@@ -110,9 +110,9 @@ def train(
 
 def _notes(run: Run) -> list[str]:
     """What the readers of its data decided, once each."""
-    streams = [stream.data for stage in run.config.stages for stream in stage.streams if stream.uses_pictures]
-    held = [run.config.evaluation.data] if run.config.evaluation else []
-    return list(dict.fromkeys(note for data in (*streams, *held) for note in run.rows(data).notes))
+    streams = [(stream.data, stream.step.modalities) for stage in run.config.stages for stream in stage.streams]
+    held = [(run.config.evaluation.data, run.config.evaluation.modalities)] if run.config.evaluation else []
+    return list(dict.fromkeys(note for data, kinds in (*streams, *held) for note in run.rows(data, kinds).notes))
 
 
 def _finished_before(run: Run) -> Finished | None:
@@ -132,6 +132,15 @@ def _model(where: Path) -> Path:
     return where / "best" if (where / "best").exists() else where / "last"
 
 
+def _best(run: Run, value: float) -> str:
+    """The score by which the best model was chosen, with its name."""
+    evaluation = run.config.evaluation
+    assert evaluation is not None
+    if evaluation.kind == "loss":
+        return f"loss {-value:.4g}"
+    return f"{evaluation.score} {100 * value:.1f} %"
+
+
 def _print(run: Run, finished: Finished, before: bool, kept: Path | None) -> None:
     """How it ended and what to do next; `kept` are the rows of an adaptation, where most were learnt from and some held out."""
     from tonggan.data.rows import Dataset
@@ -140,7 +149,7 @@ def _print(run: Run, finished: Finished, before: bool, kept: Path | None) -> Non
     told = f"{plural(finished.steps, 'update')} in {finished.seconds:.0f} s"
     told += f" (the last of {stages} stages)" if stages > 1 else ""
     told += ", stopped early because no evaluation was better (train.patience)" if finished.stopped == "patience" else ""
-    told += "" if finished.best is None else f", best mean recall {100 * finished.best:.1f} %"
+    told += "" if finished.best is None else f", best {_best(run, finished.best)}"
     typer.echo(f"{run.out}: {'was finished already, nothing is left to do: ' if before else ''}{told}")
     typer.echo(f"model: {_model(run.out)}")
     there, index, data = quote(str(run.out)), quote(str(run.out / "index")), quote(str(kept or "DATA"))

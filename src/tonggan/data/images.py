@@ -6,13 +6,13 @@ The pixels stay bytes; (x/255 - mean)/std happens on the device (`nn.patches.Nor
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 import numpy as np
 import PIL.Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tonggan.config import Config
+from tonggan.config import Config, PictureSize, height_width
 from tonggan.data.media import Decode, load_image
 from tonggan.types import Image
 
@@ -28,13 +28,14 @@ class ImageProcessing(Config):
     """How pictures are cut and scaled.
 
     `crop`: the short side becomes `size`, then the centre `crop` x `crop` is cut out (CLIP). `squash`: both sides become
-    `size`. `pad`: the long side becomes `size`, and white fills the rest.
+    `size`, whatever the picture's shape (ViT, SigLIP), and where there is a `crop`, that centre is cut out (ALIGN). `pad`: the picture
+    is fitted into `size`, and white fills the rest. Sizes may be (height, width), but where the short side counts.
     """
 
     mode: Literal["crop", "squash", "pad"] = "crop"
-    size: int = Field(default=224, ge=1)
-    crop: int | None = Field(default=None, ge=1)
-    """Side of the centre crop; None: `size`."""
+    size: PictureSize = 224
+    crop: PictureSize | None = None
+    """Of the centre that is cut out; None: `size`."""
     interpolation: Filter = "bicubic"
     rounding: Literal["openai", "transformers"] = "transformers"
     """Where a centre crop falls when an odd number of pixels is cut off: to the nearest even (torchvision, so OpenAI and
@@ -45,14 +46,24 @@ class ImageProcessing(Config):
     std: tuple[Spread, Spread, Spread] = (0.26862954, 0.26130258, 0.27577711)
     decode: Decode = "exact"
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if min(height_width(self.size) + height_width(self.side)) < 1:
+            raise ValueError(f"size {self.size}, crop {self.crop}: a picture has at least one pixel")
+        if self.mode == "crop" and not isinstance(self.size, int):
+            raise ValueError(f"size {list(self.size)}: mode crop takes one number, the short side's; give the crop its height and width")
+        if self.mode == "pad" and self.crop is not None:
+            raise ValueError(f"crop {self.crop}: mode pad cuts nothing off")
+        return self
+
     @property
-    def side(self) -> int:
-        """Height and width of the result."""
-        return (self.crop or self.size) if self.mode == "crop" else self.size
+    def side(self) -> PictureSize:
+        """Of the result."""
+        return self.size if self.crop is None else self.crop
 
 
 class ImageProcessor:
-    """Calls give uint8 [3, side, side]; raises `MediaError` for what cannot be read."""
+    """Calls give uint8 [3, height, width]; raises `MediaError` for what cannot be read."""
 
     def __init__(self, config: ImageProcessing) -> None:
         self.config = config
@@ -64,30 +75,33 @@ class ImageProcessor:
     def open(self, image: Image | PIL.Image.Image, *, decode: Decode | None = None) -> PIL.Image.Image:
         """The picture as the settings decode it, before it is resized and cut."""
         # Twice the size leaves the antialiasing filter something to work on.
-        hint = 2 * self.config.size
+        hint = 2 * max(height_width(self.config.size))
         return load_image(image, decode=decode or self.config.decode, size_hint=hint, transparency=self.config.transparency)
 
     def fit(self, picture: PIL.Image.Image) -> PIL.Image.Image:
         """The resized and cut picture."""
         config, (width, height) = self.config, picture.size
         resample = FILTERS[config.interpolation]
-        if config.mode == "squash":
-            return picture.resize((config.size, config.size), resample)
+        high, wide = height_width(config.size)
         if config.mode == "pad":
-            factor = config.size / max(width, height)
+            factor = min(wide / width, high / height)
             inner = (max(1, round(width * factor)), max(1, round(height * factor)))
-            square = PIL.Image.new("RGB", (config.size, config.size), (255, 255, 255))
-            square.paste(picture.resize(inner, resample), ((config.size - inner[0]) // 2, (config.size - inner[1]) // 2))
-            return square
-        # The long side is cut down to a whole number of pixels, as both libraries do.
-        scaled = (config.size, int(config.size * height / width)) if width <= height else (int(config.size * width / height), config.size)
-        side = config.side
-        left, top = (self._offset(length - side) for length in scaled)
-        if max(scaled) > THIN * min(scaled):
-            return _scaled_crop(picture, scaled, (left, top, left + side, top + side), resample)
+            whole = PIL.Image.new("RGB", (wide, high), (255, 255, 255))
+            whole.paste(picture.resize(inner, resample), ((wide - inner[0]) // 2, (high - inner[1]) // 2))
+            return whole
+        if config.mode == "squash":
+            scaled = (wide, high)
+        else:
+            # The long side is cut down to a whole number of pixels, as both libraries do.
+            scaled = (wide, int(wide * height / width)) if width <= height else (int(high * width / height), high)
+        down, across = height_width(config.side)
+        left, top = self._offset(scaled[0] - across), self._offset(scaled[1] - down)
+        box = (left, top, left + across, top + down)
+        if config.mode == "crop" and max(scaled) > THIN * min(scaled):
+            return _scaled_crop(picture, scaled, box, resample)
         resized = picture if scaled == picture.size else picture.resize(scaled, resample)
         # Pillow fills what lies outside with black, as both libraries do where a picture is smaller than its crop.
-        return resized.crop((left, top, left + side, top + side))
+        return resized.crop(box)
 
     def _offset(self, rest: int) -> int:
         """Pixels cut off before the crop, of `rest` in all. Negative: black is added, the odd one behind (torchvision) or before

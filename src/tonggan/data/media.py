@@ -1,4 +1,5 @@
 """Pictures out of handles: one function that turns whatever people send into plain RGB, or says in a clause why it cannot.
+What is common to all media is here too; `data.audio` and `data.video` decode sounds and clips.
 
 What is done to every picture, in this order: decode the first frame, turn it upright (EXIF), bring it to 8 bits, lay
 transparency on white, convert to RGB. Colour profiles are not applied and CMYK is converted plainly, as the original CLIP
@@ -52,7 +53,7 @@ PICTURE_SUFFIXES = frozenset({
 _EXIF_ORIENTATION = 0x0112
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What Pillow's parsers raise on damaged files, found by fuzzing them: they trust lengths and offsets.
-_BROKEN = (
+BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError, RuntimeError,
     AttributeError, MemoryError, zlib.error, PIL.Image.DecompressionBombError,
 )  # fmt: skip
@@ -82,25 +83,25 @@ def load_image(
     where = image.where if isinstance(image, Media) else "<picture>"
     try:
         with _opened(image, where, max_pixels) as picture:
-            _check_size(picture, where, max_pixels)
+            check_size(picture.size, where, max_pixels)
             if decode == "fast" and size_hint:
                 picture.draft(None, (size_hint, size_hint))  # None leaves the mode alone
             picture.load()
-            result = _to_rgb(_upright(picture), transparency)
+            result = to_rgb(_upright(picture), transparency)
             # An animation would go on reading from the file that is closed here.
             return result.copy() if result is picture and getattr(picture, "fp", None) is not None else result
-    except _BROKEN as error:
-        raise MediaError(where, _reason(error)) from None
+    except BROKEN as error:
+        raise MediaError(where, reason_of(error)) from None
 
 
 def check_image(image: Image, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(width, height) as stored, from the header alone: finds what is no picture at all, but not damage further on."""
     try:
         with _opened(image, image.where, max_pixels) as picture:
-            _check_size(picture, image.where, max_pixels)
+            check_size(picture.size, image.where, max_pixels)
             return picture.size
-    except _BROKEN as error:
-        raise MediaError(image.where, _reason(error)) from None
+    except BROKEN as error:
+        raise MediaError(image.where, reason_of(error)) from None
 
 
 def encode_png(array: Any) -> bytes:
@@ -119,7 +120,7 @@ def read_bytes(media: Media) -> bytes:
         try:
             return media.path.read_bytes()
         except OSError as error:
-            raise MediaError(media.where, _reason(error)) from None
+            raise MediaError(media.where, reason_of(error)) from None
     if media.url is not None:
         return _local_url(media.url, media.where)
     return encode_png(media.array)
@@ -151,14 +152,15 @@ def _opened(image: Image | PIL.Image.Image, where: str, max_pixels: int) -> Iter
     elif image.array is not None:
         yield image.array.copy() if isinstance(image.array, PIL.Image.Image) else _from_array(image.array, where)
     else:
-        with _stream(image, where) as stream:
+        with open_stream(image, where) as stream:
             yield _parse(stream, where, max_pixels)
 
 
-def _stream(image: Image, where: str) -> IO[bytes]:
-    if image.path is not None:
-        return image.path.open("rb")
-    return io.BytesIO(image.data if image.data is not None else _local_url(str(image.url), where))
+def open_stream(media: Media, where: str) -> IO[bytes]:
+    """The encoded file behind a handle, to be closed by who asked; nothing is downloaded. Raises `OSError` or `MediaError`."""
+    if media.path is not None:
+        return media.path.open("rb")
+    return io.BytesIO(media.data if media.data is not None else _local_url(str(media.url), where))
 
 
 def _parse(stream: IO[bytes], where: str, max_pixels: int) -> PIL.Image.Image:
@@ -174,22 +176,22 @@ def _parse(stream: IO[bytes], where: str, max_pixels: int) -> PIL.Image.Image:
     try:
         return PIL.Image.open(stream)
     except PIL.UnidentifiedImageError:
-        raise MediaError(where, _not_a_picture(head)) from None
+        raise MediaError(where, what_else(head, "picture")) from None
 
 
-def _not_a_picture(head: bytes) -> str:
-    """What people have under a picture's name: pages that say 404, pointers that Git never followed."""
+def what_else(head: bytes, kind: str) -> str:
+    """What people have under the name of a picture or another `kind` of media: pages that say 404, pointers that Git never followed."""
     start = head.lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html")):
-        return "a web page, not a picture"
+        return f"a web page, not a {kind}"
     if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not a picture (run `git lfs pull`)"
+        return f"a Git LFS pointer, not a {kind} (run `git lfs pull`)"
     if not head.strip(b"\0"):
-        return "a file of zeros, not a picture (an interrupted copy?)"
-    return "not a picture that can be read"
+        return f"a file of zeros, not a {kind} (an interrupted copy?)"
+    return f"not a {kind} that can be read"
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """One short clause for lists of dropped rows."""
     text = str(error)
     if isinstance(error, FileNotFoundError):
@@ -207,8 +209,9 @@ def _reason(error: BaseException) -> str:
     return f"corrupt ({text[:60]})" if text else f"corrupt ({type(error).__name__})"
 
 
-def _check_size(picture: PIL.Image.Image, where: str, max_pixels: int) -> None:
-    width, height = picture.size
+def check_size(size: tuple[int, int], where: str, max_pixels: int) -> None:
+    """Raise `MediaError` for a width and height of nothing, or of a decompression bomb."""
+    width, height = size
     if width * height == 0:
         raise MediaError(where, "has no pixels")
     if width * height > max_pixels:
@@ -282,11 +285,12 @@ def _upright(picture: PIL.Image.Image) -> PIL.Image.Image:
         if picture.getexif().get(_EXIF_ORIENTATION, 1) in (None, 1):
             return picture
         return PIL.ImageOps.exif_transpose(picture)
-    except _BROKEN:
+    except BROKEN:
         return picture  # damaged EXIF says nothing; the pixels are whole
 
 
-def _to_rgb(picture: PIL.Image.Image, transparency: Transparency = "white") -> PIL.Image.Image:
+def to_rgb(picture: PIL.Image.Image, transparency: Transparency = "white") -> PIL.Image.Image:
+    """A decoded picture of any mode as 8-bit RGB."""
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith(("I", "F")):

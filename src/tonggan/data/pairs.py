@@ -1,36 +1,42 @@
-"""Rows of pictures and captions into batches for contrastive training and for language transfer.
+"""Rows become batches for training: of the kinds of input that a task asks for.
 
 What a row contributes depends on (seed, epoch, row id) only: not on threads, on the rest of the batch, or on where training was
 interrupted.
+
+Shape letters: B rows, K kinds of key.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tonggan.config import height_width
 from tonggan.data.augment import Augment, augment
 from tonggan.data.media import read_bytes
 from tonggan.data.processor import Processor
-from tonggan.tensors import Batch
-from tonggan.types import Dropped, MediaError, Row, Text, TongganError
+from tonggan.tensors import Batch, Modality
+from tonggan.types import Audio, Dropped, Image, Media, MediaError, Row, Text, TongganError, UsageError, Video
 
 CACHE_BYTES = 2 * 1024**3
+NAMES: Mapping[str, str] = {"image": "picture", "text": "caption", "audio": "sound", "video": "clip"}
 
 
 class PairCollate:
-    """Call with rows and their epochs; gives a `Batch`.
+    """Call with rows and their epochs; gives a `Batch` with the kinds of input in `modalities`.
 
-    `langs` restricts the captions; one is picked per row and epoch. `image_features` (by row id: [width], or [views, width], of which one
-    view is picked per epoch) and `text_features` (by caption: [width]) stand in for the input of a frozen tower; a batch with a caption
-    that `text_features` lack has its tokens as well. `teacher_features` (by row id: [width]) are a frozen text tower's features of the
-    same row's caption in the language that it knows.
-    Pictures that cannot be read are counted in `dropped` and replaced by another row of the batch.
+    `langs` restricts captions and spoken sounds; one of each is picked per row and epoch. `image_features` (by row id: [width], or [views,
+    width], of which one view is picked per epoch) and `text_features` (by caption: [width]) stand in for the input of a frozen tower; a
+    batch with a caption that `text_features` lack has its tokens as well. `teacher_features` (by row id: [width]) are a frozen text
+    tower's features of the same row's caption in the language that it knows. `label` is the field of `Row.meta` that says a row's class,
+    `classes` are its values in the order of their numbers (see `classes_of`).
+    Rows whose pictures, sounds or clips cannot be read are counted in `dropped` and replaced by another row of the batch.
     """
 
     def __init__(
@@ -40,74 +46,114 @@ class PairCollate:
         seed: int,
         langs: Sequence[str] | None = None,
         augmentation: Augment | None = None,
-        pictures: bool = True,
+        modalities: frozenset[Modality] = frozenset({"image", "text"}),
         image_features: Mapping[str, Tensor] | None = None,
         text_features: Mapping[str, Tensor] | None = None,
         teacher_features: Mapping[str, Tensor] | None = None,
+        label: str | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
         self.processor, self.seed, self.langs = processor, seed, tuple(langs) if langs else None
-        self.augmentation, self.pictures = augmentation, pictures
+        self.augmentation, self.modalities = augmentation, modalities
         self.image_features, self.text_features = image_features, text_features
         self.teacher_features = teacher_features
+        self.label, self.classes = label, {name: number for number, name in enumerate(classes)}
         self.dropped: dict[str, Dropped] = {}
-        self._pixels: dict[str, np.ndarray] = {}
-        self._picture_keys: dict[str, int] = {}
+        stored = {"image"} if image_features is not None else set()
+        self._decoded: tuple[Modality, ...] = tuple(kind for kind in ("image", "audio", "video") if kind in modalities - stored)
+        readers = {"image": processor.image, "text": processor.text, "audio": processor.audio, "video": processor.video}
+        if missing := [NAMES[kind] for kind in (*self._decoded, *(modalities & {"text"})) if readers[kind] is None]:
+            raise UsageError(f"batches with a {missing[0]} per row are asked for, but the model's processor reads none")
+        self._known: dict[tuple[Modality, str, int], np.ndarray] = {}
+        self._media_keys: dict[tuple[Modality, str, int], int] = {}
         self._room = CACHE_BYTES
         self._lock = threading.Lock()
 
     def fills(self, rows: int) -> int:
-        """Bytes of pictures that an epoch over so many rows keeps decoded."""
-        if not self.pictures or self.image_features is not None or self.processor.image is None:
-            return 0
-        return min(CACHE_BYTES, rows * 3 * self.processor.image.config.side**2)
+        """Most bytes of decoded pictures, sounds and clips that an epoch over so many rows keeps."""
+        return min(CACHE_BYTES, rows * sum(self._largest(kind) for kind in self._decoded))
 
     def captions(self, row: Row) -> list[Text]:
         """The captions of a row that take part."""
         return [t for t in row.texts if t.text.strip() and (self.langs is None or t.lang in self.langs)]
 
+    def sounds(self, row: Row) -> list[Audio]:
+        """The sounds of a row that take part. The role of a spoken one is its language; one without a role speaks none that is known."""
+        return [sound for sound in row.audios if self.langs is None or sound.role is None or sound.role in self.langs]
+
     def __call__(self, rows: Sequence[Row], epochs: Sequence[int]) -> Batch:
-        pixels: list[np.ndarray] = []
         kept: list[tuple[Row, int]] = []
-        decode = self.pictures and self.image_features is None
+        media: list[dict[Modality, np.ndarray]] = []
         for row, epoch in zip(rows, epochs, strict=True):
-            if decode:
-                try:
-                    pixels.append(self._decode(row))
-                except MediaError as error:
-                    with self._lock:
-                        self.dropped[row.id] = Dropped(row.id, error.reason)
-                    continue
+            try:
+                media.append({kind: self._decode(kind, row, epoch) for kind in self._decoded})
+            except MediaError as error:
+                with self._lock:
+                    self.dropped[row.id] = Dropped(row.id, error.reason)
+                continue
             kept.append((row, epoch))
         if not kept:
-            raise TongganError(f"no picture of a whole batch could be read; the first: {next(iter(self.dropped.values()))}")
+            names = " or ".join(NAMES[kind] for kind in self._decoded)
+            raise TongganError(f"no {names} of a whole batch could be read; the first: {next(iter(self.dropped.values()))}")
         for number in range(len(rows) - len(kept)):  # in place of unreadable ones; it has its own keys, so it is no false negative
             kept.append(kept[number])
-            if decode:
-                pixels.append(pixels[number])
-        chosen = [self._pick(row, epoch) for row, epoch in kept]
+            media.append(media[number])
+        said = [self._caption(row, epoch) for row, epoch in kept] if "text" in self.modalities else []
+        texts: Sequence[Text | None] = said or [None] * len(kept)
+        each = [(row, epoch, text) for (row, epoch), text in zip(kept, texts, strict=True)]
+        audio = self.processor.audio
         return Batch(
             ids=tuple(row.id for row, _ in kept),
-            pixels=self._augmented(pixels, kept) if decode else None,
-            tokens=None if self._known(chosen) else self.processor.tokens([t.text for t in chosen]),
-            image_features=self._stack(self.image_features, kept) if self.pictures else None,
-            text_features=self._text(kept, chosen),
-            keys=torch.tensor([self._keys(row, text.text) for (row, _), text in zip(kept, chosen, strict=True)]),
-            langs=tuple(t.lang or "und" for t in chosen),
+            pixels=self._augmented([m["image"] for m in media], kept) if "image" in self._decoded else None,
+            tokens=self.processor.tokens([t.text for t in said]) if said and not self._all_known(said) else None,
+            sounds=audio.collate([m["audio"] for m in media]) if audio is not None and "audio" in self._decoded else None,
+            clips=torch.from_numpy(np.stack([m["video"] for m in media])) if "video" in self._decoded else None,
+            image_features=self._stack(self.image_features, kept) if "image" in self.modalities else None,
+            text_features=self._text(kept, said) if said else None,
+            keys=torch.tensor([self._keys(row, epoch, text) for row, epoch, text in each]),
+            labels=torch.tensor([self._class(row) for row, _ in kept]) if self.label is not None else None,
+            langs=tuple(self._lang(row, epoch, text) for row, epoch, text in each),
         )
 
-    def _decode(self, row: Row) -> np.ndarray:
-        known = self._pixels.get(row.id)
+    # ------------------------------------------------------------------------------- pictures, sounds, clips
+
+    def _decode(self, kind: Modality, row: Row, epoch: int) -> np.ndarray:
+        number, part = self._medium(kind, row, epoch)
+        known = self._known.get((kind, row.id, number))
         if known is not None:
             return known
-        if not row.images:
-            raise MediaError(row.id, "no picture")
-        assert self.processor.image is not None
-        found = self.processor.image(row.images[0])
+        found = self._read(part)
         with self._lock:
             if found.nbytes <= self._room:
                 self._room -= found.nbytes
-                self._pixels[row.id] = found
+                self._known[kind, row.id, number] = found
         return found
+
+    def _medium(self, kind: Modality, row: Row, epoch: int) -> tuple[int, Media]:
+        """The first picture or clip of a row, or the sound of this epoch, with its number among those that it is picked from."""
+        several: Sequence[Media] = {"image": row.images, "audio": self.sounds(row), "video": row.videos}[kind]
+        if not several:
+            raise MediaError(row.id, f"no {NAMES[kind]}" + (f" in {', '.join(self.langs)}" if kind == "audio" and self.langs else ""))
+        number = _number(self._seeds(row, epoch, "sound")) % len(several) if kind == "audio" else 0
+        return number, several[number]
+
+    def _read(self, part: Media) -> np.ndarray:
+        image, audio, video = self.processor.image, self.processor.audio, self.processor.video
+        if isinstance(part, Image) and image is not None:
+            return image(part)
+        if isinstance(part, Audio) and audio is not None:
+            return audio(part)
+        assert isinstance(part, Video) and video is not None
+        return video(part)
+
+    def _largest(self, kind: Modality) -> int:
+        """Bytes of a picture or a clip, or of the longest sound."""
+        image, audio, video = self.processor.image, self.processor.audio, self.processor.video
+        if kind == "image" and image is not None:
+            return 3 * math.prod(height_width(image.config.side))
+        if kind == "video" and video is not None:
+            return 3 * video.config.frames * math.prod(height_width(video.config.image.side))
+        return audio.config.most_bytes if audio is not None else 0
 
     def _augmented(self, pixels: list[np.ndarray], kept: Sequence[tuple[Row, int]]) -> Tensor:
         stacked = torch.from_numpy(np.stack(pixels))
@@ -115,7 +161,9 @@ class PairCollate:
             return stacked
         return augment(stacked, self.augmentation, self.augmentation.draw([self._seeds(row, epoch, "picture") for row, epoch in kept]))
 
-    def _pick(self, row: Row, epoch: int) -> Text:
+    # ---------------------------------------------------------------------------------- text, labels, keys
+
+    def _caption(self, row: Row, epoch: int) -> Text:
         found = self.captions(row)
         if not found:
             raise TongganError(f"row {row.id} has no caption" + (f" in {', '.join(self.langs)}" if self.langs else ""))
@@ -123,14 +171,14 @@ class PairCollate:
             return found[0]
         return found[_number(self._seeds(row, epoch, "caption")) % len(found)]
 
-    def _text(self, kept: Sequence[tuple[Row, int]], chosen: Sequence[Text]) -> Tensor | None:
+    def _text(self, kept: Sequence[tuple[Row, int]], said: Sequence[Text]) -> Tensor | None:
         if not self.text_features:
             return self._stack(self.teacher_features, kept)
         nothing = torch.zeros_like(next(iter(self.text_features.values())))
-        return torch.stack([self.text_features.get(text.text, nothing) for text in chosen])
+        return torch.stack([self.text_features.get(text.text, nothing) for text in said])
 
-    def _known(self, chosen: Sequence[Text]) -> bool:
-        return self.text_features is not None and all(text.text in self.text_features for text in chosen)
+    def _all_known(self, said: Sequence[Text]) -> bool:
+        return self.text_features is not None and all(text.text in self.text_features for text in said)
 
     def _stack(self, features: Mapping[str, Tensor] | None, kept: Sequence[tuple[Row, int]]) -> Tensor | None:
         if features is None:
@@ -140,31 +188,65 @@ class PairCollate:
             found = [f[_number(self._seeds(row, epoch, "view")) % len(f)] for f, (row, epoch) in zip(found, kept, strict=True)]
         return torch.stack(found)
 
-    def _keys(self, row: Row, caption: str) -> list[int]:
-        picture = self._picture_keys.get(row.id)
-        if picture is None:  # once per run: embedded bytes are read whole for it
-            picture = self._picture_keys[row.id] = picture_key(row) if self.pictures else 0
-        return keys_of(row, caption, picture)
+    def _lang(self, row: Row, epoch: int, text: Text | None) -> str:
+        """Of the caption; where there is none, of the sound."""
+        if text is not None or "audio" not in self._decoded:
+            return (text.lang if text is not None else None) or "und"
+        return self._medium("audio", row, epoch)[1].role or "und"
+
+    def _class(self, row: Row) -> int:
+        assert self.label is not None
+        value = row.meta.get(self.label)
+        number = self.classes.get(value) if value is not None else None
+        if number is None:
+            what = f"is of the class {value!r}, which is none of the {len(self.classes)}" if value is not None else "has no class"
+            raise TongganError(f"row {row.id} {what} (meta.{self.label})")
+        return number
+
+    def _keys(self, row: Row, epoch: int, text: Text | None) -> list[int]:
+        """Group, picture, caption; then sound and clip where batches have them."""
+        picture = self._media_key("image", row, epoch) if "image" in self.modalities and row.images else 0
+        others = [self._media_key(kind, row, epoch) for kind in self._decoded if kind != "image"]
+        return [*keys_of(row, text.text if text is not None else None, picture), *others]
+
+    def _media_key(self, kind: Modality, row: Row, epoch: int) -> int:
+        number, part = self._medium(kind, row, epoch)
+        known = self._media_keys.get((kind, row.id, number))
+        if known is None:  # once per run: embedded bytes are read whole for it
+            known = self._media_keys[kind, row.id, number] = media_key(part)
+        return known
 
     def _seeds(self, row: Row, epoch: int, what: str) -> tuple[int, int]:
         return stable_hash(f"{self.seed}\0{what}\0{row.id}"), epoch
 
 
-def keys_of(row: Row, caption: str, picture: int | None = None) -> list[int]:
+def classes_of(rows: Iterable[Row], label: str) -> tuple[str, ...]:
+    """The values of a field of `Row.meta`, in alphabetical order: the classes that `PairCollate` numbers."""
+    return tuple(sorted({row.meta[label] for row in rows if label in row.meta}))
+
+
+def keys_of(row: Row, caption: str | None, picture: int | None = None) -> list[int]:
     """Keys of a row: its group, its picture (`picture_key`, unless known), the caption that was picked. 0 means none."""
     return [
         stable_hash(f"group\0{row.group}") if row.group else 0,
         picture_key(row) if picture is None else picture,
-        stable_hash(f"caption\0{caption.strip().lower()}"),
+        stable_hash(f"caption\0{caption.strip().lower()}") if caption is not None else 0,
     ]
 
 
 def picture_key(row: Row) -> int:
-    """Equal for rows of one file, or of the same embedded bytes. All the bytes count: drawings on white begin alike."""
-    if not row.images:
-        return 0
-    image = row.images[0]
-    return stable_hash(f"picture\0{image.path}") if image.path is not None else stable_hash(b"picture\0" + read_bytes(image))
+    """`media_key` of a row's first picture, 0 where it has none."""
+    return media_key(row.images[0]) if row.images else 0
+
+
+def media_key(part: Media) -> int:
+    """Equal for handles on one file, or on the same embedded bytes. All the bytes count: drawings on white begin alike."""
+    name = NAMES[part.kind]
+    if part.path is not None:
+        return stable_hash(f"{name}\0{part.path}")
+    if part.array is not None and not isinstance(part, Image):
+        return stable_hash(f"{name}\0".encode() + np.ascontiguousarray(part.array).tobytes())
+    return stable_hash(f"{name}\0".encode() + read_bytes(part))
 
 
 def stable_hash(value: str | bytes) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
+from tonggan.config import Config
+from tonggan.data.audio import AudioProcessing, AudioProcessor, canonical_sound
 from tonggan.data.images import ImageProcessing, ImageProcessor, canonical_picture
 from tonggan.data.text import TextProcessing, Tokenizer
+from tonggan.data.video import VideoProcessing, VideoProcessor, canonical_clip
 from tonggan.tensors import Tokens, pad
 from tonggan.types import Image
 
@@ -26,11 +29,20 @@ CANONICAL = {
 """Strings on which any two tokenizers or settings differ: Chinese, full-width forms, contractions, entities, emoji, and one too long."""
 
 
-class Processor:
-    """A picture processor, a tokenizer, or both."""
+SettingsT = TypeVar("SettingsT", bound=Config)
 
-    def __init__(self, image: ImageProcessor | None = None, text: Tokenizer | None = None) -> None:
-        self.image, self.text = image, text
+
+class Processor:
+    """What prepares pictures, text, sounds and clips: each kind that a model takes."""
+
+    def __init__(
+        self,
+        image: ImageProcessor | None = None,
+        text: Tokenizer | None = None,
+        audio: AudioProcessor | None = None,
+        video: VideoProcessor | None = None,
+    ) -> None:
+        self.image, self.text, self.audio, self.video = image, text, audio, video
 
     def pixels(self, images: Sequence[Image | PIL.Image.Image]) -> Tensor:
         """uint8 [N, 3, H, W]; raises `MediaError` for the first that cannot be read."""
@@ -49,30 +61,28 @@ class Processor:
         config = self.text.config
         if config.pad_to is None:
             return pad(ids, config.pad_id)
-        full = [[*row, *[config.pad_id] * (config.pad_to - len(row))] for row in ids]
-        # Such models attend to their padding: to them it belongs to the text.
-        return pad(full, config.pad_id)
+        full = pad([[*row, *[config.pad_id] * (config.pad_to - len(row))] for row in ids], config.pad_id)
+        return full if config.pad_counts else Tokens(full.ids, torch.tensor([len(row) for row in ids], dtype=torch.long))
 
     def settings(self) -> dict[str, Any]:
         """What `tonggan.json` keeps; together with `tokenizer.json` it is the whole processor."""
-        return {
-            "image": self.image.config.model_dump(mode="json") if self.image else None,
-            "text": self.text.config.model_dump(mode="json") if self.text else None,
-        }
+        parts = {"image": self.image, "text": self.text, "audio": self.audio, "video": self.video}
+        return {kind: part.config.model_dump(mode="json") if part else None for kind, part in parts.items()}
 
     def record(self) -> dict[str, Any]:
         """Every setting literally, and fingerprints of what the settings do: this half of a model's identity."""
         found: dict[str, Any] = {}
         if self.image is not None:
             pixels = self.image(canonical_picture(), decode="exact")
-            found["image"] = {**self.image.config.model_dump(mode="json"), "pixels": hashlib.sha256(pixels.tobytes()).hexdigest()[:16]}
+            found["image"] = {**self.image.config.model_dump(mode="json"), "pixels": _digest(pixels)}
         if self.text is not None:
             ids, _ = self.text.encode(list(CANONICAL.values()))
-            digests = {
-                f"ids.{name}": hashlib.sha256(np.array(row, dtype="<i4").tobytes()).hexdigest()[:16]
-                for name, row in zip(CANONICAL, ids, strict=True)
-            }
+            digests = {f"ids.{name}": _digest(np.array(row, dtype="<i4")) for name, row in zip(CANONICAL, ids, strict=True)}
             found["text"] = {**self.text.config.model_dump(mode="json"), "vocab_size": self.text.vocab_size, **digests}
+        if self.audio is not None:
+            found["audio"] = {**self.audio.config.model_dump(mode="json"), **_heard(self.audio)}
+        if self.video is not None:
+            found["video"] = {**self.video.config.model_dump(mode="json"), "pixels": _digest(self.video(canonical_clip()))}
         return found
 
     def save(self, directory: str | Path) -> dict[str, Any]:
@@ -84,10 +94,30 @@ class Processor:
     @classmethod
     def read(cls, directory: str | Path, settings: Mapping[str, Any]) -> Processor:
         """The processor that `save` wrote."""
-        image, text = settings.get("image"), settings.get("text")
+
+        def part(kind: str, settings_of: type[SettingsT]) -> SettingsT | None:
+            found = settings.get(kind)
+            return settings_of.parse(found, f"{directory}/tonggan.json: processor.{kind}") if found else None
+
+        image, text = part("image", ImageProcessing), part("text", TextProcessing)
+        audio, video = part("audio", AudioProcessing), part("video", VideoProcessing)
         return cls(
-            ImageProcessor(ImageProcessing.parse(image, f"{directory}/tonggan.json: processor.image")) if image else None,
-            Tokenizer.from_file(Path(directory) / "tokenizer.json", TextProcessing.parse(text, f"{directory}/tonggan.json: processor.text"))
-            if text
-            else None,
+            ImageProcessor(image) if image else None,
+            Tokenizer.from_file(Path(directory) / "tokenizer.json", text) if text else None,
+            AudioProcessor(audio) if audio else None,
+            VideoProcessor(video) if video else None,
         )
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
+
+
+def _heard(process: AudioProcessor) -> dict[str, Any]:
+    """What the settings make of the canonical sound. Spectrograms are values: their last digits are the machine's, and are compared so."""
+    heard = process(canonical_sound(process.config.rate))
+    if process.config.kind == "waveform":
+        # Room for 8 standard deviations; rounded, so that the last bits of a mean do not count.
+        return {"samples": _digest(np.round(heard * 4096).astype("<i2"))}
+    places = np.linspace(0, heard.size - 1, 64).astype(int)
+    return {"mel": [round(float(value), 6) for value in heard.ravel()[places]]}

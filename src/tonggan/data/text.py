@@ -10,7 +10,7 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -20,24 +20,30 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 from tokenizers import Tokenizer as Backend
 
 from tonggan.config import Config
+from tonggan.data.sentencepiece import Canonical, SentencePieceModel
+from tonggan.tensors import Vocabulary
 from tonggan.types import TongganError, UsageError
 
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f]")
-START, END = "<|startoftext|>", "<|endoftext|>"
+START, END, MASK = "<|startoftext|>", "<|endoftext|>", "<|mask|>"
+MASKS = (MASK, "[MASK]", "<mask>")
+"""How mask tokens are spelled."""
 CLIP_PATTERN = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class TextProcessing(Config):
     """What happens around the tokenizer file."""
 
-    cleaning: Literal["none", "openai"] = "none"
+    cleaning: Literal["none", "openai", "siglip"] = "none"
     """`openai`: ftfy, HTML entities twice, white space to one blank, lower case, as OpenAI's and open_clip's code does before
-    its BPE. `none`: the tokenizer file's own normaliser is all. That is what `transformers` does, which is understood as another
-    name of it."""
+    its BPE. `siglip`: lower case without ASCII punctuation, then the file's SentencePiece rules to the letter (`data.sentencepiece`).
+    `none`: the tokenizer file's own normaliser is all. That is what `transformers` does, which is understood as another name of it."""
     max_length: int = Field(default=77, ge=1)
     """Longer texts are cut, keeping the closing special token, and are reported."""
     pad_to: int | None = Field(default=None, ge=1)
     """Pad every batch to this length, for models that attend to their padding (SigLIP); None: to the batch's longest."""
+    pad_counts: bool = True
+    """With `pad_to`: padding belongs to the text, and is attended to as SigLIP was trained; else it is padding."""
     pad_id: int = Field(default=0, ge=0)
 
     @field_validator("cleaning", mode="before")
@@ -61,6 +67,11 @@ class Tokenizer:
             raise UsageError(f"max_length={config.max_length}: this tokenizer's special tokens alone take {taken}")
         self.config = config
         self._backend = backend
+        self._canonical: Canonical | None = None
+        if config.cleaning == "siglip":
+            # The file's rules are carried out here, to the letter, before the backend sees a text.
+            self._canonical = Canonical(json.loads(backend.to_str()))
+            self._rules, backend.normalizer = backend.normalizer, None
         # Whatever the file says of padding and cutting is replaced by what the settings say.
         backend.no_padding()
         backend.enable_truncation(config.max_length)
@@ -72,6 +83,11 @@ class Tokenizer:
             return cls(Backend.from_file(str(path)), config)
         except Exception as error:  # the Rust side raises bare Exception, whatever is wrong
             raise TongganError(f"{path}: not a tokenizer file: {error}") from None
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any], config: TextProcessing) -> Tokenizer:
+        """The tokenizer of what a `tokenizer.json` says."""
+        return cls(Backend.from_str(json.dumps(spec)), config)
 
     @classmethod
     def clip(cls, vocab: dict[str, int], merges: Sequence[tuple[str, str]], config: TextProcessing) -> Tokenizer:
@@ -101,14 +117,53 @@ class Tokenizer:
         return cls(backend, config)
 
     @classmethod
-    def wordpiece(cls, vocab: str | Path, config: TextProcessing, *, lowercase: bool = True) -> Tokenizer:
-        """BERT's tokenizer out of a `vocab.txt`."""
+    def roberta(
+        cls,
+        vocab: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        config: TextProcessing,
+        *,
+        prefix_space: bool = False,
+        mask_strips: bool = False,
+    ) -> Tokenizer:
+        """RoBERTa's byte-level BPE out of `vocab.json` and `merges.txt`.
+
+        `prefix_space`: a text's first word is spelled like any other; `mask_strips`: the mask swallows the blank before it.
+        """
+        backend = Backend(models.BPE(vocab=vocab, merges=list(merges), continuing_subword_prefix="", end_of_word_suffix=""))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+        backend.decoder = decoders.ByteLevel()
+        special = [token for token in ("<s>", "<pad>", "</s>", "<unk>", "<mask>") if token in vocab]
+        backend.add_special_tokens([AddedToken(token, normalized=False, lstrip=mask_strips and token == "<mask>") for token in special])
+        backend.post_processor = processors.RobertaProcessing(
+            ("</s>", vocab["</s>"]), ("<s>", vocab["<s>"]), trim_offsets=True, add_prefix_space=prefix_space
+        )
+        return cls(backend, config)
+
+    @classmethod
+    def sentencepiece(cls, model: SentencePieceModel, end: str, config: TextProcessing) -> Tokenizer:
+        """SigLIP's tokenizer out of its `spiece.model`; every text ends with the piece `end`."""
+        pieces = [piece for piece, _ in model.pieces]
+        if end not in pieces:
+            raise TongganError(f"the SentencePiece vocabulary has no end token {end}")
+        backend = Backend(models.Unigram(list(model.pieces), unk_id=model.unknown, byte_fallback=model.byte_fallback))
+        backend.normalizer = normalizers.Precompiled(model.charsmap) if model.charsmap else None
+        backend.decoder = decoders.Metaspace()
+        backend.add_special_tokens([AddedToken(token, normalized=False) for token in (end, pieces[model.unknown])])
+        backend.post_processor = processors.TemplateProcessing(single=f"$A {end}", special_tokens=[(end, pieces.index(end))])
+        return cls(backend, config)
+
+    @classmethod
+    def wordpiece(
+        cls, vocab: str | Path, config: TextProcessing, *, lowercase: bool = True, strip_accents: bool | None = None, split_han: bool = True
+    ) -> Tokenizer:
+        """BERT's tokenizer out of a `vocab.txt`; accents go with the capitals unless `strip_accents` says otherwise."""
         words = {line.rstrip("\n"): i for i, line in enumerate(Path(vocab).read_text("utf-8").splitlines(keepends=True))}
         missing = [word for word in ("[UNK]", "[CLS]", "[SEP]") if word not in words]
         if missing:
             raise TongganError(f"{vocab}: not a BERT vocabulary, it lacks {', '.join(missing)}")
         backend = Backend(models.WordPiece(words, unk_token="[UNK]", max_input_chars_per_word=100))
-        backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+        backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=split_han)
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.post_processor = processors.BertProcessing(("[SEP]", words["[SEP]"]), ("[CLS]", words["[CLS]"]))
         backend.add_special_tokens([AddedToken(word) for word in ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]") if word in words])
@@ -127,7 +182,7 @@ class Tokenizer:
     @property
     def spec(self) -> dict[str, Any]:
         """What `tokenizer.json` says, as data."""
-        found: dict[str, Any] = json.loads(self._backend.to_str())
+        found: dict[str, Any] = json.loads(self._written())
         return found
 
     def id_of(self, token: str) -> int | None:
@@ -140,13 +195,24 @@ class Tokenizer:
 
         Raises `UsageError` for a text that is not valid Unicode.
         """
-        cleaned = [clean(text) for text in texts] if self.config.cleaning == "openai" else list(texts)
+        cleaned = [self._clean(text) for text in texts]
         try:
             found = self._backend.encode_batch_fast(cleaned)
         except TypeError:
             _check_unicode(cleaned)
             raise
         return [one.ids for one in found], [i for i, one in enumerate(found) if one.overflowing]
+
+    def _clean(self, text: str) -> str:
+        match self.config.cleaning:
+            case "none":
+                return text
+            case "openai":
+                return clean(text)
+            case "siglip":
+                assert self._canonical is not None
+                _check_unicode([text])
+                return self._canonical(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without special tokens."""
@@ -157,7 +223,7 @@ class Tokenizer:
         # Cutting belongs to the settings: in the file it would be applied twice by other readers.
         self._backend.no_truncation()
         try:
-            written = self._backend.to_str(pretty=True)
+            written = self._written(pretty=True)
         finally:
             self._backend.enable_truncation(self.config.max_length)
         Path(path).write_text(written, encoding="utf-8")  # the Rust side's own `save` raises bare Exception
@@ -172,13 +238,60 @@ class Tokenizer:
             vocab[character] = len(vocab)
         return Tokenizer(Backend.from_str(json.dumps(plain)), self.config)
 
+    def vocabulary(self) -> Vocabulary:
+        """What hiding words needs to know; raises `UsageError` where there is no mask token.
+
+        A piece goes on with a word in WordPiece when it begins with ##, in Unigram when it does not begin with ▁, in byte-level BPE
+        when it begins neither with a blank nor with a letter of three or more bytes (Han, kana: each is a word of its own).
+        """
+        pieces = self._backend.get_vocab(with_added_tokens=True)
+        mask = next((pieces[token] for token in MASKS if token in pieces), None)
+        if mask is None:
+            raise UsageError(f"this tokenizer has no mask token ({', '.join(MASKS)}); masked language modelling needs one")
+        special = frozenset(i for i, token in self._backend.get_added_tokens_decoder().items() if token.special)
+        kind = self.spec["model"]["type"]
+        continues = frozenset(i for piece, i in pieces.items() if _goes_on(piece, kind)) - special
+        return Vocabulary(max(pieces.values()) + 1, mask, special | {mask}, continues)
+
+    def lowercased(self) -> Tokenizer:
+        """The same tokenizer for lower-case text: what its rules do not make so themselves becomes so before them."""
+        spec = self.spec
+        rules = spec["normalizer"]
+        first = {"type": "Lowercase"}
+        inner = [] if rules is None else rules["normalizers"] if rules["type"] == "Sequence" else [rules]
+        if first in inner:
+            return self
+        return Tokenizer.from_spec({**spec, "normalizer": {"type": "Sequence", "normalizers": [first, *inner]}}, self.config)
+
     def han_ids(self) -> list[int]:
         """Ids of all tokens that contain a Han character."""
         return sorted(i for token, i in self._backend.get_vocab(with_added_tokens=True).items() if HAN.search(token))
 
     def with_settings(self, **changes: Any) -> Tokenizer:
         """The same tokenizer under other settings."""
-        return Tokenizer(Backend.from_str(self._backend.to_str()), TextProcessing.parse({**self.config.model_dump(), **changes}))
+        return Tokenizer(Backend.from_str(self._written()), TextProcessing.parse({**self.config.model_dump(), **changes}))
+
+    def _written(self, *, pretty: bool = False) -> str:
+        """`tokenizer.json`, with the rules that are carried out here."""
+        if self._canonical is None:
+            return str(self._backend.to_str(pretty=pretty))
+        self._backend.normalizer = self._rules
+        try:
+            return str(self._backend.to_str(pretty=pretty))
+        finally:
+            self._backend.normalizer = None
+
+
+def _goes_on(piece: str, kind: str) -> bool:
+    """Whether a piece of a vocabulary of that kind belongs to the word of the piece before it."""
+    match kind:
+        case "WordPiece":
+            return piece.startswith("##")
+        case "Unigram":
+            return not piece.startswith("▁")
+        case "BPE":
+            return piece[:1] != "Ġ" and not "à" <= piece[:1] <= "ÿ"  # in Latin-1's place stand the bytes from E0 on
+    return False
 
 
 def clean(text: str) -> str:
@@ -206,12 +319,12 @@ def _check_unicode(texts: Iterable[str]) -> None:
             ) from None
 
 
-def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64) -> Tokenizer:
+def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64, mask: bool = False) -> Tokenizer:
     """A byte-level BPE learnt from captions: any text can be written in it, and the same captions give the same tokenizer.
 
     Full-width forms become ordinary ones and letters lower case (NFKC). Every Han character is its own word, so that what is
-    learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks. Raises `UsageError` for a caption that is not valid
-    Unicode.
+    learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks. `mask` adds a token for hidden words. Raises
+    `UsageError` for a caption that is not valid Unicode.
     """
     if vocab_size < 300:
         raise UsageError(f"vocab_size {vocab_size}: expected 300 or more (256 bytes and the special tokens)")
@@ -224,7 +337,7 @@ def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64)
         ]
     )
     backend.decoder = decoders.ByteLevel()
-    special = ["<|pad|>", START, END]
+    special = ["<|pad|>", START, END, *([MASK] if mask else [])]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, min_frequency=2, show_progress=False

@@ -10,10 +10,34 @@ from typing import Any
 from torch import Tensor, nn
 
 from tonggan.config import did_you_mean
+from tonggan.data.audio import AudioProcessing
+from tonggan.data.audio import AudioProcessing
+from tonggan.data.audio import AudioProcessing
 from tonggan.data.processor import Processor
-from tonggan.hub.convert import bert, clip, ours
+from tonggan.data.video import VideoProcessing
+from tonggan.data.video import VideoProcessing
+from tonggan.data.video import VideoProcessing
+from tonggan.hub.convert import (
+    align,
+    bert,
+    chinese_clip,
+    clip,
+    data2vec_audio,
+    data2vec_text,
+    data2vec_vision,
+    efficientnet_hf,
+    ours,
+    roberta,
+    siglip,
+    videomae,
+    vit,
+    whisper,
+)
 from tonggan.hub.convert.table import KeyTable
 from tonggan.models import ModelConfig
+from tonggan.models.towers import AudioTowerConfig, FramesConfig, LogMelConfig, VideoTowerConfig
+from tonggan.models.towers import AudioTowerConfig, FramesConfig, LogMelConfig, VideoTowerConfig
+from tonggan.models.towers import AudioTowerConfig, FramesConfig, LogMelConfig, VideoTowerConfig
 from tonggan.types import TongganError
 
 
@@ -37,9 +61,35 @@ class Family:
 
 
 CLIP = Family("clip", clip.MODEL_TYPES, clip.read, clip.write, clip.misfit, clip.table, clip.outputs)
-BERT = Family("bert", bert.MODEL_TYPES, bert.read, bert.write, bert.misfit, lambda config: bert.TABLE, bert.outputs)
+BERT = Family("bert", bert.MODEL_TYPES, bert.read, bert.write, bert.misfit, bert.table, bert.outputs)
+ROBERTA = Family("roberta", roberta.MODEL_TYPES, roberta.read, roberta.write, roberta.misfit, roberta.table, bert.outputs)
+DATA2VEC_TEXT = Family(
+    "data2vec-text", data2vec_text.MODEL_TYPES, data2vec_text.read, data2vec_text.write, data2vec_text.misfit, data2vec_text.table,
+    data2vec_text.outputs,
+)  # fmt: skip
+DATA2VEC_VISION = Family(
+    "data2vec-vision", data2vec_vision.MODEL_TYPES, data2vec_vision.read, data2vec_vision.write, data2vec_vision.misfit,
+    data2vec_vision.table, data2vec_vision.outputs,
+)  # fmt: skip
+DATA2VEC_AUDIO = Family(
+    "data2vec-audio", data2vec_audio.MODEL_TYPES, data2vec_audio.read, data2vec_audio.write, data2vec_audio.misfit,
+    data2vec_audio.table, data2vec_audio.outputs,
+)  # fmt: skip
+WHISPER = Family("whisper", whisper.MODEL_TYPES, whisper.read, whisper.write, whisper.misfit, whisper.table, whisper.outputs)
+VIDEOMAE = Family("videomae", videomae.MODEL_TYPES, videomae.read, videomae.write, videomae.misfit, videomae.table, videomae.outputs)
+SIGLIP = Family("siglip", siglip.MODEL_TYPES, siglip.read, siglip.write, siglip.misfit, siglip.table, siglip.outputs)
+CHINESE_CLIP = Family(
+    "chinese-clip", chinese_clip.MODEL_TYPES, chinese_clip.read, chinese_clip.write, chinese_clip.misfit, chinese_clip.table,
+    chinese_clip.outputs,
+)  # fmt: skip
+ALIGN = Family("align", align.MODEL_TYPES, align.read, align.write, align.misfit, align.table, align.outputs)
+VIT = Family("vit", vit.MODEL_TYPES, vit.read, vit.write, vit.misfit, vit.table, vit.outputs)
+EFFICIENTNET = Family(
+    "efficientnet", efficientnet_hf.MODEL_TYPES, efficientnet_hf.read, efficientnet_hf.write, efficientnet_hf.misfit, efficientnet_hf.table,
+    efficientnet_hf.outputs,
+)  # fmt: skip
 OURS = Family("tonggan", ours.MODEL_TYPES, ours.read, ours.write, lambda config, processor: None, None, None)
-PUBLISHED = (CLIP, BERT)
+PUBLISHED = (CLIP, SIGLIP, CHINESE_CLIP, ALIGN, VIT, EFFICIENTNET, BERT, ROBERTA, DATA2VEC_TEXT, DATA2VEC_VISION, DATA2VEC_AUDIO, WHISPER, VIDEOMAE)
 """In the order in which a model is tried for a format that has a place for it: the more particular first."""
 
 
@@ -96,5 +146,30 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
             wrong.append(f"text length: up to {length} tokens by the tokenizer, {text.context} by the model")
         if vocab > text.vocab_size:
             wrong.append(f"vocabulary: {vocab} ids by the tokenizer, {text.vocab_size} by the model")
+    audio, video = getattr(config, "audio", None), getattr(config, "video", None)
+    if audio is not None and processor.audio is not None:
+        wrong += _audio_differences(audio, processor.audio.config)
+    if video is not None and processor.video is not None:
+        wrong += _video_differences(video, processor.video.config)
     if wrong:
         raise TongganError(f"{where}: processor and model do not fit: {'; '.join(wrong)}")
+
+
+def _audio_differences(tower: AudioTowerConfig, given: AudioProcessing) -> list[str]:
+    wrong = [f"sound kind: {given.kind} by the processor, {tower.kind} by the model"] if given.kind != tower.kind else []
+    if isinstance(tower, LogMelConfig) and not wrong:
+        if given.bins != tower.bins:
+            wrong.append(f"sound bins: {given.bins} by the processor, {tower.bins} by the model")
+        frames = None if given.limit is None else given.limit // given.hop
+        if frames is None or frames > 2 * tower.context:
+            wrong.append(f"sound length: {'any number of' if frames is None else f'up to {frames}'} frames by the processor, {2 * tower.context} by the model")
+        if tower.padding == "seen" and (given.pad != "whole" or frames != 2 * tower.context):
+            wrong.append(f"sound padding: pad {given.pad} to {frames} frames by the processor, always {2 * tower.context} by the model")
+    return wrong
+
+
+def _video_differences(tower: VideoTowerConfig, given: VideoProcessing) -> list[str]:
+    image = tower.image if isinstance(tower, FramesConfig) else tower
+    pairs = {"mean": (given.image.mean, image.mean), "std": (given.image.std, image.std), "size": (given.image.side, image.image_size)}
+    pairs["frames"] = (given.frames, tower.frames)
+    return [f"video {name}: {a} by the processor, {b} by the model" for name, (a, b) in pairs.items() if a != b]

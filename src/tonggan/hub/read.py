@@ -37,6 +37,8 @@ class Checkpoint:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
     """A classifier's classes, when they are known."""
+    dropped: tuple[str, ...] = ()
+    """Tensors of the files that were left out on purpose."""
 
 
 def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
@@ -55,20 +57,23 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
     record = read_json(path / RECORD) if (path / RECORD).is_file() else {}
     if record.get("format", FORMAT) > FORMAT:
         raise TongganError(f"{path}: written by a later version of Tonggan (format {record['format']}); this one knows {FORMAT}")
+    if "copy" in record:
+        raise TongganError(f"{path}: a copy of {record['copy'].get('origin')} in another form, for use only: open it with tonggan.load")
     family = family_of(raw, str(path / "config.json"))
     try:
         config, processor = family.read(raw, path)
     except (ValueError, TypeError) as error:  # pydantic's too: a setting of a foreign directory is of the wrong kind
         raise TongganError(f"{path}: its configuration cannot be read: {error}") from None
     agree(config, processor, str(path))
-    module = build_with(config, family.table and family.table(config), read_weights(path), str(path))
+    table, theirs = family.table and family.table(config), read_weights(path)
+    module = build_with(config, table, theirs, str(path))
     found = identity(module, config, processor)
     if "identity" in record:
         check(found, record["identity"], str(path))
     else:
         found = Identity(found.preprocessing, found.weights, verified=False)
-    labels = record.get("labels")
-    return Checkpoint(module, config, processor, found, name or str(path), record.get("provenance", {}), tuple(labels) if labels else None)
+    labels, dropped = tuple(record.get("labels") or ()) or None, tuple(table.dropped(theirs)) if table else ()
+    return Checkpoint(module, config, processor, found, name or str(path), record.get("provenance", {}), labels, dropped)
 
 
 def build_with(config: ModelConfig, table: KeyTable | None, theirs: Mapping[str, Any], where: str) -> nn.Module:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,6 +30,18 @@ def read_weights(directory: Path) -> dict[str, Tensor]:
     raise TongganError(f"{directory}: no weights here; expected {' or '.join(WHOLE)} (or their .index.json with shards)")
 
 
+def tensor_names(directory: Path) -> frozenset[str]:
+    """Names of all tensors of a directory; of a safetensors file only the head is read."""
+    whole = directory / WHOLE[0]
+    if not whole.is_file():
+        return frozenset(read_weights(directory))
+    try:
+        with safe_open(whole, "pt") as file:
+            return frozenset(file.keys())
+    except SafetensorError as error:
+        raise TongganError(f"{whole}: damaged or incomplete, fetch it again ({_first_line(error)})") from None
+
+
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of one file; anything but safetensors goes through `torch.load(weights_only=True)`, which runs no code."""
     try:
@@ -47,8 +59,39 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return found
 
 
-def write_weights(file: Path, state: Mapping[str, Tensor]) -> None:
-    """Write safetensors; every tensor gets memory of its own, tied ones are stored twice rather than lost."""
+def write_weights(file: Path, state: Mapping[str, Tensor], *, max_shard_bytes: int = 5 * 10**9) -> None:
+    """Write safetensors; every tensor gets memory of its own, tied ones are stored twice rather than lost.
+
+    More than `max_shard_bytes` become shards, `model-00001-of-00003.safetensors`, with an index beside them, as transformers names
+    them; only a tensor that is larger by itself makes a larger shard.
+    """
+    shards = _divide(state, max_shard_bytes)
+    if len(shards) == 1:
+        _save(file, shards[0])
+        return
+    where: dict[str, str] = {}
+    for number, shard in enumerate(shards, 1):
+        name = f"{file.stem}-{number:05}-of-{len(shards):05}{file.suffix}"
+        _save(file.with_name(name), shard)
+        where |= dict.fromkeys(shard, name)
+    size = sum(tensor.nbytes for tensor in state.values())
+    write_json(file.with_name(f"{file.name}.index.json"), {"metadata": {"total_size": size}, "weight_map": where})
+
+
+def _divide(state: Mapping[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
+    """In the order of the state; at least one shard, though it be empty."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in state.items():
+        if shards[-1] and size + tensor.nbytes > limit:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    return shards
+
+
+def _save(file: Path, state: Mapping[str, Tensor]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     try:
         save_file(tensors, file, metadata={"format": "pt"})
@@ -75,11 +118,11 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
 
 def _read_shards(index: Path) -> dict[str, Tensor]:
     where = read_json(index).get("weight_map")
-    if not isinstance(where, dict):
-        raise TongganError(f"{index}: has no weight_map")
+    if not isinstance(where, dict) or not where or not all(isinstance(name, str) for name in where.values()):
+        raise TongganError(f"{index}: has no weight_map from tensors to files")
     tensors: dict[str, Tensor] = {}
     for name in sorted(set(where.values())):
-        if Path(name).name != name:
+        if Path(name).name != name or name == "..":
             raise TongganError(f"{index}: names a file outside this directory: {name}")
         tensors |= read_tensors(index.parent / name)
     lost = sorted(set(where) - set(tensors))

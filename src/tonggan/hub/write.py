@@ -15,6 +15,8 @@ from tonggan.hub.identity import identity
 from tonggan.hub.read import FORMAT
 from tonggan.hub.weights import write_json, write_weights
 from tonggan.models import ModelConfig
+from tonggan.models.adapt import is_adapted
+from tonggan.types import UsageError
 
 Format = Literal["auto", "tonggan", "transformers"]
 
@@ -37,6 +39,8 @@ def save(
     takes its place (the trainer's state, so that weights and state can never be of different steps). Raises
     `TongganError`, with the previous checkpoint intact, when the disk is full or the format has no place for the model.
     """
+    if is_adapted(module):
+        raise UsageError(f"{directory}: the model has an adapter; save that with hub.adapters.save, or merge it first (models.adapt.merge)")
     agree(config, processor, str(directory))
     family = OURS if format == "tonggan" else family_for(config, processor, insist=format == "transformers")
     state = module.state_dict()

@@ -10,11 +10,23 @@ from torch import nn
 from tonggan.config import one_of
 from tonggan.models.bert import BertConfig, MaskedBert
 from tonggan.models.classifier import Classifier, ClassifierConfig
+from tonggan.models.cross import CoAttention, CoAttentionConfig, build_co_attention
+from tonggan.models.data2vec import Data2Vec, Data2VecConfig
 from tonggan.models.dual_encoder import DualEncoder, DualEncoderConfig
+from tonggan.models.fusion import LateFusion, LateFusionConfig, build_late_fusion
 from tonggan.models.presets import presets
+from tonggan.models.vilt import SingleStream, SingleStreamConfig, build_single_stream
+from tonggan.models.vlmo import VLMo, VLMoConfig
 
 ModelConfig: TypeAlias = Annotated[
-    DualEncoderConfig | ClassifierConfig | BertConfig,
+    DualEncoderConfig
+    | ClassifierConfig
+    | BertConfig
+    | Data2VecConfig
+    | VLMoConfig
+    | SingleStreamConfig
+    | CoAttentionConfig
+    | LateFusionConfig,
     Field(discriminator="kind"),
 ]
 """Any system's configuration; `kind` says which."""
@@ -29,12 +41,27 @@ def build(config: ModelConfig) -> nn.Module:
             return Classifier(config)
         case BertConfig():
             return MaskedBert(config)
+        case Data2VecConfig():
+            return Data2Vec(config)
+        case VLMoConfig():
+            return VLMo(config)
+        case SingleStreamConfig():
+            return build_single_stream(config)
+        case CoAttentionConfig():
+            return build_co_attention(config)
+        case LateFusionConfig():
+            return build_late_fusion(config)
 
 
 KINDS: dict[str, type[ModelConfig]] = {
     "dual_encoder": DualEncoderConfig,
     "classifier": ClassifierConfig,
     "bert": BertConfig,
+    "data2vec": Data2VecConfig,
+    "vlmo": VLMoConfig,
+    "single_stream": SingleStreamConfig,
+    "co_attention": CoAttentionConfig,
+    "late_fusion": LateFusionConfig,
 }
 
 
@@ -48,10 +75,20 @@ __all__ = [
     "BertConfig",
     "Classifier",
     "ClassifierConfig",
+    "CoAttention",
+    "CoAttentionConfig",
+    "Data2Vec",
+    "Data2VecConfig",
     "DualEncoder",
     "DualEncoderConfig",
+    "LateFusion",
+    "LateFusionConfig",
     "MaskedBert",
     "ModelConfig",
+    "SingleStream",
+    "SingleStreamConfig",
+    "VLMo",
+    "VLMoConfig",
     "build",
     "parse",
     "presets",

@@ -2,16 +2,20 @@
 
 Inputs are a tower's own: pixels, `Tokens`, `Sounds` or clips, by the kind that is named.
 
-Shape letters: B rows, L tokens, V words of the vocabulary, W width of pooled features, D width of the common space.
+Shape letters: B rows, L tokens, V words of the vocabulary, W width of pooled features, D width of the common space,
+C classes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from tonggan.tensors import Modality, Tokens
+from tonggan.nn.transformer import Trace
+from tonggan.tensors import Hidden, Modality, Tokens
 
 
 @runtime_checkable
@@ -73,4 +77,48 @@ class WordPredictor(Protocol):
     def words(self, tokens: Tokens, pixels: Tensor | None = None, *, where: Tensor | None = None) -> Tensor:
         """Logits over the vocabulary, [B, L, V]; with `where` (Bool[B, L]) only at those N places, in reading order, [N, V]: a vocabulary
         is wide, and most places are not asked about."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where something can be hidden in a batch: `count` places in each of `rows` rows."""
+
+    rows: int
+    count: int
+    grid: tuple[int, int] | None = None
+    """Rows and columns, where the places are patches of a picture."""
+    lengths: Tensor | None = None
+    """Int[B]: how many are a row's own; None: all."""
+
+
+@runtime_checkable
+class LatentLearner(Featurizer, Protocol):
+    """Fills in its own states where its input is hidden (data2vec's way to learn from one kind of input alone)."""
+
+    @property
+    def width(self) -> int:
+        """D of its states."""
+        ...
+
+    def places(self, kind: Modality, inputs: Any) -> Places:
+        """Where something can be hidden."""
+        ...
+
+    def fill(self, kind: Modality, inputs: Any, hidden: Tensor | None = None, *, trace: Trace | None = None) -> Hidden:
+        """States [B, T, D] of all places, those at `hidden` (Bool[B, T]) unseen; `trace` gets the same of every block."""
+        ...
+
+
+@runtime_checkable
+class Labeller(Protocol):
+    """Has a classifier over what it reads: one kind of input, or several together."""
+
+    @property
+    def classes(self) -> int | None:
+        """How many; None where this one was built without a classifier."""
+        ...
+
+    def classify(self, inputs: Mapping[Modality, Any]) -> Tensor:
+        """Logits of the classes, [B, C], of inputs by kind."""
         ...

@@ -5,7 +5,8 @@ Shape letters: B pictures, C classes, D width.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ class Classifier(nn.Module):
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.classes = config, config.classes
         self.modalities: frozenset[Modality] = frozenset({"image"})
         self.image = build_image(config.image)
         self.head = nn.Linear(self.image.width, config.classes)
@@ -36,6 +37,10 @@ class Classifier(nn.Module):
     def features(self, kind: Modality, inputs: Pixels) -> Float[Tensor, "B D"]:
         """Pooled tower output."""
         return self.image(inputs)
+
+    def classify(self, inputs: Mapping[Modality, Any]) -> Float[Tensor, "B C"]:
+        """Logits of the picture among `inputs`."""
+        return self(inputs["image"])
 
     def forward(self, pixels: Pixels) -> Float[Tensor, "B C"]:
         return self.head(self.image(pixels))

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from tonggan.config import Config
+from tonggan.config import Config, PictureSize
 from tonggan.models.towers import Colour, ConvTower, EfficientNetConfig, Pixels
 from tonggan.tensors import Hidden
 
@@ -34,8 +34,8 @@ class ConseConfig(Config):
     """Only so many of the likeliest classes count."""
 
     @property
-    def image_size(self) -> int:
-        """Side of the pictures that the tower reads."""
+    def image_size(self) -> PictureSize:
+        """Size of the pictures that the tower reads."""
         return self.net.image_size
 
     @property

@@ -1,23 +1,38 @@
-"""Configurations by name: mini ones that train on two cores, and CLIP's published sizes (Radford et al. 2021, tables 19 and 20)."""
+"""Configurations by name: mini ones that train on two cores, and published sizes (CLIP's: Radford et al. 2021, tables 19 and 20)."""
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from tonggan.models.bert import BertConfig
+from tonggan.models.cross import CoAttentionConfig, CrossTextConfig
+from tonggan.models.data2vec import Data2VecConfig
 from tonggan.models.dual_encoder import DualEncoderConfig
+from tonggan.models.fusion import LateFusionConfig
+from tonggan.models.streams import PatchesConfig, WordsConfig
 from tonggan.models.towers import (
+    BeitConfig,
     BertTextConfig,
     EfficientNetConfig,
+    FramesConfig,
+    LogMelConfig,
     RecurrentTextConfig,
     ResNetConfig,
     TransformerTextConfig,
+    TubeletConfig,
     ViTConfig,
+    WaveformConfig,
 )
+from tonggan.models.vilt import SingleStreamConfig
+from tonggan.models.vlmo import VLMoConfig
 
 PLAIN = (0.5, 0.5, 0.5)
 """Mean and deviation that map pixels to -1..1, for towers that are trained from scratch."""
 
+Preset: TypeAlias = DualEncoderConfig | BertConfig | VLMoConfig | SingleStreamConfig | CoAttentionConfig | LateFusionConfig | Data2VecConfig
 
-def presets() -> dict[str, DualEncoderConfig | BertConfig]:
+
+def presets() -> dict[str, Preset]:
     """Every preset by name. The minis read pictures of 64 pixels and a vocabulary of their own."""
     mini_text = TransformerTextConfig(vocab_size=4096, context=64, width=128, layers=2, heads=2, mlp_width=512)
     mini_vit = ViTConfig(image_size=64, patch_size=8, width=192, layers=3, heads=3, mlp_width=768, mean=PLAIN, std=PLAIN)
@@ -33,6 +48,9 @@ def presets() -> dict[str, DualEncoderConfig | BertConfig]:
         ),
         "mini-recurrent": DualEncoderConfig(image=mini_vit, text=RecurrentTextConfig(vocab_size=4096, width=128), dim=128),
         "mini-bert": BertConfig(text=mini_bert),
+        **_reading_both(mini_vit, mini_bert),
+        **_hearing_and_watching(mini_vit, mini_text),
+        **_filling_in(mini_bert),
         "vit-b-32": _clip(ViTConfig(patch_size=32, activation="quick_gelu"), 512, 512, 8),
         "vit-b-16": _clip(ViTConfig(patch_size=16, activation="quick_gelu"), 512, 512, 8),
         "vit-l-14": _clip(ViTConfig(patch_size=14, width=1024, layers=24, heads=16, mlp_width=4096, activation="quick_gelu"), 768, 768, 12),
@@ -51,3 +69,50 @@ def _clip(image: ViTConfig, dim: int, text_width: int, text_heads: int) -> DualE
 def _clip_resnet() -> DualEncoderConfig:
     """CLIP's RN50: its attention pooling projects into the common space by itself."""
     return DualEncoderConfig(image=ResNetConfig(out_width=1024), image_projection="none", text=_text(512, 8), dim=1024)
+
+
+def _reading_both(vit: ViTConfig, bert: BertTextConfig) -> dict[str, Preset]:
+    """Systems in which a picture meets its text before the end: small ones, and the published sizes of VLMo (Bao et al. 2022, section 4.1,
+    base-plus from the authors' code) and ViLT (Kim et al. 2021)."""
+    pictures = PatchesConfig(image_size=64, patch_size=8, mean=PLAIN, std=PLAIN)
+    words = WordsConfig(vocab_size=4096, context=64)
+    crossed = CrossTextConfig(vocab_size=4096, context=64, width=128, layers=3, heads=4, mlp_width=512, cross_from=1)
+    plain = vit.model_copy(update={"width": 128, "heads": 4, "mlp_width": 512, "pre_norm": False, "patch_bias": True})
+    return {
+        "mini-vlmo": VLMoConfig(image=pictures, text=words, width=128, layers=3, heads=4, mlp_width=512, fused_layers=1, dim=128),
+        "mini-vilt": SingleStreamConfig(image=pictures, text=words, width=128, layers=3, heads=4, mlp_width=512),
+        "mini-albef": CoAttentionConfig(image=plain, text=crossed, dim=128, words=True),
+        "mini-late": LateFusionConfig(image=plain, text=bert, width=128),
+        "vlmo-base": VLMoConfig(),
+        "vlmo-base-plus": VLMoConfig(width=544, layers=24, heads=16, mlp_width=2176, fused_layers=3, dim=544),
+        "vlmo-large": VLMoConfig(width=1024, layers=24, heads=16, mlp_width=4096, fused_layers=3, dim=1024),
+        "vilt-b-32": SingleStreamConfig(),
+    }
+
+
+def _hearing_and_watching(vit: ViTConfig, text: TransformerTextConfig) -> dict[str, Preset]:
+    """Sounds of up to ten seconds, and clips of eight frames."""
+    ears = LogMelConfig(context=500, width=128, layers=3, heads=4, mlp_width=512)
+    eyes = TubeletConfig(
+        image_size=64, patch_size=8, frames=8, width=128, layers=3, heads=4, mlp_width=512, mean=PLAIN, std=PLAIN, post_norm=True
+    )
+    by_frames = FramesConfig(image=vit, frames=8, pooling="transformer", layers=1, heads=3)
+    return {
+        "mini-audio-text": DualEncoderConfig(audio=ears, text=text, dim=128),
+        "mini-speech-picture": DualEncoderConfig(audio=ears, image=vit, dim=128),
+        "mini-video-text": DualEncoderConfig(video=eyes, text=text, dim=128),
+        "mini-frames-text": DualEncoderConfig(video=by_frames, text=text, dim=128),
+    }
+
+
+def _filling_in(bert: BertTextConfig) -> dict[str, Preset]:
+    """data2vec's students. The waveform's strides are those of the published model: a frame is 20 ms."""
+    patches = BeitConfig(
+        image_size=64, patch_size=8, width=128, layers=4, heads=4, mlp_width=512, relative="shared", mask_token=True, mean=PLAIN, std=PLAIN
+    )
+    frames = WaveformConfig(channels=(64,) * 7, width=128, layers=3, heads=4, mlp_width=512, position_layers=3, mask_token=True)
+    return {
+        "mini-data2vec-image": Data2VecConfig(image=patches),
+        "mini-data2vec-audio": Data2VecConfig(audio=frames),
+        "mini-data2vec-text": Data2VecConfig(text=bert),
+    }

@@ -1,27 +1,27 @@
-"""How words and pictures enter a Transformer that reads both, and how words leave it: the parts that VLMo, ViLT and ALBEF share.
+"""How words and pictures enter a Transformer that reads both: the parts that VLMo, ViLT and ALBEF share.
 
-Shape letters: B rows, L tokens, P patches, H W pixels, T positions, D width, V words of the vocabulary.
+Shape letters: B rows, L tokens, P patches, H W pixels, T positions, D width.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.models.towers import ImageConfig, Pixels
-from tonggan.nn.activations import Activation, activation
 from tonggan.nn.patches import Normalize, PatchEmbed
 from tonggan.nn.positions import LearnedPositions
+from tonggan.nn.transformer import Transformer, init_transformer
 from tonggan.tensors import Mask, Tokens
 
 
 class PatchesConfig(ImageConfig):
-    """Pictures as they enter: their size, and that of the patches they are cut into."""
+    """Square pictures as they enter: their side, and that of the patches they are cut into."""
 
+    image_size: PositiveInt = 224
     patch_size: PositiveInt = 16
 
 
@@ -52,43 +52,26 @@ class WordEmbed(nn.Module):
         return self.dropout(self.norm(x))
 
 
-class PictureEmbed(nn.Module):
-    """A class token and patches with their positions (Dosovitskiy et al. 2021, equation 1)."""
+class PictureStem(nn.Module):
+    """Patches under a linear map, a class token, and a table of positions (Dosovitskiy et al. 2021, equation 1)."""
 
     def __init__(self, config: PatchesConfig, width: int, *, dropout: float = 0.0) -> None:
         super().__init__()
-        self.grid = config.image_size // config.patch_size
+        self.side, self.grid = config.image_size, config.image_size // config.patch_size
         self.normalize = Normalize(config.mean, config.std)
         self.patches = PatchEmbed(config.patch_size, width, bias=True)
         self.class_token = nn.Parameter(torch.randn(width) * 0.02)
         self.positions = LearnedPositions(1 + self.grid**2, width, std=0.02)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, pixels: Pixels) -> Float[Tensor, "B T D"]:
-        """Class token and patches in row-major order; pictures of another size than the trained one raise `ValueError`."""
-        x, table = self.patches(self.normalize(pixels)), self.positions.weight
-        if len(table) != x.shape[1] + 1:
-            side = self.grid * self.patches.size
-            raise ValueError(f"pictures of {tuple(pixels.shape[2:])} pixels give {x.shape[1]} patches; this model reads {side} x {side}")
-        return self.dropout(self._with_class(x + table[1:]))
+    def cut(self, pixels: Pixels) -> Float[Tensor, "B P D"]:
+        """Patches in row-major order, without their positions."""
+        return self.patches(self.normalize(pixels))
 
-    def _with_class(self, x: Float[Tensor, "B P D"]) -> Float[Tensor, "B T D"]:
-        return torch.cat([(self.class_token + self.positions.weight[0]).expand(len(x), 1, -1), x], dim=1)
-
-
-class WordHead(nn.Module):
-    """States to logits over the vocabulary, through the table of words itself (Devlin et al. 2019, as in their code)."""
-
-    def __init__(self, width: int, vocab_size: int, *, act: Activation, eps: float) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, width)
-        self.act = activation(act)
-        self.norm = nn.LayerNorm(width, eps=eps)
-        self.bias = nn.Parameter(torch.zeros(vocab_size))
-
-    def forward(self, states: Float[Tensor, "B L D"], table: Float[Tensor, "V D"]) -> Float[Tensor, "B L V"]:
-        """`table` is the embedding's weight: the two are tied."""
-        return F.linear(self.norm(self.act(self.dense(states))), table, self.bias)
+    def join(self, patches: Float[Tensor, "B P D"]) -> Float[Tensor, "B T D"]:
+        """The class token in front of patches that have their positions."""
+        first = (self.class_token + self.positions.weight[0]).expand(len(patches), 1, -1)
+        return self.dropout(torch.cat([first, patches], dim=1))
 
 
 class Pooler(nn.Module):
@@ -115,10 +98,13 @@ def seen(valid: Bool[Tensor, "B T"]) -> Mask:
     return Mask(segments=(torch.zeros_like(padding[:, :1]), padding))
 
 
-def init_bert(module: nn.Module) -> None:
-    """Linear and embedding weights with standard deviation 0.02, biases zero (Devlin et al. 2019, as in their code)."""
-    for part in module.modules():
-        if isinstance(part, nn.Linear | nn.Embedding):
+def init_reader(model: nn.Module, transformer: Transformer, width: int) -> None:
+    """Blocks as CLIP's are (see `init_transformer`), linear maps beside them by the width they read, tables of words with 0.02."""
+    for part in model.modules():
+        if isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=0.02)
-        if isinstance(part, nn.Linear) and part.bias is not None:
-            nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=part.in_features**-0.5)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    init_transformer(transformer, width)

@@ -81,6 +81,10 @@ class WaveformStem(nn.Module):
             samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
         return samples.clamp(min=1)
 
+    def count(self, samples: int) -> int:
+        """How many frames a batch of so many samples has."""
+        return int(self.lengths(torch.tensor([samples])))
+
     @property
     def shortest(self) -> int:
         """Samples that one frame takes."""

@@ -6,7 +6,7 @@ Shape letters: B pictures, C channels, H W pixels or cells, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,11 +156,22 @@ SIZES: dict[str, tuple[float, float, int]] = {
 
 
 class SameConv2d(nn.Conv2d):
-    """Convolution padded as TensorFlow's SAME: the output is ceil(size / stride), an odd padding goes to the lower right."""
+    """Convolution padded as TensorFlow's SAME: the output is ceil(size / stride), an odd padding goes to the lower right.
+
+    `odd` says once and for all whether sizes are odd, as Keras does where it builds a network before it sees a picture; None: look.
+    """
+
+    def __init__(
+        self, into: int, out: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = False, odd: bool | None = None
+    ) -> None:
+        super().__init__(into, out, kernel, stride, groups=groups, bias=bias)
+        self.odd = odd
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C2 H2 W2"]:
         pads: list[int] = []
         for size, kernel, stride in zip(reversed(x.shape[2:]), reversed(self.kernel_size), reversed(self.stride), strict=True):
+            if self.odd is not None and stride > 1:
+                size = size // 2 * 2 + self.odd  # only whether it is odd counts below
             total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
             pads += [total // 2, total - total // 2]
         left, right, top, bottom = pads
@@ -181,20 +192,23 @@ class SqueezeExcite(nn.Module):
 
 
 class MBConv(nn.Module):
-    """Inverted residual (Sandler et al. 2018): expand, depthwise, (squeeze), project; a shortcut where shapes allow."""
+    """Inverted residual (Sandler et al. 2018): expand, depthwise, (squeeze), project; a shortcut but in a stage's first block.
 
-    def __init__(self, into: int, stage: _Stage, out: int, stride: int, *, lite: bool) -> None:
+    In training the branch is left out for a share `drop` of the pictures (Huang et al. 2016, stochastic depth).
+    """
+
+    def __init__(self, into: int, stage: _Stage, out: int, *, first: bool, lite: bool, odd: bool | None = None, drop: float = 0.0) -> None:
         super().__init__()
         inner = into * stage.expand
-        self.expand = SameConv2d(into, inner, 1, bias=False) if stage.expand > 1 else None
+        self.expand = SameConv2d(into, inner, 1) if stage.expand > 1 else None
         self.norm0 = _norm(inner) if stage.expand > 1 else None
-        self.depthwise = SameConv2d(inner, inner, stage.kernel, stride, groups=inner, bias=False)
+        self.depthwise = SameConv2d(inner, inner, stage.kernel, stage.stride if first else 1, groups=inner, odd=odd)
         self.norm1 = _norm(inner)
         self.squeeze = None if lite else SqueezeExcite(inner, max(1, into // 4))
-        self.project = SameConv2d(inner, out, 1, bias=False)
+        self.project = SameConv2d(inner, out, 1)
         self.norm2 = _norm(out)
         self.act: Callable[[Tensor], Tensor] = F.relu6 if lite else F.silu
-        self.residual = stride == 1 and into == out
+        self.residual, self.drop = not first, drop
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C2 H2 W2"]:
         h = x
@@ -204,26 +218,41 @@ class MBConv(nn.Module):
         if self.squeeze is not None:
             h = self.squeeze(h)
         h = self.norm2(self.project(h))
+        if self.residual and self.training and self.drop:
+            kept = torch.rand(len(h), 1, 1, 1, device=h.device) >= self.drop
+            h = h * kept / (1 - self.drop)
         return x + h if self.residual else h
 
 
 class EfficientNet(nn.Module):
     """EfficientNet by its variant's name. Lite (2020) has no squeeze, ReLU6, and does not scale stem, head, first and last stage.
 
-    `.width` is the head's channels (1280 for b0 and all Lite).
+    `factors` of width and depth may replace the variant's; `odd` are the blocks that pad as for input of odd size, stem and others as
+    for even size (None: by what comes). `.width` is the head's channels (1280 for b0 and all Lite).
     """
 
-    def __init__(self, variant: str) -> None:
+    def __init__(
+        self,
+        variant: str,
+        *,
+        factors: tuple[float, float] | None = None,
+        odd: Sequence[int] | None = None,
+        drop_connect: float = 0.0,
+    ) -> None:
         super().__init__()
-        wide, deep, _ = SIZES[variant]
+        wide, deep = factors or SIZES[variant][:2]
         lite = variant.startswith("lite")
-        stem = 32 if lite else _channels(32, wide)
-        self.width = 1280 if lite else _channels(1280, wide)
-        self.stem, self.norm0 = SameConv2d(3, stem, 3, 2, bias=False), _norm(stem)
-        self.blocks = nn.ModuleList(_blocks(stem, wide, deep, lite=lite))
+        stem = 32 if lite else channels(32, wide)
+        self.width = 1280 if lite else channels(1280, wide)
+        self.stem, self.norm0 = SameConv2d(3, stem, 3, 2, odd=None if odd is None else False), _norm(stem)
+        plans = list(_plan(stem, wide, deep, lite=lite))
+        self.blocks = nn.ModuleList(
+            MBConv(into, stage, out, first=first, lite=lite, odd=None if odd is None else i in odd, drop=drop_connect * i / len(plans))
+            for i, (into, stage, out, first) in enumerate(plans)
+        )
         last = self.blocks[-1]
         assert isinstance(last, MBConv)
-        self.head, self.norm1 = SameConv2d(last.project.out_channels, self.width, 1, bias=False), _norm(self.width)
+        self.head, self.norm1 = SameConv2d(last.project.out_channels, self.width, 1), _norm(self.width)
         self.act: Callable[[Tensor], Tensor] = F.relu6 if lite else F.silu
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -236,16 +265,17 @@ class EfficientNet(nn.Module):
         return self.act(self.norm1(self.head(x)))
 
 
-def _blocks(into: int, wide: float, deep: float, *, lite: bool) -> Iterator[MBConv]:
+def _plan(into: int, wide: float, deep: float, *, lite: bool) -> Iterator[tuple[int, _Stage, int, bool]]:
+    """Every block's channels in, stage, channels out, and whether it is the first of its stage."""
     for i, stage in enumerate(B0):
-        out = _channels(stage.out, wide)
+        out = channels(stage.out, wide)
         fixed = lite and i in (0, len(B0) - 1)
         for j in range(stage.repeats if fixed else math.ceil(stage.repeats * deep)):
-            yield MBConv(into, stage, out, stage.stride if j == 0 else 1, lite=lite)
+            yield into, stage, out, j == 0
             into = out
 
 
-def _channels(count: int, wide: float) -> int:
+def channels(count: int, wide: float) -> int:
     """Scaled, rounded to a multiple of 8, never down by more than a tenth."""
     scaled = count * wide
     rounded = max(8, int(scaled + 4) // 8 * 8)

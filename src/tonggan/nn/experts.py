@@ -34,5 +34,5 @@ class Experts(nn.ModuleDict):
             return self[route[0][0]](x)
         if FUSED in self:
             return self[FUSED](x)
-        parts = x.split([count for _, count in route], dim=1)
+        parts = torch.split_with_sizes(x, [count for _, count in route], dim=1)
         return torch.cat([self[kind](part) for (kind, _), part in zip(route, parts, strict=True)], dim=1)

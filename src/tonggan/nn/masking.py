@@ -5,6 +5,7 @@ Shape letters: B rows, L tokens, V ids of the vocabulary.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -51,6 +52,49 @@ def hide_words(
     changed = torch.where(where & (lot >= 0.9), drawn, changed)
     device = tokens.ids.device
     return HiddenWords(Tokens(changed.to(device), tokens.lengths, tokens.starts), where.to(device))
+
+
+def hide_blocks(batch: int, grid: tuple[int, int], share: float, generator: torch.Generator, *, smallest: int = 16) -> Bool[Tensor, "B P"]:
+    """Patches hidden in blocks (Bao et al. 2022, BEiT, algorithm 1): rectangles of at least `smallest` patches and an aspect of 0.3 to 1/0.3
+    until `share` of the picture is reached. The last one is thinned at random, so that every picture hides equally many."""
+    rows, columns = grid
+    aim = min(max(1, round(share * rows * columns)), rows * columns)
+    hidden = torch.zeros(batch, rows, columns, dtype=torch.bool)
+    for picture in hidden:
+        while (left := aim - int(picture.sum())) > 0:
+            before = picture.clone()
+            _rectangle(picture, min(smallest, aim), left, generator)
+            fresh = (picture & ~before).flatten().nonzero()[:, 0]
+            surplus = len(fresh) - left
+            if surplus > 0:
+                picture.view(-1)[fresh[torch.randperm(len(fresh), generator=generator)[:surplus]]] = False
+    return hidden.flatten(1)
+
+
+def hide_spans(lengths: Int[Tensor, " B"], positions: int, share: float, span: int, generator: torch.Generator) -> Bool[Tensor, "B T"]:
+    """Frames hidden in spans (Baevski et al. 2020, wav2vec 2.0, section 3.1): as many spans of `span` frames as would hide `share` of a row
+    if they did not overlap, which they may; at least one. A row no longer than a span keeps one frame in sight, unless it has only one."""
+    hidden = torch.zeros(len(lengths), positions, dtype=torch.bool)
+    for row, length in zip(hidden, lengths.tolist(), strict=True):
+        width = min(span, max(1, length - 1))
+        places = length - width + 1
+        # Rounded up or down by lot, so that the share is met on average.
+        spans = min(max(1, int(share * length / width + float(torch.rand((), generator=generator)))), places)
+        starts = torch.randperm(places, generator=generator)[:spans]
+        row[(starts[:, None] + torch.arange(width)).flatten()] = True
+    return hidden
+
+
+def _rectangle(picture: Bool[Tensor, "R C"], smallest: int, largest: int, generator: torch.Generator) -> None:
+    """Hide one rectangle of about `smallest` to `largest` patches."""
+    rows, columns = picture.shape
+    size, aspect, down, across = torch.rand(4, generator=generator).tolist()
+    area = smallest + size * max(0, largest - smallest)
+    stretch = math.exp(math.log(0.3) * (1 - 2 * aspect))
+    height = min(max(1, round(math.sqrt(area * stretch))), rows)
+    width = min(max(1, round(math.sqrt(area / stretch))), columns)
+    top, left = int(down * (rows - height + 1)), int(across * (columns - width + 1))
+    picture[top : top + height, left : left + width] = True
 
 
 def _choose(ordinary: Bool[Tensor, "B L"], word: Int[Tensor, "B L"], share: float, generator: torch.Generator) -> Bool[Tensor, "B L"]:

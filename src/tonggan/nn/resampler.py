@@ -64,6 +64,6 @@ def perceiver(width: int, heads: int, queries: int = 1, layers: int = 1, *, inne
 
 
 def attention_pool(width: int, heads: int, inner: int, *, act: Activation = "gelu", eps: float = 1e-5) -> Resampler:
-    """One query reads the input as it is (Lee et al. 2019, section 3.2), in the form of the head of SigLIP's ViT (Zhai et al. 2022, MAP)."""
+    """One query reads the input as it is (Lee et al. 2019, section 3.2), in the form of SigLIP's head (Zhai et al. 2022, MAP)."""
     reading = Reading(Attention(width, heads), FeedForward(width, inner, act), None, nn.LayerNorm(width, eps=eps))
     return Resampler(1, width, [reading], nn.Identity())

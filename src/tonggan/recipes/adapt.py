@@ -15,7 +15,7 @@ from tonggan.data.sources import SOURCES
 from tonggan.data.splits import propose_split
 from tonggan.models import DualEncoder
 from tonggan.models.conse import ConseTower
-from tonggan.recipes.config import DataConfig, EvaluationConfig, ModelSource, RunConfig, Stage, StreamConfig
+from tonggan.recipes.config import DataConfig, ModelSource, RetrievalEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.train.optim import OptimConfig
 from tonggan.train.trainer import TrainConfig
@@ -81,7 +81,7 @@ def adapt_config(
         optim=OptimConfig(lr=1e-3 if heads_only else 2e-5, weight_decay=0.1, warmup=20, betas=(0.9, 0.999), eps=1e-8),
     )
     looked_at = "val" if "val" in dataset.splits and len(dataset.split("val")) >= 4 else None
-    evaluation = EvaluationConfig(data=DataConfig(source=str(kept), split=looked_at)) if looked_at else None
+    evaluation = RetrievalEvaluation(data=DataConfig(source=str(kept), split=looked_at)) if looked_at else None
     return RunConfig(
         name=Path(out).name, about=f"{start} adapted to {data}", model=ModelSource(start=start), stages=(stage,), evaluation=evaluation
     )

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
 from tonggan.config import Config
 from tonggan.data.augment import Augment
 from tonggan.data.loader import LoaderConfig
-from tonggan.models import DualEncoderConfig
+from tonggan.models import ModelConfig
+from tonggan.steps import StepConfig
 from tonggan.steps.contrastive import ContrastiveConfig
-from tonggan.steps.transfer import TransferConfig
+from tonggan.tensors import Modality
 from tonggan.train.optim import OptimConfig
 from tonggan.train.trainer import TrainConfig
-
-StepConfig: TypeAlias = Annotated[ContrastiveConfig | TransferConfig, Field(discriminator="kind")]
 
 
 class ModelSource(Config):
@@ -25,7 +24,7 @@ class ModelSource(Config):
 
     preset: str | None = None
     """A shape by name (mini, vit-b-32, …), with random weights and a tokenizer trained on the captions."""
-    config: DualEncoderConfig | None = None
+    config: ModelConfig | None = None
     """A shape written out."""
     start: str | None = None
     """Anything `tonggan.load` opens, also a pair PICTURES+TEXT."""
@@ -33,6 +32,10 @@ class ModelSource(Config):
     """Of the tokenizer, where one is trained."""
     pictures: dict[str, Any] = Field(default_factory=dict)
     """Changes to the picture processing, e.g. {mode: pad}."""
+    sounds: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the sound processing, e.g. {seconds: 3}."""
+    clips: dict[str, Any] = Field(default_factory=dict)
+    """Changes to the clip processing, e.g. {sampling: uniform}."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ModelSource:
@@ -56,6 +59,8 @@ class DataConfig(Config):
     image_col: str | None = None
     text_col: str | None = None
     langs: tuple[str, ...] | None = None
+    label: str | None = None
+    """The column that says a row's class, for classification."""
 
 
 class StreamConfig(Config):
@@ -77,11 +82,6 @@ class StreamConfig(Config):
     def _contrastive_unless_said(cls, value: Any) -> Any:
         return {"kind": "contrastive", **value} if isinstance(value, dict) else value
 
-    @property
-    def uses_pictures(self) -> bool:
-        """Whether its rows need a picture: for language transfer, texts are enough."""
-        return not isinstance(self.step, TransferConfig) or self.step.contrast_pictures > 0
-
 
 class Stage(Config):
     """One stretch of training: streams, what stays frozen, for how long."""
@@ -90,7 +90,8 @@ class Stage(Config):
     """Also that of its directory, below the run's; unique in the run."""
     streams: tuple[StreamConfig, ...] = Field(min_length=1)
     freeze: tuple[str, ...] = ()
-    """Parts that stay as they are: image, text, image_head, text_head, or deeper (text.bert)."""
+    """Parts that stay as they are: image, text, image_head, text_head, or deeper (text.bert); a * stands for any part of a name
+    (blocks.*.attention)."""
     langs: tuple[str, ...] | None = None
     """Languages by which this stage is evaluated; None: the evaluation's own."""
     views: int = Field(1, ge=1, le=4)
@@ -117,13 +118,68 @@ class Stage(Config):
         return self
 
 
-class EvaluationConfig(Config):
-    """What chooses `best/`: mean recall of retrieval on these rows; None trains without looking."""
+class _Evaluation(Config):
+    """Rows to measure on."""
 
     data: DataConfig
     langs: tuple[str, ...] | None = None
     choose: bool = True
     """Off: the numbers are only looked at, and `best/` is the end of training. For rows on which results are reported."""
+    score: ClassVar[str]
+    """The number by which `best/` is chosen."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What a row needs to have."""
+        return frozenset({"image", "text"})
+
+
+class RetrievalEvaluation(_Evaluation):
+    """Retrieval both ways: pictures, sounds or clips by captions, or by spoken sounds."""
+
+    kind: Literal["retrieval"] = "retrieval"
+    between: tuple[Literal["image", "video", "audio"], Literal["text", "audio"]] = ("image", "text")
+    """What is shown, and what is said of it."""
+    score: ClassVar[str] = "mean recall"
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What a row needs to have."""
+        return frozenset(self.between)
+
+
+class ProbeEvaluation(_Evaluation):
+    """A linear classifier on the model's features, learnt on split train of these rows and measured on split test."""
+
+    kind: Literal["probe"] = "probe"
+    label: str
+    """The column with the classes."""
+    of: Modality = "image"
+    score: ClassVar[str] = "probe acc1"
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What a row needs to have."""
+        return frozenset({self.of})
+
+
+class MatchingEvaluation(_Evaluation):
+    """Whether a model that reads a picture and a text together tells each right pair from a wrong one."""
+
+    kind: Literal["matching"] = "matching"
+    score: ClassVar[str] = "accuracy"
+
+
+class LossEvaluation(_Evaluation):
+    """The loss of the stage's first stream on rows that it doesn't learn from."""
+
+    kind: Literal["loss"] = "loss"
+    score: ClassVar[str] = "negative loss"
+
+
+EvaluationConfig: TypeAlias = Annotated[
+    RetrievalEvaluation | ProbeEvaluation | MatchingEvaluation | LossEvaluation, Field(discriminator="kind")
+]
 
 
 class RunConfig(Config):
@@ -135,6 +191,14 @@ class RunConfig(Config):
     model: ModelSource
     stages: tuple[Stage, ...] = Field(min_length=1)
     evaluation: EvaluationConfig | None = None
+    """What chooses `best/`; None trains without looking."""
+    looks: tuple[EvaluationConfig, ...] = ()
+    """Further evaluations, that choose nothing."""
+
+    @field_validator("evaluation", mode="before")
+    @classmethod
+    def _retrieval_unless_said(cls, value: Any) -> Any:
+        return {"kind": "retrieval", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _named_apart(self) -> RunConfig:

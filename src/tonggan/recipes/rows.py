@@ -9,13 +9,16 @@ from pathlib import Path
 
 from tonggan.config import did_you_mean
 from tonggan.data import open_data
+from tonggan.data.pairs import NAMES
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import SOURCES, held_out_captions
 from tonggan.data.splits import caption_key
-from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
+from tonggan.recipes.config import DataConfig, EvaluationConfig, RunConfig, Stage, StreamConfig
 from tonggan.steps.transfer import TransferConfig
+from tonggan.tensors import MODALITIES, Modality
 from tonggan.types import Dropped, Row, Text, TongganError, UsageError
 
+PAIRS: frozenset[Modality] = frozenset({"image", "text"})
 COMMON = frozenset(["a", "an", "the", "of", "in", "on", "and", "with", "s", "is"])
 
 
@@ -28,32 +31,31 @@ class RunRows:
         self.dropped: list[Dropped] = []
         self._noted: set[Dropped] = set()
 
-    def of(self, data: DataConfig, *, pictures: bool = True) -> Dataset:
-        """Rows with a caption in one of the languages of `data` and, unless only texts are wanted, a picture."""
+    def of(self, data: DataConfig, kinds: frozenset[Modality] = PAIRS) -> Dataset:
+        """Rows with each of these kinds of input; captions, and sounds in a known language, in one of the languages of `data`."""
 
         def find() -> Dataset:
             found = _open(data)
             self.drop(found.dropped)
             usable = []
             for i, row in enumerate(found):
-                lacks = "no picture" if pictures and not row.images else None if any(wanted(t, data) for t in row.texts) else _unsaid(data)
-                if lacks is None:
+                lacking = [kind for kind in MODALITIES if kind in kinds and not _has(row, kind, data)]
+                if not lacking:
                     usable.append(i)
                 else:
-                    self.drop([Dropped(row.id, lacks)])
+                    self.drop([Dropped(row.id, f"no {_named(lacking[0], data)}")])
             if not usable:
-                langs = f" in {', '.join(data.langs)}" if data.langs else ""
-                needed = "a picture and a caption" if pictures else "a caption"
-                raise TongganError(f"{data.source}: no row of split {data.split!r} has {needed}{langs}")
+                needed = " and ".join(f"a {_named(kind, data)}" for kind in MODALITIES if kind in kinds)
+                raise TongganError(f"{data.source}: no row of split {data.split!r} has {needed}")
             return found.where(usable[: self._limit])
 
-        return self._once(f"pictures: {pictures}", data.model_dump_json(), find)
+        return self._once(" ".join(sorted(kinds)), data.model_dump_json(), find)
 
     def stream(self, stream: StreamConfig) -> Dataset:
         """What a stream learns from: for language transfer, rows with a caption in both languages."""
 
         def find() -> Dataset:
-            rows = self.of(stream.data, pictures=stream.uses_pictures)
+            rows = self.of(stream.data, stream.step.modalities)
             if isinstance(stream.step, TransferConfig):
                 rows = rows.where([i for i, row in enumerate(rows) if {"zh", "en"} <= {t.lang for t in row.texts}])
             if stream.exclude_heldout:
@@ -69,9 +71,9 @@ class RunRows:
         """The rows of all its streams."""
         return [row for stream in stage.streams for row in self.stream(stream)]
 
-    def held_out(self) -> list[Row]:
-        """What the run is evaluated on."""
-        return list(self.of(self._config.evaluation.data)) if self._config.evaluation else []
+    def held_out(self, evaluation: EvaluationConfig | None) -> list[Row]:
+        """What the run is evaluated on; nothing where it isn't."""
+        return list(self.of(evaluation.data, evaluation.modalities)) if evaluation else []
 
     def drop(self, several: Iterable[Dropped]) -> None:
         """Note rows that are lost, once each."""
@@ -105,8 +107,20 @@ class RunRows:
         return [i for i, row in enumerate(rows) if silent(row)]
 
 
-def _unsaid(data: DataConfig) -> str:
-    return f"no caption in {', '.join(data.langs)}" if data.langs else "no caption"
+def _has(row: Row, kind: Modality, data: DataConfig) -> bool:
+    match kind:
+        case "image":
+            return bool(row.images)
+        case "video":
+            return bool(row.videos)
+        case "audio":
+            return any(data.langs is None or sound.role is None or sound.role in data.langs for sound in row.audios)
+        case "text":
+            return any(wanted(text, data) for text in row.texts)
+
+
+def _named(kind: Modality, data: DataConfig) -> str:
+    return NAMES[kind] + (f" in {', '.join(data.langs)}" if data.langs and kind in ("text", "audio") else "")
 
 
 def wanted(text: Text, data: DataConfig) -> bool:

@@ -12,8 +12,9 @@ import json
 import logging
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,24 @@ import numpy as np
 import torch
 from torch import nn
 
-from tonggan import devices, hub
+from tonggan import devices, hub, steps
 from tonggan.backends.local import LocalModel
 from tonggan.config import did_you_mean
 from tonggan.data.loader import Loader
-from tonggan.data.pairs import PairCollate
+from tonggan.data.pairs import PairCollate, classes_of
 from tonggan.data.rows import Dataset
-from tonggan.evaluate import retrieval
 from tonggan.hub.read import Checkpoint
 from tonggan.models import DualEncoder
 from tonggan.models.ngram import BilingualText
+from tonggan.recipes.begin import begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
-from tonggan.recipes.config import DataConfig, RunConfig, Stage, StreamConfig
-from tonggan.recipes.prepare import begin, centre_heads, make_bilingual, solve_ngrams
-from tonggan.recipes.rows import RunRows, wanted
-from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
-from tonggan.steps.transfer import TextTransferStep, TransferConfig
+from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
+from tonggan.recipes.measuring import held_out_loss, measure
+from tonggan.recipes.prepare import centre_heads, make_bilingual, solve_ngrams
+from tonggan.recipes.rows import PAIRS, RunRows, wanted
+from tonggan.steps.contrastive import ContrastiveConfig
+from tonggan.steps.transfer import TransferConfig
+from tonggan.tensors import Modality
 from tonggan.train import checkpoint
 from tonggan.train.logs import check_loggers
 from tonggan.train.planner import preflight
@@ -57,11 +60,17 @@ class Run:
         self._rows = RunRows(config, limit)
         torch.manual_seed(config.seed)
         # A generator: only a model that starts from nothing reads captions now, to learn its tokens from.
-        self.parts = begin(config.model, (text.text for stage in config.stages for row in self._rows.stage(stage) for text in row.texts))
+        tasks = [stream.step for stage in config.stages for stream in stage.streams]
+        self.parts = begin(
+            config.model,
+            (text.text for stage in config.stages for row in self._rows.stage(stage) for text in row.texts),
+            frozenset().union(*(step.modalities for step in tasks)),
+            mask=any(map(steps.hides_words, tasks)),
+        )
         self._teacher: LocalModel | None = None
 
     @property
-    def model(self) -> DualEncoder:
+    def model(self) -> nn.Module:
         """The module in training."""
         return self.parts.module
 
@@ -80,9 +89,9 @@ class Run:
         provenance = {"run": self.config.name, "seed": self.config.seed, "start": self.config.model.start or self.config.model.preset}
         hub.save(directory, *self.parts, provenance=provenance)
 
-    def rows(self, data: DataConfig) -> Dataset:
-        """The rows of a configuration, those that lack a picture or a caption left out and listed."""
-        return self._rows.of(data)
+    def rows(self, data: DataConfig, kinds: frozenset[Modality] = PAIRS) -> Dataset:
+        """The rows of a configuration, those that lack one of these kinds of input left out and listed."""
+        return self._rows.of(data, kinds)
 
     def dropped_rows(self) -> list[Dropped]:
         """Rows that cannot be used, with their reasons, as far as they are known before training."""
@@ -125,7 +134,8 @@ class Run:
 
     def _check_stages(self) -> None:
         """What a later stage would fail by, found before the first is trained."""
-        spoken = {text.lang for row in self._rows.held_out() for text in row.texts}
+        held_out = self._rows.held_out(self.config.evaluation)
+        spoken = {text.lang for row in held_out for text in row.texts} | {sound.role for row in held_out for sound in row.audios}
         wider = False
         for stage in self.config.stages:
             check_length(stage.train)
@@ -140,7 +150,7 @@ class Run:
             wider |= stage.bilingual  # it moves the BERT to text.bert
             for name in stage.freeze:
                 if not (wider and name.startswith("text.")):
-                    self._part(name)
+                    self._named(name)
 
     def _check_tokenizer(self) -> None:
         """A tokenizer that is trained on the captions is another one when they have changed; the checkpoint's vectors are not its own."""
@@ -185,7 +195,7 @@ class Run:
         self.model.to(device)  # before a frozen tower encodes all pictures
         if self._teacher is not None:
             self._teacher = LocalModel(self._teacher.checkpoint, device)
-        frozen = [self._part(name) for name in stage.freeze]
+        frozen = [part for name in stage.freeze for part in self._named(name)]
         for part in frozen:
             part.requires_grad_(False)
         streams = [self._stream(stage, stream) for stream in stage.streams]
@@ -197,34 +207,39 @@ class Run:
             stage.optim,
             run=directory,
             save=self.save,
-            evaluate=(lambda: self._evaluate(stage)) if self.config.evaluation else None,
-            score="mean recall",
+            evaluate=(lambda: self._evaluate(stage, streams)) if self.config.evaluation else None,
+            score=self.config.evaluation.score if self.config.evaluation else None,
             choose=self.config.evaluation is None or self.config.evaluation.choose,
             frozen=frozen,
             title=f"{self.config.name}: {stage.name}" if len(self.config.stages) > 1 else self.config.name,
             quiet=self._quiet,
         )
 
-    def _part(self, name: str) -> nn.Module:
-        try:
-            return self.model.get_submodule(name)
-        except AttributeError:
+    def _named(self, name: str) -> list[nn.Module]:
+        """The parts that a name, or a pattern with *, stands for."""
+        parts = dict(self.model.named_modules())
+        found = [part for known, part in parts.items() if known and fnmatchcase(known, name)]
+        if not found:
             known = [n for n, _ in self.model.named_modules() if n and n.count(".") <= 1]
-            raise UsageError(
-                f"freeze: no part {name!r}{did_you_mean(name, known)}; for example image, text, image_head, text_head"
-            ) from None
+            raise UsageError(f"freeze: no part {name!r}{did_you_mean(name, known)}; for example image, text, image_head, text_head")
+        return found
 
     def prepare(self, stage: Stage) -> None:
         """What a stage changes before its first update: the centring of heads, then the text tower's second language, seen from there."""
         self.model.cpu()
+        module = self.model
+        if not isinstance(module, DualEncoder):
+            if stage.centre or stage.bilingual or stage.ridge is not None:
+                raise UsageError(f"stage {stage.name}: centre, bilingual and ridge are for two-tower models")
+            return
         if stage.centre:
-            shown = [row for stream in stage.streams if stream.uses_pictures for row in self._rows.stream(stream)]
+            shown = [row for stream in stage.streams if "image" in stream.step.modalities for row in self._rows.stream(stream)]
             # Where no picture has an English caption, the English of a dictionary says best where texts lie.
             captions = _english(shown) or _english(self._rows.stage(stage))
             centre_heads(self.local(), shown, captions, stage.views)
         if any(isinstance(stream.step, TransferConfig) for stream in stage.streams):
-            self._teacher = LocalModel(replace(self.local().checkpoint, module=copy.deepcopy(self.model)), "cpu")
-        if stage.bilingual and not isinstance(self.model.text, BilingualText):
+            self._teacher = LocalModel(replace(self.local().checkpoint, module=copy.deepcopy(module)), "cpu")
+        if stage.bilingual and not isinstance(module.text, BilingualText):
             chinese = [t.text for row in self._rows.stage(stage) for t in row.texts if t.lang == "zh"]
             self.parts = make_bilingual(self.parts, chinese, stage.name)
         if stage.ridge is not None:
@@ -243,18 +258,19 @@ class Run:
         return pairs
 
     def _stream(self, stage: Stage, stream: StreamConfig) -> Stream:
-        rows, langs = self._rows.stream(stream), stream.data.langs
+        rows, langs, kinds = self._rows.stream(stream), stream.data.langs, stream.step.modalities
         pictures = text = teacher = None
         if isinstance(stream.step, TransferConfig):
             assert self._teacher is not None
             english = {row.id: next(t.text for t in row.texts if t.lang == "en") for row in rows}
             known = text_features(self._teacher, english.values())
             teacher, langs = {name: known[caption] for name, caption in english.items()}, ("zh",)
-        if stream.uses_pictures and "image" in stage.freeze:
+        if isinstance(self.model, DualEncoder) and "image" in kinds & set(stage.freeze):
             pictures, dropped = image_features(self.local(), list(rows), stage.views)
             self._rows.drop(dropped)
             rows = rows.where([i for i, row in enumerate(rows) if row.id in pictures])
-        if teacher is None and (read := {"text", "text.bert"} & set(stage.freeze)):
+        read = {"text", "text.bert"} & set(stage.freeze)
+        if isinstance(self.model, DualEncoder) and "text" in kinds and teacher is None and read:
             captions = [t.text for row in rows for t in row.texts if wanted(t, stream.data)]
             text = text_features(self.local(), captions) if "text" in read else bert_features(self.local(), captions)
         if isinstance(stream.step, ContrastiveConfig):
@@ -264,10 +280,12 @@ class Run:
             seed=self.config.seed,
             langs=langs,
             augmentation=stream.augment,
-            pictures=stream.uses_pictures,
+            modalities=kinds,
             image_features=pictures,
             text_features=text,
             teacher_features=teacher,
+            label=stream.data.label,
+            classes=classes_of(rows, stream.data.label) if stream.data.label else (),
         )
         loader = stream.loader.model_copy(update={"batch_size": min(stream.loader.batch_size, len(rows))})
         return Stream(stream.name, self._step(stream), Loader(rows, collate, loader, seed=self.config.seed), stream.weight, stream.every)
@@ -283,18 +301,39 @@ class Run:
             )
 
     def _step(self, stream: StreamConfig) -> nn.Module:
-        if isinstance(stream.step, ContrastiveConfig):
-            return ContrastiveStep(self.model, stream.step)
-        assert self._teacher is not None
-        assert isinstance(self._teacher.module, DualEncoder)
-        return TextTransferStep(self.model, self._teacher.module, stream.step)
+        teacher = self._teacher.module if self._teacher is not None else None
+        assert teacher is None or isinstance(teacher, DualEncoder)
+        tokenizer = self.parts.processor.text
+        words = tokenizer.vocabulary() if tokenizer is not None and steps.hides_words(stream.step) else None
+        return steps.build(self.model, stream.step, teacher=teacher, vocabulary=words)
 
-    def _evaluate(self, stage: Stage) -> dict[str, float]:
+    def _evaluate(self, stage: Stage, streams: Sequence[Stream]) -> dict[str, float]:
+        """The numbers of what chooses, then of what is only looked at, these under their kinds' names."""
         evaluation = self.config.evaluation
         assert evaluation is not None
-        result = retrieval(self.local(), self._rows.held_out(), langs=stage.langs or evaluation.langs, intervals=False)
-        self._rows.drop(result.dropped)
-        return {name: m.value for name, m in result.metrics.items() if "recall" in name or "R@" in name}
+        found = self._measure(evaluation, stage, streams)
+        for look in self.config.looks:
+            found |= {f"{look.kind} {name}": value for name, value in self._measure(look, stage, streams).items()}
+        return found
+
+    def _measure(self, evaluation: EvaluationConfig, stage: Stage, streams: Sequence[Stream]) -> dict[str, float]:
+        rows = self._rows.held_out(evaluation)
+        if isinstance(evaluation, LossEvaluation):
+            first, device = stage.streams[0], next(self.model.parameters()).device
+            label, learnt = first.data.label, self._rows.stream(first)
+            collate = PairCollate(
+                self.parts.processor,
+                seed=self.config.seed,
+                langs=evaluation.langs,
+                modalities=first.step.modalities,
+                label=label,
+                classes=classes_of(learnt, label) if label else (),
+            )
+            found = held_out_loss(streams[0].step, collate, rows, first.loader.batch_size, device)
+        else:
+            found = measure(evaluation, self.local(), rows, stage.langs or evaluation.langs)
+        self._rows.drop(found.dropped)
+        return found.metrics
 
     # --------------------------------------------------------------------------------------------- stages
 

@@ -120,6 +120,30 @@ def pareto(points: Mapping[Any, tuple[float, float]]) -> list[Any]:
     return front
 
 
+def path(
+    points: Sequence[tuple[str, float, float, float, float, float, float]], *, x: Said, y: Said, chosen: int, least: tuple[Said, float]
+) -> tuple[str, str]:
+    """Points (name, x, low, high, y, low, high) in their order, joined, with intervals both ways; one is marked as chosen, and `least`
+    names the smallest x that is allowed."""
+
+    def draw(axes: Any, language: int) -> None:
+        colour, quiet = COLOURS[0], "#667085"
+        axes.plot([p[1] for p in points], [p[4] for p in points], color=colour, linewidth=1.6, zorder=1)
+        for i, (name, at, left, right, value, low, high) in enumerate(points):
+            across, up = [[max(at - left, 0)], [max(right - at, 0)]], [[max(value - low, 0)], [max(high - value, 0)]]
+            shade = COLOURS[2] if i == chosen else colour
+            axes.errorbar([at], [value], xerr=across, yerr=up, fmt="o", color=shade, ecolor=shade, elinewidth=0.6, capsize=2, markersize=6)
+            axes.annotate(name, (at, value), xytext=(7, 5), textcoords="offset points", fontsize=9, color=shade)
+        axes.axvline(least[1], color=quiet, linestyle="--", linewidth=1)
+        place = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 9, "color": quiet}
+        axes.annotate(words(least[0])[language], (least[1], 0), xycoords=("data", "axes fraction"), **place)
+        axes.set_xlabel(words(x)[language])
+        axes.set_ylabel(words(y)[language])
+        axes.grid(alpha=0.25)
+
+    return _both(draw, (7.2, 4.2))
+
+
 def matrix(values: Sequence[Sequence[float]], rows: Sequence[Said], columns: Sequence[Said], *, title: Said = "") -> tuple[str, str]:
     """A heat map of numbers, each cell with its value, for example cosine similarities of captions and pictures."""
 

@@ -8,14 +8,20 @@ from pydantic import Field
 from torch import nn
 
 from tonggan.models import DualEncoder
-from tonggan.models.base import Embedder, WordPredictor
+from tonggan.models.base import Embedder, Labeller, LatentLearner, Matcher, WordPredictor
+from tonggan.steps.classification import ClassificationConfig, ClassificationStep
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
+from tonggan.steps.latent import LatentConfig, LatentStep
 from tonggan.steps.masked_language import MaskedLanguageConfig, MaskedLanguageStep
+from tonggan.steps.matching import MatchingConfig, MatchingStep
 from tonggan.steps.transfer import TextTransferStep, TransferConfig
 from tonggan.tensors import Vocabulary
 from tonggan.types import UsageError
 
-StepConfig: TypeAlias = Annotated[ContrastiveConfig | TransferConfig | MaskedLanguageConfig, Field(discriminator="kind")]
+StepConfig: TypeAlias = Annotated[
+    ContrastiveConfig | TransferConfig | MaskedLanguageConfig | MatchingConfig | ClassificationConfig | LatentConfig,
+    Field(discriminator="kind"),
+]
 
 
 def build(
@@ -38,6 +44,23 @@ def build(
             if vocabulary is None or not isinstance(model, WordPredictor):
                 raise UsageError("step masked_language: needs a model that says words, and its tokenizer's vocabulary")
             return MaskedLanguageStep(model, config, vocabulary)
+        case MatchingConfig():
+            if not isinstance(model, Matcher):
+                raise UsageError(f"step matching: {type(model).__name__} does not read a picture and a text together")
+            return MatchingStep(model, config)
+        case ClassificationConfig():
+            if not isinstance(model, Labeller):
+                raise UsageError(f"step classification: {type(model).__name__} has no classifier")
+            return ClassificationStep(model, config)
+        case LatentConfig():
+            if not isinstance(model, LatentLearner):
+                raise UsageError(f"step latent: {type(model).__name__} cannot fill in its own states; data2vec models can")
+            return LatentStep(model, config, vocabulary)
 
 
-__all__ = ["StepConfig", "build"]
+def hides_words(config: StepConfig) -> bool:
+    """Whether a step hides words of its texts, for which the tokenizer needs a mask token."""
+    return isinstance(config, MaskedLanguageConfig) or (isinstance(config, LatentConfig) and config.modality == "text")
+
+
+__all__ = ["StepConfig", "build", "hides_words"]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 import torch
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from tonggan.config import Config
 from tonggan.models.base import Embedder
@@ -138,4 +139,9 @@ class ContrastiveStep(nn.Module):
     def after_update(self) -> None:
         """Hold the scale at its ceiling, as CLIP does after each update."""
         # A hair below, so that rounding cannot leave it above the ceiling, where its gradient would be zero for good.
-        self.model.log_scale.clamp_(max=math.log(self.model.max_scale) - 1e-6)
+        ceiling = math.log(self.model.max_scale) - 1e-6
+        if not is_parametrized(self.model, "log_scale"):  # type: ignore[arg-type]
+            if self.model.log_scale.requires_grad:  # a frozen one stays what it was to the last bit
+                self.model.log_scale.clamp_(max=ceiling)
+        elif float(self.model.log_scale) > ceiling:  # assigned, so that the temperature behind it is what changes
+            self.model.log_scale = torch.full_like(self.model.log_scale, ceiling)  # type: ignore[misc]

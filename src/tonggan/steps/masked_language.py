@@ -1,4 +1,4 @@
-"""Train a model to say hidden words from the others, and from the picture where it reads one (Devlin et al. 2019; Kim et al. 2021, ViLT)."""
+"""Train a model to say hidden words from the others (Devlin et al. 2019), and from the picture where it reads one (Kim et al. 2021)."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ class MaskedLanguageStep(nn.Module):
         """`word_top1` is the share of hidden words that are named right; `hidden` how many there are in this batch."""
         if batch.tokens is None or (self.config.with_pictures and batch.pixels is None):
             raise UsageError(f"step masked_language needs {' and '.join(sorted(self.config.modalities))} in the batch")
-        hidden = hide_words(
-            batch.tokens, self.vocabulary, self.config.share, derived_generator(), whole_words=self.config.whole_words
-        )
+        hidden = hide_words(batch.tokens, self.vocabulary, self.config.share, derived_generator(), whole_words=self.config.whole_words)
         logits = self.model.words(hidden.tokens, batch.pixels if self.config.with_pictures else None, where=hidden.where)
         targets = batch.tokens.ids[hidden.where]
         found = masked_cross_entropy(logits, targets)

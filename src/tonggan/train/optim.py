@@ -22,6 +22,9 @@ class OptimConfig(Config):
     lr: float = Field(default=5e-4, ge=0)
     parts: dict[str, float] = Field(default_factory=dict)
     """Rates of parts as multiples of `lr`, e.g. {image: 0.1, image_head: 1}; of nested parts the inner one counts."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """Factor of the rate from each block to the one below it (Clark et al. 2020; 0.65 to 0.9 for fine-tuning), besides `parts`. What feeds
+    a stack of blocks counts as below the lowest; what follows it, heads for one, has the full rate. None: one rate for all."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     eps: float = Field(default=1e-6, gt=0)
     weight_decay: float = Field(default=0.2, ge=0)
@@ -38,17 +41,20 @@ class OptimConfig(Config):
 DECAYED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.LSTM, nn.GRU)
 
 
-def groups(module: nn.Module, weight_decay: float, parts: Mapping[str, float] | None = None) -> list[dict[str, Any]]:
+def groups(
+    module: nn.Module, weight_decay: float, parts: Mapping[str, float] | None = None, layer_decay: float | None = None
+) -> list[dict[str, Any]]:
     """Trainable parameters, those that decay and those that do not; two groups for each `factor` of the rate.
 
     Matrices of linear, convolutional and recurrent layers decay (and whatever a module names in its own `decayed`); biases, norms,
     embeddings, positions, tokens and scales do not. Decided by the owner's type: names lie.
     """
     factors = _factors(module, parts or {})
+    depths = {} if layer_decay is None else _depths(module)
     found: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
     seen: set[int] = set()
     for owner in module.modules():
-        factor = factors.get(id(owner), 1.0)
+        factor = factors.get(id(owner), 1.0) * (layer_decay or 1.0) ** depths.get(id(owner), 0)
         for name, parameter in owner.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
@@ -76,9 +82,36 @@ def _factors(module: nn.Module, parts: Mapping[str, float]) -> dict[int, float]:
     return factors
 
 
+def _depths(module: nn.Module) -> dict[int, int]:
+    """How far below its stack's top each module lies, 1 for the uppermost block; modules that are not named lie above or apart.
+
+    A stack is an outermost `ModuleList` of blocks: modules of one class that are made of others. Each is counted by itself. The children
+    that a module has before its first stack feed that one, and so do its own parameters then (class token, positions).
+    """
+    found: dict[int, int] = {}
+    if _is_stack(module):
+        blocks = list(module.children())
+        return {id(inner): len(blocks) - place for place, block in enumerate(blocks) for inner in block.modules()}
+    children = list(module.children())
+    inside = [_depths(child) for child in children]
+    holding = [place for place, depths in enumerate(inside) if depths]
+    for depths in inside:
+        found |= depths
+    if holding and holding[0] > 0:
+        below = max(inside[holding[0]].values()) + 1
+        fed = [id(inner) for child in children[: holding[0]] for inner in child.modules()]
+        found |= dict.fromkeys([id(module), *fed], below)
+    return found
+
+
+def _is_stack(module: nn.Module) -> bool:
+    blocks = list(module) if isinstance(module, nn.ModuleList) else []
+    return len({type(block) for block in blocks}) == 1 and any(True for _ in blocks[0].children())
+
+
 def optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Fused AdamW: one pass over memory per parameter instead of eight."""
-    found = [group for group in groups(module, config.weight_decay, config.parts) if group["params"]]
+    found = [group for group in groups(module, config.weight_decay, config.parts, config.layer_decay) if group["params"]]
     if not found:
         raise ValueError("nothing to train: every parameter is frozen")
     return torch.optim.AdamW(found, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,8 +21,11 @@ from tonggan.tensors import Batch, StepOutput
 from tonggan.train import checkpoint
 from tonggan.train.clock import Clock
 from tonggan.train.gradcache import cached_backward
+from tonggan.train.interrupts import interrupts
 from tonggan.train.logs import Bar, Logger, sinks
-from tonggan.train.optim import Average, OptimConfig, optimizer, rate
+from tonggan.train.optim import Average, OptimConfig, rate
+from tonggan.train.shares import Shares
+from tonggan.train.whole import Whole
 from tonggan.types import TongganError, UsageError
 
 
@@ -48,6 +51,8 @@ class TrainConfig(Config):
     """Updates between checkpoints, besides `checkpoint_seconds`."""
     log_every: int = Field(default=10, ge=1)
     loggers: tuple[Logger, ...] = ()
+    shares_every: int | None = Field(default=None, ge=1)
+    """Updates between measurements of each stream's share of the gradient, for a run with several streams; None: never."""
 
 
 class Batches(Protocol):
@@ -82,7 +87,7 @@ class Finished:
 
 
 class Trainer:
-    """Trains the parameters of `module` that are not frozen, by the streams' steps.
+    """Trains the parameters of `module` that are not frozen, and those that steps add of their own, by the streams' steps.
 
     `save(directory)` writes the model; `evaluate()` gives metrics of which `score` (larger is better) chooses `best/`; without
     `choose` they are only looked at, and `best/` is the latest model. `frozen` modules stay in evaluation mode.
@@ -115,7 +120,8 @@ class Trainer:
         self._autocast = pick_precision(train.precision, self.device)
         for stream in self.streams:
             stream.step.to(self.device)
-        self.optimizer = optimizer(module, optim)
+        self._whole = Whole(module, {stream.name: stream.step for stream in self.streams})
+        self.optimizer = self._whole.optimizer(optim)
         self.average = Average(module, optim.ema) if optim.ema is not None else None
         self.step, self.seconds, self.best, self.waited, self.fifths = 0, 0.0, -math.inf, 0, 0
         self.clock = Clock(self.device)
@@ -138,7 +144,7 @@ class Trainer:
         stopped: Literal["done", "patience", "interrupted"] = "patience" if self._out_of_patience() else "done"
         saved = time.monotonic()
         try:
-            with self._catching_interrupts():
+            with interrupts(self._interrupted):
                 while stopped == "done" and self.progress() < 1:
                     begun = time.perf_counter()
                     record, rows = self.update()
@@ -186,11 +192,15 @@ class Trainer:
         rows = 0
         ids: dict[str, tuple[str, ...]] = {}
         due = self.due(self.step)
+        measured = self.train.shares_every is not None and len(due) > 1 and self.step % self.train.shares_every == 0
+        shares = Shares(list(self.module.parameters())) if measured else None
         for stream in due:
             with self.clock("data"):
                 batch = next(stream.batches).to(self.device)
             rows += len(batch)
             output = self.backward(stream, batch)
+            if shares is not None:
+                shares.add(stream.name)
             loss = float(output.loss.detach())
             if not math.isfinite(loss):
                 raise self._diverged(f"loss became {loss}", {stream.name: batch.ids})
@@ -200,6 +210,8 @@ class Trainer:
             record |= {prefix + k: v for k, v in output.report.items() if k != "loss"}
             if prefix:
                 record[f"{prefix}loss"] = loss
+        if shares is not None:
+            record |= {f"{name}/gradient_share": share for name, share in shares.of_each().items()}
         with self.clock("optimizer"):
             record["grad_norm"] = self._clip(ids)
             self.optimizer.step()
@@ -245,7 +257,7 @@ class Trainer:
 
     def _clip(self, ids: dict[str, tuple[str, ...]]) -> float:
         """The gradient's norm before clipping. One that is no number would spoil every weight at once, and the next checkpoint."""
-        parameters = [p for p in self.module.parameters() if p.grad is not None]
+        parameters = [p for p in self._whole.parameters() if p.grad is not None]
         total = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         norm = float(total)
         if not math.isfinite(norm):
@@ -312,15 +324,16 @@ class Trainer:
         return self.train.patience is not None and self.waited >= self.train.patience
 
     def _averaged(self) -> Any:
-        return self.average if self.average is not None else _Nothing()
+        return self.average if self.average is not None else nullcontext()
 
     # -------------------------------------------------------------------------------------- stopping, going on
 
     def write(self) -> None:
         """Write `last/`: the model as it would be used, and all that resuming needs."""
         tensors, plain = checkpoint.random_state(self.device)
-        tensors |= checkpoint.optimizer_tensors(self.module, self.optimizer)
+        tensors |= checkpoint.optimizer_tensors(self._whole, self.optimizer)
         tensors |= {f"module/{name}": value for name, value in self.module.state_dict().items()}
+        tensors |= {f"steps/{name}": value for name, value in self._whole.of_steps().items()}
         if self.average is not None:
             tensors |= {f"average/{name}": value for name, value in self.average.state()}
         state = {
@@ -347,7 +360,10 @@ class Trainer:
         tensors, state = checkpoint.read(directory)
         own = {name.removeprefix("module/"): value for name, value in tensors.items() if name.startswith("module/")}
         self.module.load_state_dict(own)
-        checkpoint.load_optimizer(self.module, self.optimizer, tensors)
+        with torch.no_grad():
+            for name, value in self._whole.of_steps().items():
+                value.copy_(tensors[f"steps/{name}"])
+        checkpoint.load_optimizer(self._whole, self.optimizer, tensors)
         if self.average is not None:
             for name, weight in self.average.state():
                 weight.copy_(tensors[f"average/{name}"])
@@ -362,35 +378,6 @@ class Trainer:
         if changed:
             Bar("resume", quiet=self._quiet).say("resuming elsewhere, so not bit for bit: " + "; ".join(changed))
         checkpoint.restore_random(tensors, state["random"], self.device)
-
-    def _catching_interrupts(self) -> Any:
-        return _Interrupts(self._interrupted)
-
-
-class _Nothing:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *exception: object) -> None: ...
-
-
-class _Interrupts:
-    """Ctrl-C (and a polite kill) finish the update first; a second one stops at once."""
-
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            for name in (signal.SIGINT, signal.SIGTERM):
-                self._before[name] = signal.signal(name, self._note)
-
-    def _note(self, number: int, _: Any) -> None:
-        self._event.set()
-        signal.signal(number, self._before[number])
-
-    def __exit__(self, *exception: object) -> None:
-        for name, handler in self._before.items():
-            signal.signal(name, handler)
 
 
 def check_length(train: TrainConfig) -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tonggan.config import one_of
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import clients
 from tonggan.data.sources.base import Source
 from tonggan.data.sources.render import holds_text, picture_hash, render
 from tonggan.data.sources.splits import by_concept, caption_key, look_alikes
-from tonggan.types import Audio, Dropped, Image, Row, Text
+from tonggan.types import Audio, Dropped, Image, Row, Text, UsageError
 
 ROOT = Path("/usr/share/tuxpaint/stamps")
 _PACKAGE = "tuxpaint-stamps-default"
@@ -42,21 +44,36 @@ class Stamps(Source):
     def _install(self) -> None:
         clients.apt_install([_PACKAGE])
 
-    def rows(self, *, size: int = 256, languages: Sequence[str] = ("en", "zh")) -> Dataset:
+    def rows(
+        self,
+        *,
+        size: int = 256,
+        languages: Sequence[str] = ("en", "zh"),
+        spoken: bool = False,
+        stamps: int | None = None,
+        held_out: str | None = None,
+    ) -> Dataset:
         """Split 8:1:1 by concept; `held_out_captions` makes the repeated splits by which results on stamps are reported.
 
         `languages` are BCP-47 tags (`zh` simplified Chinese, `zh-TW`, `pt-BR`). `meta` has the category (the folder), the
-        artist where a drawing names one, and a hash of the pixels; `audios` are the effect sound and the spoken descriptions.
+        artist where a drawing names one, and a hash of the pixels; `audios` are the effect sound and the spoken descriptions, with the
+        role `effect` or the language. They are read in ca, fr, ro, ru, bg, es, be, el, da and, few of them, lt, nl and en.
+
+        With `spoken` a row is one spoken description (see `spoken_rows`), of so many `stamps`, those read in most languages; one
+        language may be `held_out`.
         """
+        if not spoken and (stamps is not None or held_out is not None):
+            raise UsageError("stamps and held_out choose among spoken descriptions; set spoken as well")
         self.require()
-        stamps = {str(path.relative_to(self.root).with_suffix("")): path for path in sorted(self.root.rglob("*.txt"))}
-        originals = {name: picture for name, path in stamps.items() if (picture := _picture_of(path)) is not None}
+        described = {str(path.relative_to(self.root).with_suffix("")): path for path in sorted(self.root.rglob("*.txt"))}
+        originals = {name: picture for name, path in described.items() if (picture := _picture_of(path)) is not None}
         pictures = render(originals, "stamps", size)
-        rows = [self._row(name, stamps[name], originals[name], drawn, languages) for name, drawn in pictures.paths.items()]
-        missing = tuple(Dropped(str(path), "a description without a picture") for name, path in stamps.items() if name not in originals)
-        described = [row for row in rows if row.texts]
+        rows = [self._row(name, described[name], originals[name], drawn, languages) for name, drawn in pictures.paths.items()]
+        missing = tuple(Dropped(str(path), "a description without a picture") for name, path in described.items() if name not in originals)
+        titled = [row for row in rows if row.texts]
         silent = tuple(Dropped(row.id, f"no description in {', '.join(languages)}") for row in rows if not row.texts)
-        return Dataset.from_rows(by_concept(described, alike=look_alikes(described)), dropped=pictures.dropped + missing + silent)
+        split = by_concept(titled, alike=look_alikes(titled))
+        return Dataset.from_rows(spoken_rows(split, stamps, held_out) if spoken else split, dropped=pictures.dropped + missing + silent)
 
     def _row(self, name: str, description: Path, original: Path, drawn: Path, languages: Sequence[str]) -> Row:
         texts = [text for text in read_description(description) if text.lang in languages]
@@ -78,6 +95,33 @@ class Stamps(Source):
             group=f"stamps:{caption_key(english)}" if english else None,
             meta=meta,
         )
+
+
+def spoken_rows(rows: Sequence[Row], stamps: int | None = None, held_out: str | None = None) -> list[Row]:
+    """One row for each spoken description: its sound, the picture, the texts; `meta` has the `stamp` and the `lang`.
+
+    Rows of a stamp keep its group and its split, so that sides share no stamp. With a language `held_out` they share all stamps and no
+    speakers instead: its descriptions are `test`, a tenth of the others `val`. `stamps` keeps those that most languages speak of.
+    """
+    several = sorted(rows, key=lambda row: (-sum(sound.role != "effect" for sound in row.audios), row.id))[:stamps]
+    found = [
+        row.with_(
+            id=f"{row.id}/{sound.role}", audios=(sound,), meta={**row.meta, "stamp": row.id.removeprefix("stamps/"), "lang": sound.role}
+        )
+        for row in several
+        for sound in row.audios
+        if sound.role is not None and sound.role != "effect"
+    ]
+    if held_out is None:
+        return found
+    one_of(held_out, {row.meta["lang"] for row in found}, "held_out language")
+    return [row.with_(split=_side_of(row, held_out)) for row in found]
+
+
+def _side_of(row: Row, held_out: str) -> str:
+    if row.meta["lang"] == held_out:
+        return "test"
+    return "val" if hashlib.sha256(row.id.encode()).digest()[0] < 26 else "train"
 
 
 def read_description(path: Path) -> Iterator[Text]:

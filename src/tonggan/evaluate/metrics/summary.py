@@ -2,7 +2,7 @@
 
 What an item holds says what is made of it:
 
-- `R@K`, `acc…`, `vqa`, `anls`, `relaxed`, `rouge-l`, `cider-d`, `clipscore`, `ap`, `ndcg`, `rr`: a number per item, averaged;
+- `R@K`, `acc…`, `vqa`, `anls`, `relaxed`, `rouge-l`, `cider-d`, `clipscore`, `ap`, `ndcg`, `rr`, `ranked`: a number per item, averaged;
 - `rank`: its median and mean;
 - `acc1` beside `truth`: balanced accuracy, the mean of the classes' recalls;
 - `errors` ([errors, units], see `metrics.speech`): the error rate of all items together;
@@ -51,7 +51,7 @@ TOGETHER: dict[str, tuple[str, Statistic]] = {
     "bleu": ("bleu-4", bleu(4)),
 }
 """By an item's key: the metric's name and statistic. These are given over all tasks as well."""
-APART = ("acc1", "acc5", "ap", "ndcg", "rr")
+APART = ("acc1", "acc5", "ap", "ndcg", "rr", "ranked")
 """Keys of items whose mean is given per task only."""
 
 

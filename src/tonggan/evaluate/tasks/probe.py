@@ -25,8 +25,8 @@ from tonggan.data.similar import components
 from tonggan.evaluate.logistic import LOGISTIC, SWEEP, Logistic, first, fit, sweep
 from tonggan.evaluate.metrics.summary import summary
 from tonggan.evaluate.result import Result
-from tonggan.evaluate.tasks.labelled import content, guesses, labelled, why_unread
-from tonggan.types import CannotError, Dropped, EmbedOptions, Model, Row, TongganError, UsageError
+from tonggan.evaluate.tasks.labelled import NAMES, Kind, content, guesses, labelled, medium, why_unread
+from tonggan.types import Audio, CannotError, Dropped, EmbedOptions, Image, Model, Row, TongganError, UsageError, Video
 
 SEEDS = (0, 1, 2, 3, 4)
 """Few-shot draws."""
@@ -78,6 +78,7 @@ def probe(
     shots: int | Sequence[int] | None = None,
     seeds: Sequence[int] = SEEDS,
     data: str = "",
+    kind: Kind = "image",
     options: EmbedOptions | None = None,
 ) -> Result:
     """Accuracy and balanced accuracy of a linear classifier on the model's features, with the classes of a column.
@@ -85,17 +86,17 @@ def probe(
     `shots` learns from so many pictures of each class (several numbers make several tasks of one result), None from all. Rows need the
     splits `train` and `test`. Rows without a picture or a label, unreadable, of a class that `train` has not, or tied to another side are
     listed in `dropped`; of other splits the number is noted. A model without the verb `features` is measured by its unit vectors; the
-    protocol says which.
+    protocol says which. `kind` is what is classified: each row's first picture, sound or clip.
     """
-    if "image" not in model.modalities or not {"features", "embed"} & model.can:
-        raise CannotError(f"{model.name} has no features of pictures; it can: {', '.join(sorted(model.can)) or 'nothing'}")
+    if kind not in model.modalities or not {"features", "embed"} & model.can:
+        raise CannotError(f"{model.name} has no features of {NAMES[kind]}s; it can: {', '.join(sorted(model.can)) or 'nothing'}")
     asked = None if shots is None else sorted({shots} if isinstance(shots, int) else set(shots))
     if asked is not None and (not asked or asked[0] < 1 or not len(seeds)):
         raise UsageError(f"shots {asked} with {len(seeds)} draws; both must be at least 1")
     sizes: list[int | None] = [None] if asked is None else [*asked]
-    sides = _sides(list(rows), label)
+    sides = _sides(list(rows), label, kind)
     _check(sides, label, asked, own_val=bool(sides.pictures["val"]))
-    way = _read(model, sides, options)
+    way = _read(model, sides, kind, options)
     known = set(sides.labels("train"))
     for side in ("val", "test"):
         sides.keep(side, ["" if p.label in known else f"class {p.label!r} has no picture in split train" for p in sides.pictures[side]])
@@ -124,7 +125,8 @@ def probe(
     drawn = f"shots {_commas(asked)}, draws {_commas(seeds)}, val shots min(k, {VAL_SHOTS})" if asked else "fitted on train and val"
     return Result(
         protocol=(
-            f"probe/v1: {way}, not standardised; {LOGISTIC}; {SWEEP}, chosen on {chosen}; {drawn}; ties pessimistic, "
+            f"probe/v1: {'' if kind == 'image' else f'{kind}, '}{way}, not standardised; {LOGISTIC}; {SWEEP}, chosen on {chosen}; "
+            f"{drawn}; ties pessimistic, "
             f"clusters group|picture, bootstrap 2000 seed 0; {len(classes)} classes; learnt from {_digest(sides)}"
         ),
         model=model.name,
@@ -142,9 +144,9 @@ def probe(
 # ----------------------------------------------------------------------------------------------- sides
 
 
-def _sides(rows: Sequence[Row], label: str) -> _Sides:
+def _sides(rows: Sequence[Row], label: str, kind: Kind) -> _Sides:
     """The labelled pictures of each split, in the order of their ids; nothing that hangs together on two sides."""
-    kept, dropped = labelled(rows, label)
+    kept, dropped = labelled(rows, label, kind)
     there = {row.split for row, _ in kept}
     if missing := [name for name in ("train", "test") if name not in there]:
         found = ", ".join(sorted(name for name in there if name)) or "none"
@@ -154,7 +156,7 @@ def _sides(rows: Sequence[Row], label: str) -> _Sides:
         )
     kept.sort(key=lambda one: one[0].id)
     seen: dict[object, int] = {}
-    pairs = [(seen.setdefault(key, i), i) for i, (row, value) in enumerate(kept) for key in _ties(row, value)]
+    pairs = [(seen.setdefault(key, i), i) for i, (row, value) in enumerate(kept) for key in _ties(row, value, kind)]
     # Sorted, so that the smallest number of a component is that of its smallest id.
     part = [kept[root][0].id for root in components(len(kept), pairs)]
     sides = _Sides({side: [] for side in SIDES}, dropped)
@@ -163,7 +165,7 @@ def _sides(rows: Sequence[Row], label: str) -> _Sides:
     for (row, value), name in zip(kept, part, strict=True):
         if row.split not in SIDES:
             outside.update([f"split {row.split}" if row.split else "no split"])
-        elif (shown := once.setdefault((row.split, value, content(row.images[0])), row.id)) != row.id:
+        elif (shown := once.setdefault((row.split, value, content(_part(row, kind))), row.id)) != row.id:
             sides.dropped.append(Dropped(row.id, f"the same picture and label as {shown}"))
         else:
             sides.pictures[row.split].append(_Picture(row, value, name))
@@ -177,10 +179,16 @@ def _sides(rows: Sequence[Row], label: str) -> _Sides:
     return sides
 
 
-def _ties(row: Row, label: str) -> list[object]:
+def _part(row: Row, kind: Kind) -> Image | Audio | Video:
+    part = medium(row, kind)
+    assert part is not None, "only labelled rows with one are kept"
+    return part
+
+
+def _ties(row: Row, label: str, kind: Kind) -> list[object]:
     """What a row shares with those that it hangs together with."""
     grouped = row.group is not None and row.group not in (label, row.meta.get("class"))
-    return [("picture", content(row.images[0])), *([("group", row.group)] if grouped else [])]
+    return [("picture", content(_part(row, kind))), *([("group", row.group)] if grouped else [])]
 
 
 def _check(sides: _Sides, label: str, shots: Sequence[int] | None, *, own_val: bool) -> None:
@@ -203,10 +211,10 @@ def _check(sides: _Sides, label: str, shots: Sequence[int] | None, *, own_val: b
         )
 
 
-def _read(model: Model, sides: _Sides, options: EmbedOptions | None) -> str:
+def _read(model: Model, sides: _Sides, kind: Kind, options: EmbedOptions | None) -> str:
     """Features of all pictures in one call; those that cannot be read leave. Gives the name of what the features are."""
     pictures = [picture for side in SIDES for picture in sides.pictures[side]]
-    images = [picture.row.images[0] for picture in pictures]
+    images = [_part(picture.row, kind) for picture in pictures]
     if "features" in model.can:
         features, way = model.features(images), "features pooled"
         reasons = [why_unread(image) if not np.isfinite(row).all() else "" for image, row in zip(images, features, strict=True)]

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -35,8 +35,10 @@ from tonggan.evaluate.metrics.ranks import chance_at, expected_rank, places
 from tonggan.evaluate.metrics.summary import summary
 from tonggan.evaluate.resample import RESAMPLES, Estimate, statistic_interval
 from tonggan.evaluate.result import Result
-from tonggan.evaluate.tasks.labelled import content
-from tonggan.types import CannotError, Dropped, EmbedOptions, Image, Model, Row, UsageError
+from tonggan.evaluate.tasks.labelled import NAMES, Kind, content, medium
+from tonggan.types import Audio, CannotError, Dropped, EmbedOptions, Image, Model, Row, Text, UsageError, Video
+
+Said: TypeAlias = Literal["text", "audio"]
 
 PROTOCOL = "retrieval/v2: ties pessimistic, gallery fixed, positives row|group|picture|caption, clusters picture, bootstrap 2000 seed 0"
 AT = (1, 5, 10)
@@ -47,7 +49,7 @@ METRICS = {"ap": MAP, "ndcg": f"{NDCG}; first 10, binary", "rr": MRR, "rsum": RS
 class _Picture:
     """A picture and all the rows that show it."""
 
-    image: Image
+    part: Image | Audio | Video
     rows: list[Row]
 
     @property
@@ -67,13 +69,23 @@ class _Caption:
     picture: int
     text: str
     row: str = field(compare=False)
+    part: Text | Audio = field(compare=False)
 
 
-def _pictures(rows: Iterable[Row]) -> list[_Picture]:
+def _pictures(rows: Iterable[Row], seen: Kind) -> list[_Picture]:
     found: dict[object, _Picture] = {}
     for row in rows:
-        found.setdefault(content(row.images[0]), _Picture(row.images[0], [])).rows.append(row)
+        part = medium(row, seen)
+        assert part is not None
+        found.setdefault(content(part), _Picture(part, [])).rows.append(row)
     return list(found.values())
+
+
+def _said(row: Row, said: Said) -> list[tuple[str, str, Text | Audio]]:
+    """Of each caption or spoken sound its language, what makes it the same as another, and itself."""
+    if said == "text":
+        return [(text.lang or "und", text.text, text) for text in row.texts]
+    return [(sound.role or "und", str(content(sound)), sound) for sound in row.audios]
 
 
 def retrieval(
@@ -82,6 +94,7 @@ def retrieval(
     *,
     data: str = "",
     langs: Sequence[str] | None = None,
+    between: tuple[Kind, Said] = ("image", "text"),
     options: EmbedOptions | None = None,
     intervals: bool = True,
 ) -> Result:
@@ -92,27 +105,35 @@ def retrieval(
     stays among the candidates of that language's captions, but is no query for them (unless its group has one). The primary metric
     is the mean of R@1, R@5 and R@10 over directions and languages, each with equal weight.
     `intervals=False` saves the resampling inside a training loop.
+
+    `between` says what is shown (a picture, clip or sound, instead of the picture) and what is said of it (captions, or sounds in which
+    it is spoken of, by language): ("audio", "text") searches sounds by captions, ("image", "audio") pictures by speech.
     """
-    if not {"text", "image"} <= model.modalities:
-        raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; retrieval needs text and image")
+    seen, said = between
+    if not {seen, said} <= model.modalities or seen == said:
+        raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; this retrieval needs {said} and {seen}")
+    thing, words_ = NAMES[seen], "caption" if said == "text" else "sound"
+    way = f"{said[0]}2{seen[0]}", f"{seen[0]}2{said[0]}"
     every = list(rows)
-    shown = _pictures(row for row in every if row.images and row.texts)
-    dropped = [Dropped(row.id, "no caption" if row.images else "no picture") for row in every if not (row.images and row.texts)]
+    shown = _pictures((row for row in every if medium(row, seen) and _said(row, said)), seen)
+    dropped = [
+        Dropped(row.id, f"no {words_ if medium(row, seen) else thing}") for row in every if not (medium(row, seen) and _said(row, said))
+    ]
     if not shown:
-        raise UsageError("retrieval needs rows with a picture and a caption; there are none")
-    found = model.embed([picture.image for picture in shown], options)
+        raise UsageError(f"retrieval needs rows with a {thing} and a {words_}; there are none")
+    found = model.embed([picture.part for picture in shown], options)
     unread = [Dropped(row.id, reason) for i, reason in sorted(found.errors.items()) for row in shown[i].rows]
     good = [i for i in range(len(shown)) if i not in found.errors]
     if not good:
-        raise UsageError(f"none of {len(shown)} pictures could be read; the first: {unread[0].where}: {unread[0].reason}")
+        raise UsageError(f"none of {len(shown)} {thing}s could be read; the first: {unread[0].where}: {unread[0].reason}")
     dropped += unread
     pictures, images = [shown[i] for i in good], found.vectors[good]
 
     by_lang: dict[str, dict[_Caption, None]] = defaultdict(dict)  # in their order, each once
     for i, picture in enumerate(pictures):
         for row in picture.rows:
-            for text in row.texts:
-                by_lang[text.lang or "und"].setdefault(_Caption(i, text.text, row.id))
+            for lang, same, part in _said(row, said):
+                by_lang[lang].setdefault(_Caption(i, same, row.id, part))
     items: list[dict[str, Any]] = []
     chance: dict[str, float] = {}
     notes: list[str] = []
@@ -122,31 +143,33 @@ def retrieval(
     for lang in list(dict.fromkeys(langs)) if langs else sorted(by_lang):
         captions = list(by_lang.get(lang, {}))
         if not captions:
-            raise UsageError(f"no captions in {lang!r}; there are: {', '.join(sorted(by_lang))}")
-        texts = model.embed([c.text for c in captions], options)
+            raise UsageError(f"no {words_}s in {lang!r}; there are: {', '.join(sorted(by_lang))}")
+        texts = model.embed([c.part for c in captions], options)
         dropped += [Dropped(captions[n].row, reason) for n, reason in sorted(texts.errors.items())]
         read = [n for n in range(len(captions)) if n not in texts.errors]
         if not read:
-            raise UsageError(f"none of {len(captions)} captions in {lang!r} could be read; the first: {texts.errors[0]}")
+            raise UsageError(f"none of {len(captions)} {words_}s in {lang!r} could be read; the first: {texts.errors[0]}")
         if texts.truncated:
-            notes.append(f"{lang}: {len(texts.truncated)} of {len(captions)} captions were longer than the model reads and were cut")
+            notes.append(f"{lang}: {len(texts.truncated)} of {len(captions)} {words_}s were longer than the model reads and were cut")
         captions, words = [captions[n] for n in read], texts.vectors[read]
-        if texts.tokens:
+        if texts.tokens and said == "text":
             letters = sum(len(caption.text) for caption in captions)
             counted[lang] = {"texts": len(captions), "characters": letters, "tokens": texts.tokens, "cut": len(texts.truncated)}
         if shared := len(captions) - len({c.text for c in captions}):
-            notes.append(f"{lang}: {shared} of {len(captions)} captions repeat another's words; intervals take each for a query of its own")
+            notes.append(
+                f"{lang}: {shared} of {len(captions)} {words_}s repeat another's words; intervals take each for a query of its own"
+            )
         to_image, to_text = _positives(pictures, captions)
         pictured = sorted(to_text)
         right = [to_text[i] for i in pictured]
         queries = [(pictures[c.picture].name, c.text) for c in captions]
-        seen = [(pictures[i].name, None) for i in pictured]
-        items += _items(f"t2i {lang}", queries, places(words, images, to_image), to_image, len(pictures))
-        items += _items(f"i2t {lang}", seen, places(images[pictured], words, right), right, len(captions))
-        chance |= _chance(f"t2i {lang}", to_image, len(pictures)) | _chance(f"i2t {lang}", right, len(captions))
+        names = [(pictures[i].name, None) for i in pictured]
+        items += _items(f"{way[0]} {lang}", queries, places(words, images, to_image), to_image, len(pictures))
+        items += _items(f"{way[1]} {lang}", names, places(images[pictured], words, right), right, len(captions))
+        chance |= _chance(f"{way[0]} {lang}", to_image, len(pictures)) | _chance(f"{way[1]} {lang}", right, len(captions))
     chance["mean recall"] = float(np.mean([value for name, value in chance.items() if "R@" in name]))
     return Result(
-        protocol=PROTOCOL,
+        protocol=PROTOCOL if between == ("image", "text") else f"{PROTOCOL}; {thing}s and {words_}s",
         model=model.name,
         weights=model.identity.weights,
         data=data,
@@ -155,7 +178,7 @@ def retrieval(
         items=items,
         dropped=dropped,
         notes=notes,
-        extra={"metrics": METRICS, "text": counted, "rsum": _rsum(items, chance, RESAMPLES if intervals else 0)},
+        extra={"metrics": METRICS, "text": counted, "rsum": _rsum(items, way, chance, RESAMPLES if intervals else 0)},
     )
 
 
@@ -207,15 +230,15 @@ def _items(
     ]
 
 
-def _rsum(items: Sequence[dict[str, Any]], chance: Mapping[str, float], resamples: int) -> dict[str, dict[str, Any]]:
+def _rsum(items: Sequence[dict[str, Any]], way: tuple[str, str], chance: Mapping[str, float], resamples: int) -> dict[str, dict[str, Any]]:
     """RSUM of each language with its interval over pictures, as plain data."""
     by_lang: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for item in items:
         by_lang[item["task"].split(" ", 1)[1]].append(item)
     found: dict[str, Estimate] = {}
     for lang, some in by_lang.items():
-        values = np.array([[item["task"].startswith("i2t"), *(item[f"R@{k}"] for k in AT)] for item in some], dtype=np.float64)
-        guessed = 100 * sum(chance[f"{way} {lang} R@{k}"] for way in ("t2i", "i2t") for k in AT)
+        values = np.array([[item["task"].startswith(way[1]), *(item[f"R@{k}"] for k in AT)] for item in some], dtype=np.float64)
+        guessed = 100 * sum(chance[f"{one} {lang} R@{k}"] for one in way for k in AT)
         found[lang] = statistic_interval(values, [item["cluster"] for item in some], rsum, chance=guessed, resamples=resamples)
     return {lang: asdict(estimate) for lang, estimate in found.items()}
 

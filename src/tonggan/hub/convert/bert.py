@@ -1,87 +1,110 @@
-"""BERT-family sentence encoders in the layout of sentence-transformers: encoder, `1_Pooling`, perhaps `2_Normalize`.
+"""BERT: sentence encoders (`convert/sentence.py`), bare encoders, which are read as such, and masked language models with their head.
 
-Our `embed` always gives unit vectors, so a missing `2_Normalize` changes the length of their vectors, not the direction of ours.
+The parts that RoBERTa and its relatives share with it are here too; they differ in prefixes, positions and tokenizers.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from tonggan.data.processor import Processor
+from tonggan.data.text import Tokenizer
+from tonggan.hub.convert import sentence
 from tonggan.hub.convert.fields import activation_in, activation_out, need
-from tonggan.hub.convert.table import KeyTable, Rules, prefixed
+from tonggan.hub.convert.table import KeyTable, Rules, Target, prefixed
 from tonggan.hub.convert.tensors_in import only, tokens_in
 from tonggan.hub.convert.tokenizer import read_tokenizer, write_tokenizer
-from tonggan.hub.weights import read_json, write_json
-from tonggan.models import DualEncoder, DualEncoderConfig, ModelConfig
+from tonggan.hub.weights import write_json
+from tonggan.models import BertConfig, DualEncoder, DualEncoderConfig, MaskedBert, ModelConfig
 from tonggan.models.towers import Bert, BertTextConfig
-from tonggan.types import TongganError
+from tonggan.tensors import MODALITIES, Tokens
+from tonggan.types import UsageError
 
 MODEL_TYPES = ("bert",)
+MASKED = ("BertForMaskedLM", "BertForPreTraining")
+"""Architectures with a head that says words; the second also has one for the next sentence, which is dropped."""
+
+
+def norm_rules(theirs: str, ours: str) -> dict[str, Target]:
+    """A layer norm's. The oldest files call its weights gamma and beta; what is written has today's names, which come first."""
+    words = {"weight": "weight", "bias": "bias", "gamma": "weight", "beta": "bias"}
+    return {f"{theirs}.{word}": f"{ours}.{word_of_ours}" for word, word_of_ours in words.items()}
+
 
 LAYER: Rules = {
     "attention.self.query.{p}": "attention.q.{p}",
     "attention.self.key.{p}": "attention.k.{p}",
     "attention.self.value.{p}": "attention.v.{p}",
     "attention.output.dense.{p}": "attention.out.{p}",
-    "attention.output.LayerNorm.{p}": "norm1.{p}",
+    **norm_rules("attention.output.LayerNorm", "norm1"),
     "intermediate.dense.{p}": "feed_forward.up.{p}",
     "output.dense.{p}": "feed_forward.down.{p}",
-    "output.LayerNorm.{p}": "norm2.{p}",
+    **norm_rules("output.LayerNorm", "norm2"),
 }
-TABLE = KeyTable(
-    "BERT",
-    {
-        "embeddings.word_embeddings.weight": "text.embedding.weight",
-        "embeddings.position_embeddings.weight": "text.positions.weight",
-        "embeddings.token_type_embeddings.weight": "text.types.weight",
-        "embeddings.LayerNorm.{p}": "text.norm.{p}",
-        "embeddings.position_ids": None,  # 0, 1, 2, ...: older versions stored it
-        **prefixed("encoder.layer.{i}.", "text.transformer.blocks.{i}.", LAYER),
-        "pooler.dense.{p}": None,  # BERT's own pooling, which sentence encoders do not use
-    },
-    ours_only=frozenset({"log_scale"}),  # one tower alone compares nothing
-)
+TOWER: Rules = {
+    "embeddings.word_embeddings.weight": "embedding.weight",
+    "embeddings.position_embeddings.weight": "positions.weight",
+    "embeddings.token_type_embeddings.weight": "types.weight",
+    **norm_rules("embeddings.LayerNorm", "norm"),
+    "embeddings.position_ids": None,  # 0, 1, 2, ...: older versions stored it
+    "embeddings.token_type_ids": None,  # zeros
+    **prefixed("encoder.layer.{i}.", "transformer.blocks.{i}.", LAYER),
+    "pooler.dense.{p}": None,  # BERT's own pooling, trained to tell the next sentence: nothing of ours uses it
+}
+HEAD: Rules = {
+    "cls.predictions.transform.dense.{p}": "head.dense.{p}",
+    **norm_rules("cls.predictions.transform.LayerNorm", "head.norm"),
+    "cls.predictions.bias": "head.bias",
+    "cls.predictions.decoder.{p}": None,  # the word embeddings and the bias once more
+    "cls.seq_relationship.{p}": None,  # the head that tells the next sentence
+}
 
-Pooling = Literal["mean", "first"]
-POOLINGS: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "first", "cls_token": "first"}
+
+def table_of(family: str, prefix: str, head: Rules, config: ModelConfig) -> KeyTable:
+    """The names of a masked language model, whose encoder has a prefix, or of an encoder alone, which may have been one."""
+    if isinstance(config, BertConfig):
+        return KeyTable(family, {**prefixed(prefix, "text.", TOWER), **head})
+    alone = {**prefixed("", "text.", TOWER), **prefixed(prefix, "text.", TOWER), **dict.fromkeys(head)}
+    return KeyTable(family, alone, ours_only=frozenset({"log_scale"}))  # one tower alone compares nothing
 
 
-def config_in(raw: Mapping[str, Any], directory: Path) -> DualEncoderConfig:
-    """Our configuration of config.json and the pooling beside it."""
+def table(config: ModelConfig) -> KeyTable:
+    """BERT's names."""
+    return table_of("BERT", "bert.", HEAD, config)
+
+
+def tower_in(raw: Mapping[str, Any], directory: Path, **changes: Any) -> BertTextConfig:
+    """Our tower of their config.json and the pooling beside it; `changes` are what relatives have otherwise."""
     where = str(directory / "config.json")
     need(raw, {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}, where)
-    width = raw.get("hidden_size", 768)
-    text = BertTextConfig(
-        vocab_size=raw.get("vocab_size", 30522),
-        context=raw.get("max_position_embeddings", 512),
-        width=width,
-        layers=raw.get("num_hidden_layers", 12),
-        heads=raw.get("num_attention_heads", 12),
-        mlp_width=raw.get("intermediate_size", 3072),
-        activation=activation_in(raw.get("hidden_act", "gelu"), where),
-        eps=raw.get("layer_norm_eps", 1e-12),
-        type_vocab=raw.get("type_vocab_size", 2),
-        pooling=pooling_in(directory),
-    )
-    return DualEncoderConfig(text=text, dim=width, text_projection="none")
+    plain = {
+        "vocab_size": raw.get("vocab_size", 30522),
+        "context": raw.get("max_position_embeddings", 512),
+        "width": raw.get("hidden_size", 768),
+        "layers": raw.get("num_hidden_layers", 12),
+        "heads": raw.get("num_attention_heads", 12),
+        "mlp_width": raw.get("intermediate_size", 3072),
+        "activation": activation_in(raw.get("hidden_act", "gelu"), where),
+        "eps": raw.get("layer_norm_eps", 1e-12),
+        "type_vocab": raw.get("type_vocab_size", 2),
+        "padding_id": raw.get("pad_token_id", 0),
+        "pooling": sentence.pooling_in(directory),
+    }
+    return BertTextConfig(**{**plain, **changes})
 
 
-def config_out(config: ModelConfig, pad: int) -> dict[str, Any]:
-    """Their config.json of ours."""
-    assert isinstance(config, DualEncoderConfig) and isinstance(config.text, BertTextConfig)
-    text = config.text
+def tower_out(text: BertTextConfig, pad: int) -> dict[str, Any]:
+    """Their config.json of our tower; `pad` is what the tokenizer pads with, for models that care about it nowhere."""
+    padding = text.padding_id if text.position_offset is None else text.position_offset - 1
     return {
-        "architectures": ["BertModel"],
-        "model_type": "bert",
         "dtype": "float32",
         "vocab_size": text.vocab_size,
-        "max_position_embeddings": text.context,
+        "max_position_embeddings": text.context + (text.position_offset or 0),
         "hidden_size": text.width,
         "num_hidden_layers": text.layers,
         "num_attention_heads": text.heads,
@@ -90,47 +113,79 @@ def config_out(config: ModelConfig, pad: int) -> dict[str, Any]:
         "layer_norm_eps": text.eps,
         "type_vocab_size": text.type_vocab,
         "position_embedding_type": "absolute",
-        "pad_token_id": pad,
+        "pad_token_id": pad if padding is None else padding,
     }
+
+
+def encoder(text: BertTextConfig) -> DualEncoderConfig:
+    """A sentence encoder with this tower."""
+    return DualEncoderConfig(text=text, dim=text.width, text_projection="none")
+
+
+def is_masked(raw: Mapping[str, Any], directory: Path, architectures: tuple[str, ...]) -> bool:
+    """Whether a directory is a masked language model: it was one, and was not made a sentence encoder since."""
+    if (directory / sentence.LISTED).is_file() or not set(raw.get("architectures") or ()) & set(architectures):
+        return False
+    need(raw, {"tie_word_embeddings": True}, str(directory / "config.json"))
+    return True
+
+
+def processor_in(directory: Path, text: BertTextConfig, pad: str) -> Processor:
+    """The tokenizer, under the length of the sentence encoder's layout where there is one."""
+    tokenizer = read_tokenizer(directory, max_length=sentence.length_in(directory), context=text.context, pad=pad)
+    sentence.check_case(directory, tokenizer)
+    return Processor(text=tokenizer)
 
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    config = config_in(raw, directory)
-    assert config.text is not None
-    file = directory / "sentence_bert_config.json"
-    said = read_json(file) if file.is_file() else {}
-    text = read_tokenizer(directory, max_length=said.get("max_seq_length"), context=config.text.context, pad="[PAD]")
-    if said.get("do_lower_case") and not (text.spec["normalizer"] or {}).get("lowercase"):
-        raise TongganError(f"{file}: do_lower_case=true is not supported where the tokenizer itself keeps capitals")
-    return config, Processor(text=text)
+    text = tower_in(raw, directory)
+    config = BertConfig(text=text, head_activation=text.activation) if is_masked(raw, directory, MASKED) else encoder(text)
+    return config, processor_in(directory, text, "[PAD]")
 
 
 def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
     """config.json, the tokenizer's files, and what makes a BERT a sentence encoder."""
-    assert processor.text is not None
-    write_json(directory / "config.json", config_out(config, processor.text.pad_id))
-    _write_layout(directory, config, processor.text.config.max_length)
+    text, masked = tower(config), isinstance(config, BertConfig)
+    assert processor.text is not None and text is not None
+    described = {"architectures": [MASKED[0] if masked else "BertModel"], "model_type": "bert"}
+    write_json(directory / "config.json", {**described, **tower_out(text, processor.text.pad_id)})
+    if not masked:
+        sentence.write_layout(directory, text.width, text.pooling, processor.text.config.max_length)
+    write_words(directory, processor.text)
+
+
+def write_words(directory: Path, tokenizer: Tokenizer) -> None:
+    """The files of BERT's tokenizer, or of another that stands in its place."""
     special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
-    present = {name: token for name, token in special.items() if processor.text.id_of(token) is not None}
-    rules = processor.text.spec["normalizer"] or {}
-    if processor.text.spec["model"]["type"] == "WordPiece" and rules.get("type") == "BertNormalizer":
+    present = present_tokens(tokenizer, special)
+    rules = tokenizer.spec["normalizer"] or {}
+    if tokenizer.spec["model"]["type"] == "WordPiece" and rules.get("type") == "BertNormalizer":
         settings = {
             "do_lower_case": rules["lowercase"],
             "strip_accents": rules["strip_accents"],
             "tokenize_chinese_chars": rules["handle_chinese_chars"],
         }
-        write_tokenizer(directory, processor.text, "BertTokenizer", present, **settings)
+        write_tokenizer(directory, tokenizer, "BertTokenizer", present, **settings)
     else:
-        write_tokenizer(directory, processor.text, "PreTrainedTokenizerFast", present)
+        write_tokenizer(directory, tokenizer, "PreTrainedTokenizerFast", present)
 
 
 def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
-    if not isinstance(config, DualEncoderConfig) or config.image is not None or not isinstance(config.text, BertTextConfig):
+    if (text := tower(config)) is None or text.position_offset is not None:
         return "it is not a BERT alone"
-    if config.text_projection != "none":
+    if isinstance(config, BertConfig) and (config.published_as != "bert" or config.head_activation != text.activation):
+        return "its head is not BERT's"
+    return misfit_of_kind(config, processor)
+
+
+def misfit_of_kind(config: ModelConfig, processor: Processor | None) -> str | None:
+    """What neither BERT's nor its relatives' format has a place for."""
+    if isinstance(config, DualEncoderConfig) and config.text_projection != "none":
         return "it has a projection"
+    if isinstance(config, BertConfig) and config.text.pooling != "mean":
+        return "a masked language model has no place for its pooling"
     if processor is None:
         return None
     if processor.text is None or processor.text.config.cleaning != "none" or processor.text.config.pad_to is not None:
@@ -138,59 +193,37 @@ def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     return None
 
 
-def outputs(module: DualEncoder, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`BertModel`'s `last_hidden_state`, and the `sentence_embedding` of unit length."""
-    only(inputs, ("input_ids", "attention_mask", "token_type_ids"))
+def outputs(module: DualEncoder | MaskedBert, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`last_hidden_state`; a masked language model's `logits`, a sentence encoder's `sentence_embedding` of unit length.
+
+    Pairs of sentences are told apart by `token_type_ids`, as in the reference.
+    """
     assert isinstance(module.text, Bert)
-    tokens = tokens_in(inputs)
-    return {"last_hidden_state": module.text.tokens(tokens).states, "sentence_embedding": module.encode("text", tokens)}
+    states, tokens = states_of(module.text, inputs)
+    if isinstance(module, MaskedBert):
+        return {"last_hidden_state": states, "logits": module.head(states, module.text.embedding.weight)}
+    return {"last_hidden_state": states, "sentence_embedding": F.normalize(module.text.pool(states, tokens), dim=-1)}
 
 
-def pooling_in(directory: Path) -> Pooling:
-    """What `modules.json` and the pooling's config.json say; a bare BERT directory is pooled by the mean, as the library does."""
-    listed = directory / "modules.json"
-    if not listed.is_file():
-        return "mean"
-    modules = _list(listed)
-    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
-        raise TongganError(f"{listed}: {' + '.join(kinds)} is not supported; supported is Transformer + Pooling (+ Normalize)")
-    file = directory / str(modules[1].get("path", "1_Pooling")) / "config.json"
-    settings = read_json(file)
-    if "pooling_mode" in settings:
-        modes = settings["pooling_mode"]
-        chosen = [modes] if isinstance(modes, str) else list(modes)
-    else:
-        chosen = [name.removeprefix("pooling_mode_") for name, on in settings.items() if name.startswith("pooling_mode_") and on]
-    if len(chosen) != 1 or chosen[0] not in POOLINGS:
-        raise TongganError(f"{file}: pooling {' + '.join(chosen) or 'none'} is not supported; supported is mean or cls")
-    return POOLINGS[chosen[0]]
+def states_of(tower: Bert, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tokens]:
+    """A tower's states [B, L, D] of the reference's inputs, and these as ours."""
+    only(inputs, ("input_ids", "attention_mask", "token_type_ids"))
+    types = inputs.get("token_type_ids")
+    if types is not None and int(types.max()) >= tower.config.type_vocab:
+        raise UsageError(f"token_type_ids go up to {int(types.max())}; this model tells {tower.config.type_vocab} apart, from 0")
+    tokens = tokens_in({name: tensor for name, tensor in inputs.items() if name != "token_type_ids"})
+    return tower.tokens(tokens, types).states, tokens
 
 
-def _write_layout(directory: Path, config: ModelConfig, max_length: int) -> None:
-    """The files beside the weights that make a BERT a sentence encoder: modules.json, pooling, maximum length."""
-    assert isinstance(config, DualEncoderConfig) and isinstance(config.text, BertTextConfig)
-    parts = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
-    listed = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"} for i, (path, kind) in enumerate(parts)
-    ]
-    (directory / "modules.json").write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
-    for path in ("1_Pooling", "2_Normalize"):
-        (directory / path).mkdir()
-    mean = config.text.pooling == "mean"
-    write_json(
-        directory / "1_Pooling" / "config.json",
-        {"word_embedding_dimension": config.text.width, "pooling_mode_cls_token": not mean, "pooling_mode_mean_tokens": mean,
-         "pooling_mode_max_tokens": False, "pooling_mode_mean_sqrt_len_tokens": False},
-    )  # fmt: skip
-    write_json(directory / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+def tower(config: ModelConfig) -> BertTextConfig | None:
+    """The tower of a model that is nothing but one, with or without a head."""
+    if isinstance(config, BertConfig):
+        return config.text
+    if isinstance(config, DualEncoderConfig) and isinstance(config.text, BertTextConfig):
+        return config.text if all(getattr(config, kind, None) is None for kind in MODALITIES if kind != "text") else None
+    return None
 
 
-def _list(file: Path) -> list[dict[str, Any]]:
-    try:
-        value = json.loads(file.read_text("utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise TongganError(f"{file}: not readable as JSON ({error})") from None
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise TongganError(f"{file}: expected a list of modules")
-    return value
+def present_tokens(tokenizer: Tokenizer, special: Mapping[str, str]) -> dict[str, str]:
+    """Those special tokens that the vocabulary has."""
+    return {name: token for name, token in special.items() if tokenizer.id_of(token) is not None}

@@ -68,23 +68,9 @@ def table(config: ModelConfig) -> KeyTable:
 
 def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> DualEncoderConfig:
     """Our configuration of their config.json; mean and deviation come from preprocessor_config.json."""
-    text, vision = _defaults(raw, "text", TEXT_DEFAULTS), _defaults(raw, "vision", VISION_DEFAULTS)
-    need(vision, {"num_channels": 3}, f"{where}: vision_config")
-    if not isinstance(vision["image_size"], int) or not isinstance(vision["patch_size"], int):
-        raise TongganError(f"{where}: vision_config: pictures or patches that are not square are not supported")
+    text = given_or(raw, "text", TEXT_DEFAULTS)
     return DualEncoderConfig(
-        image=ViTConfig(
-            image_size=vision["image_size"],
-            mean=mean,
-            std=std,
-            patch_size=vision["patch_size"],
-            width=vision["hidden_size"],
-            layers=vision["num_hidden_layers"],
-            heads=vision["num_attention_heads"],
-            mlp_width=vision["intermediate_size"],
-            activation=activation_in(vision["hidden_act"], f"{where}: vision_config"),
-            eps=vision["layer_norm_eps"],
-        ),
+        image=vision_in(given_or(raw, "vision", VISION_DEFAULTS), f"{where}: vision_config", mean, std),
         text=TransformerTextConfig(
             vocab_size=text["vocab_size"],
             context=text["max_position_embeddings"],
@@ -98,6 +84,30 @@ def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> 
         dim=raw.get("projection_dim", 512),
         scale_init=raw.get("logit_scale_init_value", 2.6592),
     )
+
+
+def vision_in(vision: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> ViTConfig:
+    """Our tower of their vision_config."""
+    need(vision, {"num_channels": 3}, where)
+    if not isinstance(vision["image_size"], int) or not isinstance(vision["patch_size"], int):
+        raise TongganError(f"{where}: pictures or patches that are not square are not supported")
+    return ViTConfig(
+        image_size=vision["image_size"],
+        mean=mean,
+        std=std,
+        patch_size=vision["patch_size"],
+        width=vision["hidden_size"],
+        layers=vision["num_hidden_layers"],
+        heads=vision["num_attention_heads"],
+        mlp_width=vision["intermediate_size"],
+        activation=activation_in(vision["hidden_act"], where),
+        eps=vision["layer_norm_eps"],
+    )
+
+
+def vision_out(image: ViTConfig) -> dict[str, Any]:
+    """Their vision_config of our tower, but for its name."""
+    return {"image_size": image.image_size, "patch_size": image.patch_size, "num_channels": 3, **stack_out(image)}
 
 
 def config_out(config: ModelConfig, *, start: int | None, end: int | None, pad: int) -> dict[str, Any]:
@@ -118,15 +128,10 @@ def config_out(config: ModelConfig, *, start: int | None, end: int | None, pad: 
             "bos_token_id": start,
             "eos_token_id": end,
             "pad_token_id": pad,
-            **_stack(text, config.dim),
+            "projection_dim": config.dim,
+            **stack_out(text),
         },
-        "vision_config": {
-            "model_type": "clip_vision_model",
-            "image_size": image.image_size,
-            "patch_size": image.patch_size,
-            "num_channels": 3,
-            **_stack(image, config.dim),
-        },
+        "vision_config": {"model_type": "clip_vision_model", "projection_dim": config.dim, **vision_out(image)},
     }
 
 
@@ -158,15 +163,26 @@ def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
         return "its towers are not ViT and Transformer"
     if (config.image_projection, config.text_projection) != ("linear", "linear"):
         return "its projections are not linear"
-    if config.bias_init is not None:
-        return "it has SigLIP's bias"
-    if image.pooling != "class" or not image.pre_norm or image.patch_bias or image.positions != "learned":
-        return "its ViT is not CLIP's (class token, norm before the blocks, learned positions, patches without bias)"
+    if config.bias_init is not None or config.temperature:
+        return "it has SigLIP's bias or ALIGN's temperature"
+    if not text.causal or text.pooling != "end":
+        return "its text tower looks both ways, or is not pooled at the end token"
+    if reason := vision_misfit(image):
+        return reason
     if processor is None:
         return None
     if processor.image is None or processor.text is None:
         return "it has not both processors"
     return image_misfit(processor.image.config) or _tokenizer_misfit(processor.text)
+
+
+def vision_misfit(image: ViTConfig) -> str | None:
+    """Why a ViT is not CLIP's; None when it is."""
+    if image.pooling != "class" or not image.pre_norm or image.patch_bias or image.pooler or image.positions != "learned":
+        return "its ViT is not CLIP's (class token, norm before the blocks, learned positions, patches without bias)"
+    if not isinstance(image.image_size, int) or not isinstance(image.patch_size, int):
+        return "its pictures or patches are not square"
+    return None
 
 
 def outputs(module: DualEncoder, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -182,10 +198,16 @@ def outputs(module: DualEncoder, inputs: Mapping[str, Tensor]) -> dict[str, Tens
     if "pixel_values" in inputs:
         found["vision_last_hidden_state"] = module.image.tokens(inputs["pixel_values"]).states
         found["image_embeds"] = module.encode("image", inputs["pixel_values"])
-    if len(found) == 4:
-        found["logits_per_text"] = found["text_embeds"] @ found["image_embeds"].T * module.log_scale.exp()
-        found["logits_per_image"] = found["logits_per_text"].T
-    return found
+    return with_logits(module, found)
+
+
+def with_logits(module: DualEncoder, found: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What was found and, where there are vectors of both kinds, the logits in both directions."""
+    if "text_embeds" not in found or "image_embeds" not in found:
+        return found
+    logits = found["text_embeds"] @ found["image_embeds"].T * module.log_scale.exp()
+    logits = logits if module.bias is None else logits + module.bias
+    return {**found, "logits_per_text": logits, "logits_per_image": logits.T}
 
 
 def _tokenizer_misfit(text: Tokenizer) -> str | None:
@@ -209,13 +231,14 @@ VISION_DEFAULTS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _defaults(raw: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+def given_or(raw: Mapping[str, Any], kind: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """A tower's settings. Files leave out what is default; early ones repeat a tower under `*_config_dict`, which then counts."""
     given = (raw.get(f"{kind}_config") or {}) | (raw.get(f"{kind}_config_dict") or {})
     return {name: given.get(name, default) for name, default in defaults.items()}
 
 
-def _stack(tower: ViTConfig | TransformerTextConfig, dim: int) -> dict[str, Any]:
+def stack_out(tower: ViTConfig | TransformerTextConfig) -> dict[str, Any]:
+    """What both of their towers call alike."""
     return {
         "hidden_size": tower.width,
         "intermediate_size": tower.mlp_width,
@@ -223,5 +246,4 @@ def _stack(tower: ViTConfig | TransformerTextConfig, dim: int) -> dict[str, Any]
         "num_attention_heads": tower.heads,
         "hidden_act": activation_out(tower.activation),
         "layer_norm_eps": tower.eps,
-        "projection_dim": dim,
     }

@@ -32,6 +32,11 @@ def activation_out(name: Activation) -> str:
     return "gelu_pytorch_tanh" if name == "gelu_tanh" else name
 
 
+def classes_in(raw: Mapping[str, Any]) -> int:
+    """How many classes a classifier's config.json has; the library leaves out its default, two."""
+    return len(raw.get("id2label") or ()) or int(raw.get("num_labels", 2))
+
+
 def need(settings: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:
     """Raise `TongganError` for settings that would change the computation and that we have at one value only."""
     wrong = [f"{name}={settings[name]!r}" for name, value in wanted.items() if name in settings and settings[name] != value]

@@ -6,21 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tonggan.config import PictureSize, height_width
 from tonggan.data.images import ImageProcessing
 from tonggan.hub.weights import read_json
 from tonggan.types import TongganError
 
 # Pillow's numbers for its filters, which the format stores.
 RESAMPLE = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-DEFAULTS: dict[str, Any] = {
-    "do_resize": True, "size": {"shortest_edge": 224}, "resample": 3, "do_center_crop": True, "crop_size": 224, "do_rescale": True,
-    "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": (0.48145466, 0.4578275, 0.40821073),
+CLIP: dict[str, Any] = {
+    "do_resize": True, "size": {"shortest_edge": 224}, "default_to_square": False, "resample": 3, "do_center_crop": True, "crop_size": 224,
+    "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": (0.48145466, 0.4578275, 0.40821073),
     "image_std": (0.26862954, 0.26130258, 0.27577711), "do_convert_rgb": True,
 }  # fmt: skip
-"""What the library's `CLIPImageProcessor` does where the file is silent."""
+HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "CLIP": CLIP,
+    "ChineseCLIP": CLIP,
+    "Siglip": CLIP | HALF | {"size": {"height": 224, "width": 224}, "do_center_crop": False},
+    "ViT": CLIP | HALF | {"size": 224, "default_to_square": True, "resample": 2, "do_center_crop": False},
+    "EfficientNet": CLIP | HALF | {
+        "size": 346, "default_to_square": True, "do_center_crop": False, "crop_size": 289, "rescale_offset": False, "include_top": True,
+    },
+}  # fmt: skip
+"""What each of the library's picture processors does where the file is silent."""
+SUFFIXES = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "FeatureExtractor")
+NAMED = {f"{kind}{suffix}": kind for kind in DEFAULTS for suffix in SUFFIXES}
 ONLY: dict[str, tuple[Any, ...]] = {
-    "do_pad": (False, None), "pad_size": (None,), "default_to_square": (False, None), "size_divisor": (None,),
-    "use_square_size": (False, None),
+    "do_pad": (False, None), "pad_size": (None,), "size_divisor": (None,), "use_square_size": (False, None),
 }  # fmt: skip
 """Settings that are understood only at the values at which they do nothing."""
 BOOKKEEPING = frozenset({
@@ -40,13 +52,18 @@ def read_settings(directory: Path) -> Mapping[str, Any]:
     return read_json(directory / "preprocessor_config.json")
 
 
-def image_in(settings: Mapping[str, Any], where: str) -> ImageProcessing:
-    """Their settings as ours; raises `TongganError` naming each setting that we cannot do."""
-    given = DEFAULTS | {name: value for name, value in settings.items() if name in DEFAULTS and value is not None}
+def image_in(settings: Mapping[str, Any], where: str, kind: str = "CLIP") -> ImageProcessing:
+    """Their settings as ours; raises `TongganError` naming each setting that we cannot do.
+
+    The file says which processor it is for; `kind` is the family's own, for older files that do not.
+    """
+    named = settings.get("image_processor_type") or settings.get("feature_extractor_type")
+    known = DEFAULTS[NAMED.get(str(named), kind)]
+    given = known | {name: value for name, value in settings.items() if name in known and value is not None}
     refused = [f"{name}={value!r}" for name, value in settings.items() if name in ONLY and value not in ONLY[name]]
-    refused += [f"{name}={value!r} (unknown)" for name, value in settings.items() if name not in {*DEFAULTS, *ONLY, *BOOKKEEPING}]
+    refused += [f"{name}={value!r} (unknown)" for name, value in settings.items() if name not in {*known, *ONLY, *BOOKKEEPING}]
     refused += [f"{name}={given[name]!r}" for name in ("do_resize", "do_rescale", "do_convert_rgb") if not given[name]]
-    if abs(float(given["rescale_factor"]) * 255 - 1) > 1e-9:
+    if "rescale_offset" not in known and abs(float(given["rescale_factor"]) * 255 - 1) > 1e-9:
         refused.append(f"rescale_factor={given['rescale_factor']!r}")
     if given["resample"] not in RESAMPLE:
         refused.append(f"resample={given['resample']!r}")
@@ -55,29 +72,29 @@ def image_in(settings: Mapping[str, Any], where: str) -> ImageProcessing:
         refused.append(", ".join(f"{name}={given[name]!r}" for name in ("size", "crop_size", "do_center_crop")))
     if refused or shape is None:
         raise TongganError(f"{where}: preprocessing that is not supported: {'; '.join(refused)}")
-    mean, std = (given["image_mean"], given["image_std"]) if given["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
+    mean, std = _normalisation_in(given)
     interpolation = RESAMPLE[given["resample"]]
     # As the library does it: the crop rounds up and left, what is stored under transparency shows.
     settled = {"interpolation": interpolation, "rounding": "transformers", "transparency": "ignore", "mean": mean, "std": std}
     return ImageProcessing.parse(shape | settled, where)
 
 
-def image_out(config: ImageProcessing) -> dict[str, Any]:
-    """Our settings as theirs; `image_misfit` must have found nothing."""
-    side = {"height": config.side, "width": config.side}
+def image_out(config: ImageProcessing, kind: str = "CLIP") -> dict[str, Any]:
+    """Our settings as theirs, for the library's processor of that kind; `image_misfit` must have found nothing."""
     return {
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": f"{kind}ImageProcessor",
         "do_resize": True,
-        "size": side if config.mode == "squash" else {"shortest_edge": config.size},
+        "size": {"shortest_edge": config.size} if config.mode == "crop" else _dict(config.size),
         "resample": next(number for number, name in RESAMPLE.items() if name == config.interpolation),
-        "do_center_crop": config.mode == "crop",
-        "crop_size": side,
+        "do_center_crop": config.mode == "crop" or config.crop is not None,
+        "crop_size": _dict(config.side),
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
         "image_mean": list(config.mean),
         "image_std": list(config.std),
         "do_convert_rgb": True,
+        **({"rescale_offset": False, "include_top": False} if kind == "EfficientNet" else {}),
     }
 
 
@@ -90,19 +107,37 @@ def image_misfit(config: ImageProcessing) -> str | None:
     return None
 
 
+def _normalisation_in(given: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Mean and deviation for pixels/255, of theirs for pixels·rescale_factor - 1 or so.
+
+    With `include_top` their EfficientNet divides by the deviation once more, as Keras' weights for ImageNet want it.
+    """
+    mean, std = (given["image_mean"], given["image_std"]) if given["do_normalize"] else ((0.0,) * 3, (1.0,) * 3)
+    scale, offset = float(given["rescale_factor"]) * 255, float(given.get("rescale_offset", False))
+    twice = given["image_std"] if given.get("include_top") else (1.0,) * 3
+    return [(m + offset) / scale for m in mean], [s * t / scale for s, t in zip(std, twice, strict=True)]
+
+
 def _shape_in(given: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Mode, size and crop; None for what is not a square out of a resized picture."""
-    size, crop = given["size"], _square(given["crop_size"])
-    short = size if isinstance(size, int) else size.get("shortest_edge") if isinstance(size, dict) and len(size) == 1 else None
-    if given["do_center_crop"]:
-        return {"mode": "crop", "size": short, "crop": crop if crop != short else None} if short and crop else None
-    side = _square(size) if isinstance(size, dict) else None
-    return {"mode": "squash", "size": side} if side else None
-
-
-def _square(size: Any) -> int | None:
+    """Mode, size and crop; None for what is not cut out of a resized picture."""
+    size = given["size"]
     if isinstance(size, int):
-        return size
-    if isinstance(size, dict) and set(size) == {"height", "width"} and size["height"] == size["width"]:
-        return int(size["height"])
-    return None
+        size = {"height": size, "width": size} if given["default_to_square"] else {"shortest_edge": size}
+    crop = _size(given["crop_size"]) if given["do_center_crop"] else None
+    if set(size) == {"shortest_edge"}:
+        return {"mode": "crop", "size": size["shortest_edge"], "crop": crop if crop != size["shortest_edge"] else None} if crop else None
+    whole = _size(size)
+    if whole is None or (crop is None and given["do_center_crop"]):
+        return None
+    return {"mode": "squash", "size": whole, "crop": crop if crop != whole else None}
+
+
+def _size(size: Any) -> PictureSize | None:
+    if isinstance(size, dict) and set(size) == {"height", "width"}:
+        return int(size["height"]) if size["height"] == size["width"] else (int(size["height"]), int(size["width"]))
+    return size if isinstance(size, int) else None
+
+
+def _dict(size: PictureSize) -> dict[str, int]:
+    height, width = height_width(size)
+    return {"height": height, "width": width}

@@ -2,8 +2,8 @@
 
 A table maps *their* name to *ours*. In a pattern `{i}` (or `{j}`) stands for a number and `{p}` for one word
 (`weight`, `bias`); each must occur on both sides. `None` on our side means dropped on purpose; a pair
-(name, `Change`) also changes the tensor's form. Read from left to right the table imports, from right to left it exports:
-there is no second table that could disagree.
+(name, `Change`) also changes the tensor's form; `Stacked` names are the parts of one tensor of theirs. Read from left to right the
+table imports, from right to left it exports: there is no second table that could disagree.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 
 from tonggan.types import TongganError
@@ -30,7 +31,15 @@ class Change:
 SCALAR_TO_VECTOR = Change(lambda t: t.reshape(1), lambda t: t.reshape(()))
 """Ours is [1] (a scalar parameter has no shape to shard), theirs is a scalar."""
 
-Target: TypeAlias = str | tuple[str, Change] | None
+
+@dataclass(frozen=True, slots=True)
+class Stacked:
+    """Ours of these names on top of each other, equal parts of the first dimension, are one of theirs (`nn.MultiheadAttention`'s)."""
+
+    names: tuple[str, ...]
+
+
+Target: TypeAlias = str | tuple[str, Change] | Stacked | None
 Rules: TypeAlias = Mapping[str, Target]
 
 _SLOT = re.compile(r"\\\{([a-z])\\\}")
@@ -52,96 +61,128 @@ class KeyTable:
         """
         ours: dict[str, Tensor] = {}
         unknown = []
-        for key, tensor in theirs.items():
-            found = _apply(self._forward, key)
-            if found is None:
-                unknown.append(key)
-                continue
-            name, change = found
-            if name is not None:
-                ours[name] = change.to_ours(tensor) if change else tensor
         wanted = set(expected) - self.ours_only
+        for key, tensor in theirs.items():
+            found = next((there for rule in self._forward if (there := rule.find(key)) is not None), None)
+            if found is None or any(name not in wanted for name in found.names):
+                unknown.append(key)
+            if found is not None:
+                parts = tensor.chunk(len(found.names)) if len(found.names) > 1 else (tensor,)
+                changed = (found.change.to_ours(part) if found.change else part for part in parts)
+                ours.update(zip(found.names, changed, strict=False))  # no name: dropped on purpose; a part too few is missing below
         missing = sorted(wanted - set(ours))
-        unknown += sorted(key for key in theirs if (name := self.ours(key)) is not None and name not in wanted)
         if unknown or missing:
-            parts = []
+            wrong = []
             if unknown:
-                parts.append(f"unknown: {_some(unknown)}")
+                wrong.append(f"unknown: {_some(unknown)}")
             if missing:
-                parts.append(f"missing: {_some([self.theirs(name) or name for name in missing])}")
-            raise TongganError(f"the weights do not fit this {self.family} configuration; {'; '.join(parts)}")
+                wrong.append(f"missing: {_some(list(dict.fromkeys(self.theirs(name) or name for name in missing)))}")
+            raise TongganError(f"the weights do not fit this {self.family} configuration; {'; '.join(wrong)}")
         return ours
 
     def export(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our tensors under their names; raises `TongganError` naming those that the format has no place for."""
         theirs: dict[str, Tensor] = {}
+        stacks: dict[str, list[Tensor]] = {}
         homeless = []
         for name, tensor in ours.items():
             if name in self.ours_only:
                 continue
-            found = _apply(self._backward, name)
-            key, change = found or (None, None)
-            if key is None:
+            found = self._home(name)
+            if found is None:
                 homeless.append(name)
+            elif len(found.names) > 1:
+                theirs[found.key] = tensor  # keeps the place in the order
+                stacks[found.key] = [ours[part] for part in found.names]
             else:
-                theirs[key] = (change.to_theirs(tensor) if change else tensor).contiguous()
+                theirs[found.key] = (found.change.to_theirs(tensor) if found.change else tensor).contiguous()
         if homeless:
             raise TongganError(f"the {self.family} format has no place for {_some(homeless)}; save with format='tonggan'")
-        return theirs
+        return theirs | {key: torch.cat(parts) for key, parts in stacks.items()}
 
-    def ours(self, key: str) -> str | None:
-        """Our name of their key; None when dropped or unknown."""
-        found = _apply(self._forward, key)
-        return found[0] if found else None
+    def dropped(self, theirs: Iterable[str]) -> list[str]:
+        """Those of their keys that are left out on purpose."""
+        return [key for key in theirs if any((found := rule.find(key)) is not None and not found.names for rule in self._forward)]
 
     def theirs(self, name: str) -> str | None:
         """Their key of our name; None when unknown."""
-        found = _apply(self._backward, name)
-        return found[0] if found else None
+        found = self._home(name)
+        return found.key if found else None
+
+    def _home(self, name: str) -> _Found | None:
+        """Where a tensor of ours goes: the first rule that has its name."""
+        return next((there for rule in self._backward if (there := rule.find(name)) is not None), None)
 
     @cached_property
-    def _forward(self) -> list[_Compiled]:
-        return [_compile(theirs, *_target(target)) for theirs, target in self.rules.items()]
+    def _forward(self) -> list[_Rule]:
+        return [_compile(key, key, *_target(target)) for key, target in self.rules.items()]
 
     @cached_property
-    def _backward(self) -> list[_Compiled]:
-        named = [(theirs, *_target(target)) for theirs, target in self.rules.items()]
-        return [_compile(ours, theirs, change) for theirs, ours, change in named if ours is not None]
+    def _backward(self) -> list[_Rule]:
+        named = [(key, *_target(target)) for key, target in self.rules.items()]
+        return [_compile(name, key, names, change) for key, names, change in named for name in names]
 
 
 @dataclass(frozen=True, slots=True)
-class _Compiled:
-    pattern: re.Pattern[str]
-    target: str | None
+class _Found:
+    """A pair of names with their numbers and words filled in: one of theirs, and those of ours that it is made of."""
+
+    key: str
+    names: tuple[str, ...]
     change: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    key: str
+    names: tuple[str, ...]
+    change: Change | None
+
+    def find(self, text: str) -> _Found | None:
+        """The pair of names that `text` belongs to; None when it does not fit the pattern."""
+        match = self.pattern.fullmatch(text)
+        if match is None:
+            return None
+        filled = match.groupdict()
+        return _Found(self.key.format(**filled), tuple(name.format(**filled) for name in self.names), self.change)
 
 
 def prefixed(theirs: str, ours: str, rules: Rules) -> dict[str, Target]:
     """The same rules with a prefix on either side: one list for the layers of both towers."""
-    return {
-        theirs + key: None if target is None else ours + target if isinstance(target, str) else (ours + target[0], target[1])
-        for key, target in rules.items()
-    }
+
+    def put(target: Target) -> Target:
+        match target:
+            case None:
+                return None
+            case str():
+                return ours + target
+            case Stacked(names):
+                return Stacked(tuple(ours + name for name in names))
+            case (name, change):
+                return ours + name, change
+
+    return {theirs + key: put(target) for key, target in rules.items()}
 
 
-def _target(target: Target) -> tuple[str | None, Change | None]:
-    return target if isinstance(target, tuple) else (target, None)
+def _target(target: Target) -> tuple[tuple[str, ...], Change | None]:
+    match target:
+        case None:
+            return (), None
+        case str():
+            return (target,), None
+        case Stacked(names):
+            return names, None
+        case (name, change):
+            return (name,), change
 
 
-def _compile(source: str, target: str | None, change: Change | None) -> _Compiled:
+def _compile(source: str, key: str, names: tuple[str, ...], change: Change | None) -> _Rule:
     slots = {"i": r"(?P<i>\d+)", "j": r"(?P<j>\d+)", "p": r"(?P<p>[a-z_]+)"}
     pattern = _SLOT.sub(lambda m: slots[m[1]], re.escape(source))
-    if target is not None:
-        assert set(re.findall(r"\{(.)\}", source)) == set(re.findall(r"\{(.)\}", target)), f"{source} and {target} differ in slots"
-    return _Compiled(re.compile(pattern), target, change)
-
-
-def _apply(rules: list[_Compiled], key: str) -> tuple[str | None, Change | None] | None:
-    for rule in rules:
-        match = rule.pattern.fullmatch(key)
-        if match:
-            return (rule.target.format(**match.groupdict()) if rule.target is not None else None), rule.change
-    return None
+    for name in names:
+        assert set(re.findall(r"\{(.)\}", key)) == set(re.findall(r"\{(.)\}", name)), f"{key} and {name} differ in slots"
+    return _Rule(re.compile(pattern), key, names, change)
 
 
 def _some(names: list[str], limit: int = 8) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from tonggan.tensors import Tokens
+from tonggan.tensors import Sounds, Tokens
 from tonggan.types import UsageError
 
 
@@ -33,3 +33,14 @@ def tokens_in(inputs: Mapping[str, Tensor], *, ends: bool = False) -> Tokens:
     if not torch.equal(own, (at >= starts[:, None]) & (at < lengths[:, None])):
         raise UsageError("attention_mask: padding in the middle of a row is not supported; pad on one side")
     return Tokens(ids, lengths, starts if bool(starts.any()) else None)
+
+
+def sounds_in(inputs: Mapping[str, Tensor], name: str) -> Sounds:
+    """`input_values` [B, S] or `input_features` [B, M, F], and `attention_mask` over their last axis, padded on the right."""
+    values, mask = inputs[name], inputs.get("attention_mask")
+    if mask is None:
+        return Sounds(values, torch.full((len(values),), values.shape[-1], device=values.device))
+    lengths = mask.sum(dim=1)
+    if not torch.equal(mask.bool(), torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]):
+        raise UsageError("attention_mask: sounds are padded on the right only")
+    return Sounds(values, lengths)

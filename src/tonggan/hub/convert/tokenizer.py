@@ -54,22 +54,55 @@ def token_of(tokenizer: Tokenizer, number: int) -> str:
     added = {token["id"]: token["content"] for token in spec.get("added_tokens", [])}
     if number in added:
         return str(added[number])
-    return next(word for word, i in spec["model"]["vocab"].items() if i == number)
+    vocab = spec["model"]["vocab"]
+    # Unigram lists pieces with their scores; an id is a place in the list.
+    return str(vocab[number][0]) if isinstance(vocab, list) else next(word for word, i in vocab.items() if i == number)
 
 
 def _open(directory: Path, said: Mapping[str, Any], config: TextProcessing) -> Tokenizer:
     if (directory / "tokenizer.json").is_file():
-        return Tokenizer.from_file(directory / "tokenizer.json", config)
+        tokenizer = Tokenizer.from_file(directory / "tokenizer.json", config)
+        return _as_its_class_has_it(tokenizer, said)
     if (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
         lines = (directory / "merges.txt").read_text("utf-8").splitlines()
         merges = [(left, right) for left, _, right in (line.partition(" ") for line in lines if line and not line.startswith("#version"))]
         vocab = read_json(directory / "vocab.json")
-        if START not in vocab or END not in vocab:
-            raise TongganError(f"{directory / 'vocab.json'}: not CLIP's vocabulary, it lacks {START} or {END}")
-        return Tokenizer.clip(vocab, merges, config)
+        if START in vocab and END in vocab:
+            return Tokenizer.clip(vocab, merges, config)
+        if "<s>" in vocab and "</s>" in vocab:
+            mask = said.get("mask_token")
+            strips = isinstance(mask, dict) and bool(mask.get("lstrip"))
+            return Tokenizer.roberta(vocab, merges, config, prefix_space=bool(said.get("add_prefix_space", False)), mask_strips=strips)
+        raise TongganError(f"{directory / 'vocab.json'}: neither CLIP's vocabulary ({START}, {END}) nor RoBERTa's (<s>, </s>)")
     if (directory / "vocab.txt").is_file():
-        return Tokenizer.wordpiece(directory / "vocab.txt", config, lowercase=bool(said.get("do_lower_case", True)))
+        return Tokenizer.wordpiece(
+            directory / "vocab.txt",
+            config,
+            lowercase=bool(said.get("do_lower_case", True)),
+            strip_accents=said.get("strip_accents"),
+            split_han=bool(said.get("tokenize_chinese_chars", True)),
+        )
     raise TongganError(f"{directory}: no tokenizer here; expected tokenizer.json, vocab.json with merges.txt, or vocab.txt")
+
+
+def _as_its_class_has_it(tokenizer: Tokenizer, said: Mapping[str, Any]) -> Tokenizer:
+    """BERT's and RoBERTa's tokenizers under the settings of tokenizer_config.json, defaults included.
+
+    transformers builds these classes anew from vocabulary and settings, so where tokenizer.json says otherwise it is not heard.
+    """
+    spec, kind = tokenizer.spec, str(said.get("tokenizer_class") or "").removesuffix("Fast")
+    rules, splits = spec["normalizer"] or {}, spec["pre_tokenizer"] or {}
+    asked: dict[str, Any] = {}
+    if rules.get("type") == "BertNormalizer" and kind in ("", "BertTokenizer"):
+        lowercase, han = said.get("do_lower_case", True), said.get("tokenize_chinese_chars", True)
+        asked = {"lowercase": lowercase, "handle_chinese_chars": han, "strip_accents": said.get("strip_accents")}
+        spec["normalizer"] = {**rules, **asked}
+    if splits.get("type") == "ByteLevel" and kind == "RobertaTokenizer":
+        asked = {"add_prefix_space": said.get("add_prefix_space", False)}
+        spec["pre_tokenizer"] = {**splits, **asked}
+    found = {**rules, **splits}
+    changed = any(found.get(name) != value for name, value in asked.items())
+    return Tokenizer.from_spec(spec, tokenizer.config) if changed else tokenizer
 
 
 def _content(token: Any) -> str | None:

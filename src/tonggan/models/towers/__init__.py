@@ -1,5 +1,7 @@
 """Towers: one modality in, one vector (and, where there is one, a sequence) out."""
 
+from tonggan.models.towers.audio import AudioTower, AudioTowerConfig, LogMel, LogMelConfig, Waveform, WaveformConfig, build_audio
+from tonggan.models.towers.beit import Beit, BeitConfig
 from tonggan.models.towers.image import (
     CLIP_MEAN,
     CLIP_STD,
@@ -27,18 +29,28 @@ from tonggan.models.towers.text import (
     TransformerTextConfig,
     build_text,
 )
+from tonggan.models.towers.video import Clips, Frames, FramesConfig, TubeletConfig, Tubelets, VideoTower, VideoTowerConfig, build_video
 
 __all__ = [
     "CLIP_MEAN",
     "CLIP_STD",
+    "AudioTower",
+    "AudioTowerConfig",
+    "Beit",
+    "BeitConfig",
     "Bert",
     "BertTextConfig",
+    "Clips",
     "Colour",
     "ConvTower",
     "EfficientNetConfig",
+    "Frames",
+    "FramesConfig",
     "ImageConfig",
     "ImageTower",
     "ImageTowerConfig",
+    "LogMel",
+    "LogMelConfig",
     "Pixels",
     "RecurrentText",
     "RecurrentTextConfig",
@@ -47,9 +59,17 @@ __all__ = [
     "TextTowerConfig",
     "TransformerText",
     "TransformerTextConfig",
+    "TubeletConfig",
+    "Tubelets",
     "ViT",
     "ViTConfig",
+    "VideoTower",
+    "VideoTowerConfig",
+    "Waveform",
+    "WaveformConfig",
+    "build_audio",
     "build_image",
     "build_text",
+    "build_video",
     "published_size",
 ]

@@ -11,8 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from tonggan.config import height_width
 from tonggan.models.towers.image import ImageConfig, Pixels
 from tonggan.nn.activations import Activation
+from tonggan.nn.attention import Bias
 from tonggan.nn.patches import Normalize, PatchEmbed
 from tonggan.nn.positions import GridBias, LearnedPositions
 from tonggan.nn.transformer import Trace, Transformer, encoder_block, init_transformer
@@ -48,7 +50,7 @@ class Beit(nn.Module):
 
     def __init__(self, config: BeitConfig) -> None:
         super().__init__()
-        high, wide = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+        high, wide = height_width(config.image_size)
         self.config, self.width = config, config.width
         self.grid = (high // config.patch_size, wide // config.patch_size)
         self.normalize = Normalize(config.mean, config.std)
@@ -69,11 +71,37 @@ class Beit(nn.Module):
                     dropout=config.dropout,
                     layer_scale=config.layer_scale,
                     key_bias=False,
-                    # A method, not the module: a shared table is one weight of the tower, not one of every block.
-                    bias=GridBias(*self.grid, config.heads) if config.relative == "each" else self._distances,
+                    bias=self._bias(),
                 )
                 for _ in range(config.layers)
             ]
         )
         init_transformer(self.transformer, config.width)
         self.post_norm = nn.LayerNorm(config.width, eps=config.eps) if config.pooling == "class" else nn.Identity()
+
+    def _bias(self) -> Bias | None:
+        """What a block adds to its scores."""
+        if self.config.relative == "each":
+            return GridBias(*self.grid, self.config.heads)
+        # The method, not the module: a shared table is one weight of the tower, not one of every block.
+        return None if self.distances is None else self.distances.forward
+
+    def tokens(self, pixels: Pixels, *, hidden: Bool[Tensor, "B P"] | None = None, trace: Trace | None = None) -> Hidden:
+        """States [B, 1 + P, D], the class token first; after the last norm where there is one. `hidden` patches are replaced by the
+        mask token."""
+        x = self.patches(self.normalize(pixels))
+        if x.shape[1] != self.grid[0] * self.grid[1]:
+            raise ValueError(
+                f"pictures of {tuple(pixels.shape[2:])} pixels give {x.shape[1]} patches; this tower reads {self.config.image_size}"
+            )
+        if hidden is not None:
+            assert self.mask_token is not None, "hiding patches needs a mask token"
+            x = torch.where(hidden[:, :, None], self.mask_token, x)
+        x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
+        if self.positions is not None:
+            x = x + self.positions.weight
+        return Hidden(self.post_norm(self.transformer(self.dropout(x), trace=trace)))
+
+    def forward(self, pixels: Pixels) -> Float[Tensor, "B D"]:
+        states = self.tokens(pixels).states
+        return states[:, 0] if self.config.pooling == "class" else states[:, 1:].mean(dim=1)

@@ -95,7 +95,6 @@ class EfficientNetConfig(ImageConfig):
     al. 2016, stochastic depth)."""
 
 
-
 ImageTowerConfig: TypeAlias = Annotated[ViTConfig | ResNetConfig | EfficientNetConfig, Field(discriminator="kind")]
 
 
@@ -172,19 +171,28 @@ class ConvTower(nn.Module):
             if config.pooling == "attention":
                 height, width = height_width(config.image_size)
                 self.width = config.out_width or self.net.width
-                self.pool = AttentionPool2d((height // self.net.shrinks) * (width // self.net.shrinks), self.net.width, config.heads, self.width)
+                self.pool = AttentionPool2d(
+                    (height // self.net.shrinks) * (width // self.net.shrinks), self.net.width, config.heads, self.width
+                )
             self.dropout = nn.Dropout(0.0)
         else:
             self.net = EfficientNet(config.variant, factors=config.factors, odd=config.odd, drop_connect=config.drop_connect)
             self.width = self.net.width
             self.dropout = nn.Dropout(config.dropout)
 
+    def maps(self, pixels: Pixels) -> Float[Tensor, "B C H2 W2"]:
+        """The last feature map."""
+        return self.net(self.normalize(pixels))
+
     def tokens(self, pixels: Pixels) -> Hidden:
         """Cells of the last feature map [B, P, D] in row-major order."""
-        return Hidden(self.net(self.normalize(pixels)).flatten(2).transpose(1, 2))
+        return Hidden(self.maps(pixels).flatten(2).transpose(1, 2))
 
     def forward(self, pixels: Pixels) -> Float[Tensor, "B D"]:
-        maps = self.net(self.normalize(pixels))
+        return self.summary(self.maps(pixels))
+
+    def summary(self, maps: Float[Tensor, "B C H2 W2"]) -> Float[Tensor, "B D"]:
+        """What `forward` gives, out of what `maps` gave."""
         return self.dropout(maps.mean(dim=(2, 3)) if self.pool is None else self.pool(maps))
 
 

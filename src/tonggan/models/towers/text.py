@@ -17,12 +17,13 @@ from tonggan.config import Config
 from tonggan.nn.activations import Activation
 from tonggan.nn.positions import LearnedPositions
 from tonggan.nn.recurrent import Recurrent
-from tonggan.nn.transformer import Transformer, encoder_block, init_transformer
+from tonggan.nn.transformer import Trace, Transformer, encoder_block, init_transformer
 from tonggan.tensors import Hidden, Mask, Tokens
 
 
 class TransformerTextConfig(Config):
-    """CLIP's text tower: causal, pooled at the end token, which is each row's last."""
+    """CLIP's text tower: causal, pooled at the end token, which is each row's last. SigLIP's looks both ways, and its last position,
+    be that padding, is the text: it reads batches of one length only."""
 
     kind: Literal["transformer"] = "transformer"
     vocab_size: int = 49408
@@ -33,6 +34,9 @@ class TransformerTextConfig(Config):
     mlp_width: int = 2048
     activation: Activation = "gelu"
     eps: float = 1e-5
+    causal: bool = True
+    pooling: Literal["end", "last"] = "end"
+    """At each row's own last token, or at the batch's last position."""
     dropout: float = 0.0
 
 
@@ -75,7 +79,7 @@ TextTowerConfig: TypeAlias = Annotated[TransformerTextConfig | BertTextConfig | 
 
 
 class TransformerText(nn.Module):
-    """Token and position embeddings, causal blocks, a norm; the end token's state is the text."""
+    """Token and position embeddings, causal blocks (or not), a norm; the end token's state is the text (or the last position's)."""
 
     def __init__(self, config: TransformerTextConfig) -> None:
         super().__init__()
@@ -96,11 +100,18 @@ class TransformerText(nn.Module):
         """States [B, L, D] after the last norm."""
         x = self.embedding(tokens.ids) + self.positions(tokens.ids.shape[1])
         # Padding stands behind the end token, where nothing causal that is used looks: no length mask is needed.
-        return Hidden(self.post_norm(self.transformer(x, mask=Mask(causal=True, starts=tokens.starts))), tokens.lengths)
+        mask = Mask(causal=True, starts=tokens.starts) if self.config.causal else Mask(lengths=tokens.lengths, starts=tokens.starts)
+        return Hidden(self.post_norm(self.transformer(x, mask=mask)), tokens.lengths)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B D"]:
-        states = self.tokens(tokens).states
-        return states[torch.arange(len(states), device=states.device), tokens.lengths - 1]
+        return self.summary(self.tokens(tokens))
+
+    def summary(self, hidden: Hidden) -> Float[Tensor, "B D"]:
+        """What `forward` gives, out of what `tokens` gave."""
+        states = hidden.states
+        if self.config.pooling == "last" or hidden.lengths is None:
+            return states[:, -1]
+        return states[torch.arange(len(states), device=states.device), hidden.lengths - 1]
 
 
 class Bert(nn.Module):
@@ -139,10 +150,10 @@ class Bert(nn.Module):
         of_types = self.types.weight[0] if types is None else self.types(types)
         return self.dropout(self.norm(self.embedding(tokens.ids) + self._places(tokens.ids) + of_types))
 
-    def tokens(self, tokens: Tokens, types: Int[Tensor, "B L"] | None = None) -> Hidden:
+    def tokens(self, tokens: Tokens, types: Int[Tensor, "B L"] | None = None, *, trace: Trace | None = None) -> Hidden:
         """States [B, L, D]; padding attends to nothing of its own worth, and is never attended to."""
         mask = Mask(lengths=tokens.lengths, starts=tokens.starts)
-        return Hidden(self.transformer(self.embed(tokens, types), mask=mask), tokens.lengths)
+        return Hidden(self.transformer(self.embed(tokens, types), mask=mask, trace=trace), tokens.lengths)
 
     def forward(self, tokens: Tokens) -> Float[Tensor, "B D"]:
         return self.pool(self.tokens(tokens).states, tokens)

@@ -28,12 +28,12 @@ _ZH_SHAPES = {
     "moon": ("弯", "月牙"),
 }
 _EN_PLURALS = {"cross": "crosses"}
-_EN_PLACES = {
+EN_PLACES = {
     (-1, -1): "in the upper left corner", (0, -1): "at the top", (1, -1): "in the upper right corner",
     (-1, 0): "on the left", (0, 0): "in the middle", (1, 0): "on the right",
     (-1, 1): "in the lower left corner", (0, 1): "at the bottom", (1, 1): "in the lower right corner",
 }  # fmt: skip
-_ZH_PLACES = {
+ZH_PLACES = {
     (-1, -1): "左上角", (0, -1): "上边", (1, -1): "右上角",
     (-1, 0): "左边", (0, 0): "中间", (1, 0): "右边",
     (-1, 1): "左下角", (0, 1): "下边", (1, 1): "右下角",
@@ -50,11 +50,11 @@ def english(scene: Scene) -> str:
     """For example `two small red stars and a large blue circle`."""
     first = scene.things[0]
     if scene.kind == "one":
-        return f"{_english(first.look)} {_EN_PLACES[place_name(first)]}"
+        return f"{english_look(first.look)} {EN_PLACES[place_name(first)]}"
     if scene.kind == "relation":
         second = scene.things[1]
-        return f"{_english(first.look)} {_RELATIONS[relation(first, second)][0]} {_english(second.look)}"
-    *most, last = (_english(look, n) for look, n in _tally(scene))
+        return f"{english_look(first.look)} {_RELATIONS[relation(first, second)][0]} {english_look(second.look)}"
+    *most, last = (english_look(look, n) for look, n in _tally(scene))
     return f"{', '.join(most)} and {last}" if most else last
 
 
@@ -62,11 +62,11 @@ def chinese(scene: Scene) -> str:
     """For example `两颗红色的小五角星和一个蓝色的大圆形`."""
     first = scene.things[0]
     if scene.kind == "one":
-        return f"{_ZH_PLACES[place_name(first)]}有{_chinese(first.look)}"
+        return f"{ZH_PLACES[place_name(first)]}有{chinese_look(first.look)}"
     if scene.kind == "relation":
         second = scene.things[1]
-        return f"{_chinese(first.look)}在{_chinese(second.look)}的{_RELATIONS[relation(first, second)][1]}"
-    *most, last = (_chinese(look, n) for look, n in _tally(scene))
+        return f"{chinese_look(first.look)}在{chinese_look(second.look)}的{_RELATIONS[relation(first, second)][1]}"
+    *most, last = (chinese_look(look, n) for look, n in _tally(scene))
     return f"{'、'.join(most)}和{last}" if most else last
 
 
@@ -82,14 +82,15 @@ def _tally(scene: Scene) -> list[tuple[Look, int]]:
     return list(Counter(thing.look for thing in scene.things).items())
 
 
-def _english(look: Look, n: int = 1) -> str:
+def english_look(look: Look, n: int = 1) -> str:
+    """For example `two small red stars`."""
     size, color, shape = look
     noun = shape if n == 1 else _EN_PLURALS.get(shape, shape + "s")
     return f"{_EN_NUMBERS[n]} {size} {color} {noun}"
 
 
-def _chinese(look: Look, n: int = 1) -> str:
-    """The size stands by the noun: 大红色 would be a colour of its own."""
+def chinese_look(look: Look, n: int = 1) -> str:
+    """For example `两颗红色的小五角星`. The size stands by the noun: 大红色 would be a colour of its own."""
     size, color, shape = look
     measure, noun = _ZH_SHAPES[shape]
     return f"{_ZH_NUMBERS[n]}{measure}{_ZH_COLORS[color]}的{_ZH_SIZES[size]}{noun}"

@@ -1,8 +1,8 @@
 """The world of coloured shapes: what there is, and how a scene is drawn from a seed.
 
 Coordinates are fractions of the picture's side: x to the right, y down, (0.5, 0.5) the middle. Shapes stand upright on a
-white ground and never touch, so that a picture says all there is to know; motion, sound and questions can be added to
-`Thing` and `Scene` without changing what is here.
+white ground and never touch, so that a picture says all there is to know. `motion` lets them move; sound and questions can be added in
+the same way, without changing what is here.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def random_scene(rng: np.random.Generator) -> Scene:
     """
     kind = KINDS[rng.integers(len(KINDS))]
     if kind == "one":
-        return Scene((_one_place(rng),), kind)
+        return Scene((one_place(rng),), kind)
     if kind == "relation":
         return Scene(_two_related(rng), kind)
     counts = [int(rng.integers(2, 6))] if kind == "count" else _split_count(rng)
@@ -111,11 +111,19 @@ def _third(value: float) -> int:
     return -1 if value < 1 / 3 else 1 if value > 2 / 3 else 0
 
 
-def _one_place(rng: np.random.Generator) -> Thing:
+def one_place(rng: np.random.Generator) -> Thing:
     """One thing in the middle of one of the nine fields, a little off: never so near a border that two names would fit."""
     (size, color, shape), r = _look(rng), 0.0
     r = _radius(rng, size)
     x, y = (_clamp((field + 0.5) / 3 + rng.uniform(-0.04, 0.04), r) for field in rng.integers(0, 3, 2))
+    return Thing(shape, color, size, x, y, r)
+
+
+def random_thing(rng: np.random.Generator, room: tuple[float, float]) -> Thing:
+    """Any thing anywhere, with so much `room` to the left and right, and above and below, to move in."""
+    size, color, shape = _look(rng)
+    r = _radius(rng, size)
+    x, y = (round(float(rng.uniform(r + _MARGIN + free, 1 - r - _MARGIN - free)), 4) for free in room)
     return Thing(shape, color, size, x, y, r)
 
 

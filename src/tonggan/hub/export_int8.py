@@ -1,0 +1,40 @@
+"""A copy of a model with weights of one byte (`models.int8`): about a quarter of the size, written and read."""
+
+from __future__ import annotations
+
+import copy as copy_
+from functools import partial
+from pathlib import Path
+
+from torch import nn
+
+from tonggan import models
+from tonggan.hub.copies import Copy, read_copy, write_copy
+from tonggan.hub.read import Checkpoint
+from tonggan.hub.weights import read_weights, write_weights
+from tonggan.models import ModelConfig
+from tonggan.models.adapt import is_adapted, merge
+from tonggan.models.int8 import to_int8
+from tonggan.types import TongganError
+
+
+def export_int8(checkpoint: Checkpoint, directory: str | Path) -> None:
+    """Write the copy, an adapter merged into it; the checkpoint stays as it is. It is not admitted before `tonggan verify` has passed."""
+    plain = merge(checkpoint.module) if is_adapted(checkpoint.module) else copy_.deepcopy(checkpoint.module)
+    module = to_int8(plain.cpu())
+    write_copy(directory, "int8", checkpoint, lambda new: write_weights(new / "model.safetensors", module.state_dict()))
+
+
+def read_int8(directory: Path, copy: Copy, *, name: str | None = None, unverified: bool = False) -> Checkpoint:
+    """The checkpoint of a copy; raises `TongganError` for one that is not verified, or not what was verified."""
+    return read_copy(directory, copy, partial(_module, directory), name=name, unverified=unverified)
+
+
+def _module(directory: Path, config: ModelConfig) -> nn.Module:
+    module, state = to_int8(models.build(config)), read_weights(directory)
+    expected = module.state_dict()
+    if set(state) != set(expected):
+        wrong = sorted(set(state) ^ set(expected))
+        raise TongganError(f"{directory}: weights and config.json do not fit: {', '.join(wrong[:5])}")
+    module.load_state_dict(state)
+    return module

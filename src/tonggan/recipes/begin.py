@@ -1,0 +1,115 @@
+"""What a run begins with: a model, and how its input is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from tonggan.backends import load_local
+from tonggan.config import ConfigError, one_of
+from tonggan.data.audio import AudioProcessing, AudioProcessor
+from tonggan.data.images import ImageProcessing, ImageProcessor
+from tonggan.data.pairs import NAMES
+from tonggan.data.processor import Processor
+from tonggan.data.text import train_bpe
+from tonggan.data.video import VideoProcessing, VideoProcessor
+from tonggan.hub.families import agree
+from tonggan.models import Classifier, ModelConfig, build, presets
+from tonggan.models.towers import FramesConfig, LogMelConfig, TubeletConfig, WaveformConfig
+from tonggan.recipes.config import ModelSource
+from tonggan.tensors import MODALITIES, Modality
+from tonggan.types import UsageError
+
+
+class Parts(NamedTuple):
+    """A model in training: the module, its shape, and how its input is made."""
+
+    module: nn.Module
+    config: ModelConfig
+    processor: Processor
+
+
+def begin(source: ModelSource, captions: Iterable[str], needs: frozenset[Modality], *, mask: bool = False) -> Parts:
+    """The model that a recipe starts from, which must take the kinds of input that it `needs`.
+
+    A shape without weights gets a tokenizer that is trained on `captions`; with `mask` it has a token for hidden words.
+    """
+    parts = _started(source) if source.start is not None else _fresh(source, captions, mask)
+    _check(source, parts, needs)
+    return parts
+
+
+def _started(source: ModelSource) -> Parts:
+    found = load_local(str(source.start), device="cpu")
+    return Parts(found.module.train(), found.config, _changed(source, found.processor, found.config))
+
+
+def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
+    shape = source.config or presets()[one_of(str(source.preset), presets(), "preset")]
+    towers = {kind: getattr(shape, kind, None) for kind in MODALITIES}
+    tokenizer = None
+    if (words := towers["text"]) is not None:
+        tokenizer = train_bpe(sorted(set(captions)), source.vocab_size, max_length=words.context, mask=mask)
+        shape = shape.model_copy(update={"text": words.model_copy(update={"vocab_size": tokenizer.vocab_size})})
+    try:
+        module = build(shape)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ConfigError(f"model.config: {error}") from None
+    processor = Processor(
+        towers["image"] and ImageProcessor(_pictures(towers["image"])),
+        tokenizer,
+        towers["audio"] and AudioProcessor(_sounds(towers["audio"])),
+        towers["video"] and VideoProcessor(_clips(towers["video"])),
+    )
+    return Parts(module, shape, _changed(source, processor, shape))
+
+
+def _pictures(tower: Any) -> ImageProcessing:
+    """The whole picture, with white beside it."""
+    return ImageProcessing(mode="pad", size=tower.image_size, mean=tower.mean, std=tower.std)
+
+
+def _sounds(tower: LogMelConfig | WaveformConfig) -> AudioProcessing:
+    """As long as the tower's positions reach; waveforms have no end but the recipe's."""
+    if isinstance(tower, WaveformConfig):
+        return AudioProcessing(kind="waveform", normalize="unit")
+    plain = AudioProcessing(bins=tower.bins)
+    return AudioProcessing(bins=tower.bins, seconds=2 * tower.context * plain.hop / plain.rate)
+
+
+def _clips(tower: TubeletConfig | FramesConfig) -> VideoProcessing:
+    return VideoProcessing(frames=tower.frames, image=_pictures(tower.image if isinstance(tower, FramesConfig) else tower))
+
+
+def _changed(source: ModelSource, processor: Processor, config: ModelConfig) -> Processor:
+    """The processor under the recipe's changes to how pictures, sounds and clips are prepared."""
+    image, audio, video = processor.image, processor.audio, processor.video
+    if source.pictures and image is not None:
+        pictures = ImageProcessing.parse({**image.config.model_dump(), **source.pictures}, "model.pictures")
+        if (tower := getattr(config, "image", None)) is not None and pictures.side != tower.image_size:
+            raise UsageError(f"model.pictures: pictures of {pictures.side} pixels, but the tower reads {tower.image_size}")
+        image = ImageProcessor(pictures)
+    if source.sounds and audio is not None:
+        audio = AudioProcessor(AudioProcessing.parse({**audio.config.model_dump(), **source.sounds}, "model.sounds"))
+    if source.clips and video is not None:
+        video = VideoProcessor(VideoProcessing.parse({**video.config.model_dump(), **source.clips}, "model.clips"))
+    made = Processor(image, processor.text, audio, video)
+    agree(config, made, "model")
+    return made
+
+
+def _check(source: ModelSource, parts: Parts, needs: frozenset[Modality]) -> None:
+    """Every kind of input that is trained on has a tower."""
+    there: frozenset[Modality] = getattr(parts.module, "modalities", frozenset())
+    lacks = [kind for kind in MODALITIES if kind in needs and kind not in there]
+    if not lacks:
+        return
+    name = source.start or source.preset or "model.config"
+    if isinstance(parts.module, Classifier):
+        raise UsageError(f"model.start: {name} is a classifier; pair it with a text model: {name}+TEXT")
+    if source.start is not None and lacks[0] in ("image", "text"):
+        pair = f"PICTURES+{name}" if lacks[0] == "image" else f"{name}+TEXT"
+        raise UsageError(f"{name} has no {'picture' if lacks[0] == 'image' else 'text'} tower; give it one as a pair: {pair}")
+    raise UsageError(f"{name} reads no {NAMES[lacks[0]]}s, which its streams learn from; it takes: {', '.join(sorted(there))}")

@@ -1,0 +1,65 @@
+"""A run's evaluations: which numbers each gives of the model as it is now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from tonggan.backends.local import LocalModel
+from tonggan.data.pairs import PairCollate
+from tonggan.evaluate import Result, retrieval
+from tonggan.evaluate.tasks.matching import matching
+from tonggan.evaluate.tasks.probe import probe
+from tonggan.recipes.config import EvaluationConfig, LossEvaluation, MatchingEvaluation, ProbeEvaluation, RetrievalEvaluation
+from tonggan.types import Dropped, Row, UsageError
+
+SEED = 0
+"""Of what is drawn while a loss is measured (masks, wrong pairs): the same at every look."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers by name, and the rows that could not be used."""
+
+    metrics: dict[str, float]
+    dropped: Sequence[Dropped] = ()
+
+
+def measure(evaluation: EvaluationConfig, model: LocalModel, rows: Sequence[Row], langs: Sequence[str] | None) -> Measured:
+    """What a model does on rows that it doesn't learn from. For a loss see `held_out_loss`."""
+    match evaluation:
+        case RetrievalEvaluation():
+            found = retrieval(model, rows, langs=langs, between=evaluation.between, intervals=False)
+            return _of(found, (name for name in found.metrics if "recall" in name or "R@" in name))
+        case ProbeEvaluation():
+            if evaluation.of == "text":
+                raise UsageError("evaluation.of: a probe looks at pictures, sounds or clips; it takes image, audio or video")
+            found = probe(model, rows, label=evaluation.label, kind=evaluation.of)
+            return _of(found, found.metrics)
+        case MatchingEvaluation():
+            found = matching(model, rows, langs=langs, intervals=False)
+            return _of(found, found.metrics)
+        case LossEvaluation():
+            raise AssertionError("a loss belongs to a step: held_out_loss")
+
+
+def held_out_loss(step: nn.Module, collate: PairCollate, rows: Sequence[Row], batch_size: int, device: torch.device) -> Measured:
+    """The step's loss on rows in their order, in evaluation mode, and whatever else the step reports; means over rows."""
+    sums: dict[str, float] = {}
+    step.eval()
+    torch.manual_seed(SEED)  # the trainer puts its own random numbers back
+    with torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            some = rows[start : start + batch_size]
+            output = step(collate(some, [0] * len(some)).to(device))
+            for name, value in ({"loss": float(output.loss)} | output.report).items():
+                sums[name] = sums.get(name, 0.0) + value * len(some)
+    means = {name: value / len(rows) for name, value in sums.items()}
+    return Measured({"negative loss": -means["loss"], **means}, tuple(collate.dropped.values()))
+
+
+def _of(found: Result, names: Iterable[str]) -> Measured:
+    return Measured({name: found.metrics[name].value for name in names}, found.dropped)

@@ -1,0 +1,124 @@
+"""Our module and our processor against the published ones: from the same tensors, from files and strings, and backwards."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tonggan.backends import LocalModel
+from tonggan.hub.families import family_of_module
+from tonggan.hub.gradients import gradients
+from tonggan.hub.outputs import outputs
+from tonggan.hub.read import Checkpoint
+from tonggan.types import Image, TongganError
+from tonggan.verify.inputs import Items, named, random_like, write_items
+from tonggan.verify.layers import first_divergence, pairs, traced
+from tonggan.verify.measure import Difference, compare
+from tonggan.verify.reference import Reference
+from tonggan.verify.report import Report, Section
+
+OUTPUTS, GRADIENTS = 1e-5, 1e-4
+"""Of the largest value, in single precision."""
+EMBEDS = {"text": ("text_embeds", "sentence_embedding"), "image": ("image_embeds",)}
+"""Outputs that are what `embed` gives, but for their length."""
+
+
+def against_transformers(checkpoint: Checkpoint, directory: Path, *, count: int, seed: int, backward: bool) -> Report:
+    """Compare a checkpoint with what `transformers` makes of the directory that it was read from."""
+    family = family_of_module(checkpoint.module)
+    if family.table is None:
+        raise TongganError(f"{directory}: its format is ours alone; transformers has nothing to compare it with")
+    theirs, module = Reference(directory), checkpoint.module
+    report = Report(checkpoint.name, "transformers", theirs.versions)
+    with tempfile.TemporaryDirectory() as place:
+        items = write_items(Path(place), checkpoint.processor, count=count, seed=seed)
+        given = theirs.accepted(named(checkpoint.processor, items))
+        with torch.no_grad():
+            names = pairs(module, family.table(checkpoint.config), theirs.module)
+            with traced(module, names) as mine, traced(theirs.module, list(names.values())) as reference:
+                same = _outputs(checkpoint, theirs, given, given, report)
+            seen = given.get("attention_mask")
+            report.layers, report.diverged = first_divergence(mine, reference, names, OUTPUTS, seen)
+            report.sections.append(Section("from the same tensors", same))
+            vocabulary = checkpoint.processor.text.vocab_size if checkpoint.processor.text else 0
+            pad = checkpoint.processor.text.pad_id if checkpoint.processor.text else 0
+            drawn = random_like(given, vocabulary=vocabulary, pad=pad, seed=seed)
+            report.sections.append(Section("from random tensors", _outputs(checkpoint, theirs, drawn, drawn, report)))
+            report.sections.append(Section("from files and strings", _whole_way(checkpoint, theirs, items, report)))
+        if backward:
+            report.sections.append(Section("gradients", [_gradients(checkpoint, theirs, given, seed)]))
+    return report
+
+
+def _outputs(
+    checkpoint: Checkpoint, theirs: Reference, mine: Mapping[str, Tensor], reference: Mapping[str, Tensor], report: Report
+) -> list[Difference]:
+    """All outputs of one name; those that only one side has are noted once."""
+    ours, expected = outputs(checkpoint.module, mine), theirs.forward(reference)
+    shared = [name for name in ours if name in expected]
+    note = f"not compared, the reference has no such output: {', '.join(name for name in ours if name not in expected)}"
+    if len(shared) < len(ours) and note not in report.notes:
+        report.notes.append(note)
+    return [compare(name, ours[name], expected[name], OUTPUTS, seen=_seen(name, mine), scores=name.startswith("logits")) for name in shared]
+
+
+def _seen(name: str, inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """Which tokens of a text or frames of a sound are real; pictures have no such thing."""
+    return None if name.startswith(("vision_", "image_")) else inputs.get("attention_mask")
+
+
+def _whole_way(checkpoint: Checkpoint, theirs: Reference, items: Items, report: Report) -> list[Difference]:
+    """What the processors make, what each model makes of its own processor's, and the verb that users call."""
+    prepared = theirs.prepare(items, checkpoint.processor)
+    mine = {name: tensor for name, tensor in named(checkpoint.processor, items).items() if name in prepared}
+    prepared = theirs.accepted({name: tensor for name, tensor in prepared.items() if name in mine or name == "pixel_mask"})
+    mine = theirs.accepted(mine)
+    found = [compare(name, mine[name], prepared[name], OUTPUTS if mine[name].is_floating_point() else 0.0) for name in mine]
+    if any(one.problem for one in found):
+        return found
+    found += _outputs(checkpoint, theirs, mine, prepared, report)
+    model, expected = LocalModel(checkpoint, "cpu"), theirs.forward(prepared)
+    if "embed" in model.can:
+        for kind, given in (("text", items.texts), ("image", [Image.open(file) for file in items.images])):
+            name = next((name for name in EMBEDS[kind] if name in expected), None)
+            if given and name is not None:
+                vectors = torch.from_numpy(model.embed(list(given)).vectors)
+                found.append(compare(f"embed({kind})", vectors, torch.nn.functional.normalize(expected[name], dim=-1), OUTPUTS))
+    return found
+
+
+def _gradients(checkpoint: Checkpoint, theirs: Reference, inputs: Mapping[str, Tensor], seed: int) -> Difference:
+    """The parameter whose gradient is furthest from the reference's, of one random linear loss on all outputs."""
+    mask, seen = inputs.get("attention_mask"), theirs.bare(inputs)
+    generator = torch.Generator().manual_seed(seed)
+    ours = outputs(checkpoint.module, inputs)
+    goals = {name: torch.randn(ours[name].shape, generator=generator) for name in ours if name in seen and seen[name].requires_grad}
+
+    def loss(found: Mapping[str, Tensor]) -> Tensor:
+        total = torch.zeros(())
+        for name, goal in goals.items():
+            padded = _seen(name, inputs) is not None and mask is not None and goal.shape[:2] == mask.shape
+            weight = goal * mask.view(*mask.shape, *[1] * (goal.dim() - 2)) if padded and mask is not None else goal
+            total = total + (found[name] * weight).sum()
+        return total
+
+    mine = gradients(checkpoint.module, inputs, loss)
+    base = f"{getattr(theirs.module, 'base_model_prefix', '')}."
+    parameters = dict(theirs.module.named_parameters())
+    reached = torch.autograd.grad(loss(seen), list(parameters.values()), allow_unused=True)
+    expected = {name: g for name, g in zip(parameters, reached, strict=True) if g is not None}
+    largest = max(float(g.abs().max()) for g in expected.values())
+    found = []
+    for name, gradient in mine.items():
+        there = next((expected[n] for n in (name, base + name, name.removeprefix(base)) if n in expected), None)
+        if there is not None:
+            # Zero but for rounding (softmax ignores a shift of all keys, so their bias has none): there only the size of others counts.
+            nothing = float(there.abs().max()) < 1e-5 * largest
+            found.append(compare(f"of {name}", gradient, there, GRADIENTS, floor=0.1 * largest if nothing else 0.0))
+    if not found:
+        raise TongganError(f"{checkpoint.name}: no gradient of ours has a counterpart in the reference")
+    return max(found, key=lambda one: float("inf") if one.problem or one.relative != one.relative else one.relative)

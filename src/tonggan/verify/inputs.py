@@ -1,0 +1,138 @@
+"""What models are compared on: canonical and seeded items as files and strings, and the reference's named tensors made of them.
+
+Shape letters: B rows, L tokens, H W pixels, T frames.
+"""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from tonggan.data.images import ImageProcessing, canonical_picture
+from tonggan.data.processor import CANONICAL, Processor
+from tonggan.types import Audio, Image, Video
+
+WORDS = (
+    "a",
+    "the",
+    "red",
+    "Bird",
+    "photo",
+    "of",
+    "2",
+    "kittens,",
+    "it's",
+    "一只",
+    "红色的",
+    "小鸟",
+    "停在",
+    "树枝上。",
+    "３",
+    "🐱",
+    "café",
+    "&amp;",
+)
+RATE = 16_000
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """As many of each kind as of every other, so that models that read two kinds together can be asked too."""
+
+    texts: tuple[str, ...]
+    images: tuple[Path, ...]
+    sounds: tuple[Path, ...]
+    clips: tuple[Path, ...]
+
+
+def write_items(directory: Path, processor: Processor, *, count: int, seed: int) -> Items:
+    """The canonical picture, strings, sound and clip first, then seeded random ones; files of the kinds that the processor reads."""
+    random = np.random.default_rng(seed)
+    strings = [*CANONICAL.values(), *(" ".join(random.choice(WORDS, random.integers(1, 40))) for _ in range(count))]
+    pictures = [canonical_picture(), *(_picture(random) for _ in range(count - 1))]
+    images, sounds, clips = [], [], []
+    for i, picture in enumerate(pictures[:count]):
+        if processor.image is not None:
+            images.append(directory / f"{i}.png")
+            picture.save(images[-1])
+        if processor.audio is not None:
+            sounds.append(_sound(directory / f"{i}.wav", random))
+        if processor.video is not None:
+            clips.append(directory / f"{i}-clip.png")
+            frames = [picture.rotate(angle) for angle in range(0, 120, 7)]
+            frames[0].save(clips[-1], save_all=True, append_images=frames[1:], duration=100)
+    return Items(tuple(strings[:count]) if processor.text is not None else (), tuple(images), tuple(sounds), tuple(clips))
+
+
+def named(processor: Processor, items: Items) -> dict[str, Tensor]:
+    """What our processor makes of the items, under the names and in the form of the reference's forward."""
+    found: dict[str, Tensor] = {}
+    if items.texts:
+        tokens = processor.tokens(items.texts)
+        found["input_ids"] = tokens.ids
+        found["attention_mask"] = (torch.arange(tokens.ids.shape[1]) < tokens.lengths[:, None]).long()
+    if items.images and processor.image is not None:
+        found["pixel_values"] = _normal(processor.pixels([Image.open(file) for file in items.images]), processor.image.config)
+    if items.clips and processor.video is not None:
+        frames = np.stack([processor.video(Video.open(file)) for file in items.clips])
+        found["pixel_values"] = _normal(torch.from_numpy(frames), processor.video.config.image)
+    if items.sounds and processor.audio is not None:
+        sounds = processor.audio.collate([processor.audio(Audio.open(file)) for file in items.sounds])
+        wave_form = processor.audio.config.kind == "waveform"
+        found["input_values" if wave_form else "input_features"] = sounds.values
+        if wave_form:
+            found["attention_mask"] = (torch.arange(sounds.values.shape[1]) < sounds.lengths[:, None]).long()
+    return found
+
+
+def random_like(inputs: dict[str, Tensor], *, vocabulary: int, pad: int, seed: int) -> dict[str, Tensor]:
+    """Random tensors of the same shapes: normal numbers; any ids but the special ones, which stay where they stand."""
+    generator = torch.Generator().manual_seed(seed)
+    found = dict(inputs)
+    for name, tensor in inputs.items():
+        if tensor.is_floating_point():
+            found[name] = torch.randn(tensor.shape, generator=generator)
+    if (ids := inputs.get("input_ids")) is not None and ids.shape[1] > 2:
+        ends = inputs["attention_mask"].sum(dim=1) - 1
+        special = {pad, *ids[:, 0].tolist(), *ids[torch.arange(len(ids)), ends].tolist()}
+        plain = torch.tensor([i for i in range(vocabulary) if i not in special])
+        drawn = plain[torch.randint(len(plain), ids.shape, generator=generator)]
+        at = torch.arange(ids.shape[1])
+        found["input_ids"] = torch.where((at > 0) & (at < ends[:, None]), drawn, ids)
+    return found
+
+
+def pictures(files: Sequence[Path]) -> list[PIL.Image.Image]:
+    """As any program opens them."""
+    return [PIL.Image.open(file).convert("RGB") for file in files]
+
+
+def _normal(pixels: Tensor, config: ImageProcessing) -> Tensor:
+    shape = (3, 1, 1)
+    return (pixels.float() / 255 - torch.tensor(config.mean).view(shape)) / torch.tensor(config.std).view(shape)
+
+
+def _picture(random: np.random.Generator) -> PIL.Image.Image:
+    """Coloured tiles, enlarged to an odd size: edges and flat parts."""
+    tiles = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    width, height = (int(n) for n in random.integers(20, 400, 2))
+    return PIL.Image.fromarray(tiles).resize((width, height), PIL.Image.Resampling.BILINEAR)
+
+
+def _sound(file: Path, random: np.random.Generator) -> Path:
+    """One to two seconds of three tones, as a plain WAV file."""
+    at = np.arange(int(RATE * random.uniform(1, 2))) / RATE
+    tones = sum(np.sin(2 * np.pi * hertz * at) for hertz in random.uniform(80, 4000, 3))
+    with wave.open(str(file), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes((tones * 10_000).astype("<i2").tobytes())
+    return file

@@ -1,0 +1,110 @@
+"""The first layer that diverges: outputs of our blocks and of the reference's layers, in the order in which they are computed.
+
+Which layer is whose follows from the table of weights: a block of ours is the layer of theirs that has its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tonggan.hub.convert.table import KeyTable
+from tonggan.verify.report import Divergence
+
+Trace = dict[str, tuple[Tensor, Tensor]]
+"""What entered a layer, and what it gave, at its first call; in the order of these calls."""
+
+
+def pairs(ours: nn.Module, table: KeyTable, theirs: nn.Module) -> dict[str, str]:
+    """Names of our blocks (the members of a `ModuleList`) and of the layers of theirs with the same weights."""
+    known = dict(theirs.named_modules())
+    base = f"{getattr(theirs, 'base_model_prefix', '')}."
+    found: dict[str, str] = {}
+    for name in _layers(ours):
+        parameters = [table.theirs(f"{name}.{inner}") for inner, _ in ours.get_submodule(name).named_parameters()]
+        if not parameters or None in parameters:
+            continue
+        shared = _shared([str(one) for one in parameters])
+        # A published file may have the prefix of the model with a head, or lack it.
+        for prefix in (shared, shared.removeprefix(base), base + shared):
+            if (layer := _layer(prefix, known)) is not None and layer not in found.values():
+                found[name] = layer
+                break
+    return found
+
+
+@contextmanager
+def traced(module: nn.Module, names: Mapping[str, Any] | list[str]) -> Iterator[Trace]:
+    """Keeps what the named layers take and give at their first call inside the block."""
+    trace: Trace = {}
+
+    def keep(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        entered = args[0] if args else kwargs.get("hidden_states")
+        given = output[0] if isinstance(output, tuple) else output
+        if name not in trace and isinstance(entered, Tensor) and isinstance(given, Tensor):
+            trace[name] = (entered.detach(), given.detach())
+
+    hooks = [
+        module.get_submodule(name).register_forward_hook(
+            lambda _, args, kwargs, output, name=name: keep(name, args, kwargs, output),
+            with_kwargs=True,
+        )
+        for name in names
+    ]
+    try:
+        yield trace
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def first_divergence(
+    mine: Trace, reference: Trace, names: Mapping[str, str], tolerance: float, seen: Tensor | None
+) -> tuple[int, Divergence | None]:
+    """How many layers could be compared up to there, and the first that is off by more than `tolerance` of its largest value."""
+    count = 0
+    for ours, (entered, given) in mine.items():
+        theirs = names[ours]
+        if theirs not in reference or given.shape != reference[theirs][1].shape:
+            continue
+        count += 1
+        for before, a, b in ((True, entered, reference[theirs][0]), (False, given, reference[theirs][1])):
+            off, scale = (a - b).abs().double(), float(b.abs().max())
+            if seen is not None and off.shape[:2] == seen.shape:
+                off = off * seen[..., None]
+            relative = float(off.max()) / scale if scale else float(off.max())
+            # Not `>`: what is not a number has diverged.
+            if not relative <= tolerance:
+                place = tuple(int(i) for i in torch.unravel_index(off.nan_to_num(float("inf")).argmax(), off.shape))
+                return count, Divergence(theirs, ours, place, float(a[place]), float(b[place]), relative, before)
+    return count, None
+
+
+def _layers(module: nn.Module) -> list[str]:
+    """Members of lists of modules, the outermost only."""
+    found: list[str] = []
+    for name, inner in module.named_modules():
+        if isinstance(inner, nn.ModuleList) and not any(name.startswith(f"{layer}.") for layer in found):
+            found += [f"{name}.{child}" for child, _ in inner.named_children()]
+    return found
+
+
+def _shared(names: list[str]) -> str:
+    """The module that all these parameters lie in."""
+    steps = takewhile(lambda step: len(set(step)) == 1, zip(*(name.split(".")[:-1] for name in names), strict=False))
+    return ".".join(step[0] for step in steps)
+
+
+def _layer(prefix: str, known: Mapping[str, nn.Module]) -> str | None:
+    """The member of a list that a name is, or lies in."""
+    while prefix:
+        parent = prefix.rpartition(".")[0]
+        if prefix in known and isinstance(known.get(parent), nn.ModuleList):
+            return prefix
+        prefix = parent
+    return None

@@ -1,0 +1,111 @@
+"""The published model and its processor, as `transformers` (or `sentence-transformers`) opens the same directory."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tonggan.data.processor import Processor
+from tonggan.data.video import load_frames
+from tonggan.types import Audio, MissingExtra, TongganError, Video
+from tonggan.verify.inputs import Items, pictures
+
+LONGEST = 1_000_000
+"""Tokenizers that know no longest text say 10^30."""
+
+
+class Reference:
+    """Opened by its own library, in single precision on the CPU. Nothing is downloaded, no code of the directory is run."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            import transformers
+        except ImportError:
+            raise MissingExtra("a check against transformers", "hf") from None
+        self._library = transformers
+        transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self.directory = directory
+        self.versions = {"transformers": transformers.__version__}
+        raw = json.loads((directory / "config.json").read_text("utf-8"))
+        named = next(iter(raw.get("architectures") or ()), "")
+        made = getattr(transformers, named, transformers.AutoModel)
+        self.module: nn.Module = self._open(made, dtype=torch.float32).eval()
+        self._sentences: Any = self._sentence_encoder() if (directory / "modules.json").is_file() else None
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What `bare` gives, and the sentences' vectors of a directory of `sentence-transformers`, by that library."""
+        found = self.bare(inputs)
+        if self._sentences is not None:
+            features = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+            found["sentence_embedding"] = nn.functional.normalize(self._sentences(features)["sentence_embedding"], dim=-1)
+        return found
+
+    def bare(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Every named tensor that the module's forward gives; a part's under the part's name (`text_last_hidden_state`)."""
+        return _flat(self.module(**self.accepted(inputs)))
+
+    def accepted(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those inputs that its forward has a name for."""
+        known = inspect.signature(self.module.forward).parameters
+        return {name: tensor for name, tensor in inputs.items() if name in known}
+
+    def prepare(self, items: Items, processor: Processor) -> dict[str, Tensor]:
+        """What its own processor makes of the same files and strings; `processor` is ours and says only which parts there are."""
+        made: dict[str, Any] = {}
+        if items.texts and processor.text is not None:
+            # How a family pads is written in no file: SigLIP's processor is always told.
+            padding = {"padding": "max_length"} if processor.text.config.pad_to is not None else {"padding": True}
+            tokenizer = self._open(self._library.AutoTokenizer)
+            made |= tokenizer(list(items.texts), truncation=True, max_length=self._longest(tokenizer), return_tensors="pt", **padding)
+        if items.images:
+            made |= self._open(self._library.AutoImageProcessor, backend="pil")(pictures(items.images), return_tensors="pt")
+        if items.clips and processor.video is not None:
+            # Which frames are taken is the caller's matter there, so ours are given.
+            config = processor.video.config
+            clips = [list(load_frames(Video.open(file), config.frames, config.sampling)) for file in items.clips]
+            made |= self._open(self._library.AutoImageProcessor, backend="pil")(clips, return_tensors="pt")
+        if items.sounds and processor.audio is not None:
+            rate = processor.audio.config.rate
+            sounds = [processor.audio.open(Audio.open(file))[0] for file in items.sounds]
+            extractor = self._open(self._library.AutoFeatureExtractor)
+            waveform = {"padding": True, "return_attention_mask": True} if processor.audio.config.kind == "waveform" else {}
+            made |= extractor(sounds, sampling_rate=rate, return_tensors="pt", **waveform)
+        return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+
+    def _longest(self, tokenizer: Any) -> int:
+        if self._sentences is not None:
+            return int(self._sentences.max_seq_length)
+        text = getattr(self.module.config, "text_config", self.module.config)
+        places = int(getattr(text, "max_position_embeddings", LONGEST))
+        return min(places, int(tokenizer.model_max_length)) if tokenizer.model_max_length < LONGEST else places
+
+    def _sentence_encoder(self) -> Any:
+        try:
+            import sentence_transformers
+        except ImportError:
+            return None
+        self.versions |= {"sentence-transformers": sentence_transformers.__version__}
+        return sentence_transformers.SentenceTransformer(str(self.directory), device="cpu", local_files_only=True).eval()
+
+    def _open(self, kind: Any, **settings: Any) -> Any:
+        try:
+            return kind.from_pretrained(self.directory, local_files_only=True, **settings)
+        except Exception as error:  # the library raises whatever its readers do
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise TongganError(f"{self.directory}: transformers cannot open it as {kind.__name__}: {reason}") from None
+
+
+def _flat(output: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, value in output.items():
+        if isinstance(value, Tensor):
+            found[prefix + name] = value
+        elif isinstance(value, Mapping):
+            found |= _flat(value, name.removesuffix("model_output"))
+    return found

@@ -1,0 +1,62 @@
+"""The measures: each number by hand, and what must never pass."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from tonggan.verify.measure import Difference, compare
+from tonggan.verify.report import Report, Section
+
+NAN = float("nan")
+
+
+def test_numbers_by_hand() -> None:
+    theirs = torch.tensor([[3.0, 4.0], [0.0, -8.0]])
+    found = compare("x", theirs + torch.tensor([[0.0, 0.0], [0.2, 0.0]]), theirs, 0.025)
+    assert found.absolute == pytest.approx(0.2)
+    assert found.relative == pytest.approx(0.2 / 8)
+    assert found.cosine == pytest.approx(8 / (8**2 + 0.2**2) ** 0.5)
+    assert found.argmax is None
+    assert not compare("x", theirs + 0.21, theirs, 0.025).passed
+
+
+def test_only_places_that_are_seen_count() -> None:
+    theirs = torch.ones(2, 3, 4)
+    ours = theirs.clone()
+    ours[1, 2] = 99
+    seen = torch.tensor([[1, 1, 1], [1, 1, 0]])
+    assert compare("x", ours, theirs, 0.0, seen=seen).passed
+    assert not compare("x", ours, theirs, 0.0).passed
+
+
+def test_scores_agree_in_their_first_and_first_five() -> None:
+    theirs = torch.arange(10.0).repeat(4, 1)
+    ours = theirs.clone()
+    ours[0, 0] = 100.0  # another first, and one of the first five pushes the fifth out
+    found = compare("x", ours, theirs, 1.0, scores=True)
+    assert found.argmax == 3 / 4
+    assert found.top == (4 + 5 * 3) / 20
+
+
+@pytest.mark.parametrize("by", ["relative", "cosine"])
+@pytest.mark.parametrize("ours", [torch.tensor([[NAN, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]]), torch.zeros(0, 2)], ids=["nan", "shape", "empty"])
+def test_what_cannot_be_compared_never_passes(ours: torch.Tensor, by: str) -> None:
+    theirs = torch.ones(len(ours), 2)
+    assert not compare("x", ours, theirs, 1e9 if by == "relative" else -1.0, by=by).passed  # type: ignore[arg-type]
+
+
+def test_zero_is_only_like_zero() -> None:
+    zero = torch.zeros(2, 2)
+    assert compare("x", zero, zero, 0.0).passed
+    assert not compare("x", zero + 1e-12, zero, 1.0).passed
+    assert compare("x", zero + 1e-12, zero, 1e-5, floor=1e-6).passed
+
+
+def test_a_report_of_nothing_has_not_passed() -> None:
+    assert not Report("m", "x", {}).passed
+    report = Report("m", "x", {}, [Section("s", [Difference("a", relative=1e-6, tolerance=1e-5), Difference("b", problem="shapes")])])
+    assert not report.passed
+    assert report.worst.name == "b"
+    near = Difference("near", cosine=0.985, tolerance=0.98, by="cosine")
+    assert Report("m", "x", {}, [Section("s", [Difference("a", relative=1e-6, tolerance=1e-5), near])]).worst is near
