@@ -248,7 +248,7 @@ class Answer:
 
 
 MEASURED: Mapping[str, float] = {"audio.mel": 1e-4}
-"""Fields of an identity's record that are lists of measured values, and how far two of them may be apart."""
+"""Fields of an identity's record that are lists of measured values, and how far these may be apart: the last digits are the machine's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,12 +265,14 @@ class Identity:
 
     def difference(self, other: Identity) -> list[str]:
         """The fields in which two models differ, as `field: mine != theirs`; empty when they are the same model."""
-        names = sorted({*self.preprocessing, *other.preprocessing})
-        found = [
-            f"{name}: {self.preprocessing.get(name, '(absent)')!r} != {other.preprocessing.get(name, '(absent)')!r}"
-            for name in names
-            if not _same(name, self.preprocessing.get(name), other.preprocessing.get(name))
-        ]
+        found = []
+        for name in sorted({*self.preprocessing, *other.preprocessing}):
+            mine, theirs = self.preprocessing.get(name), other.preprocessing.get(name)
+            apart = _apart(mine, theirs) if name in MEASURED else None
+            if apart is not None and apart > MEASURED[name]:
+                found.append(f"{name}: values up to {apart:.2g} apart")
+            elif apart is None and mine != theirs:
+                found.append(f"{name}: {self.preprocessing.get(name, '(absent)')!r} != {other.preprocessing.get(name, '(absent)')!r}")
         if self.weights != other.weights:
             found.append(f"weights: {self.weights[:12]} != {other.weights[:12]}")
         return found
@@ -281,11 +283,11 @@ class Identity:
         return self.weights[:12]
 
 
-def _same(name: str, mine: Any, theirs: Any) -> bool:
-    """Whether a field of a record is equal; what was measured may differ in the last digits from machine to machine."""
-    if name not in MEASURED or mine is None or theirs is None or len(mine) != len(theirs):
-        return bool(mine == theirs)
-    return all(abs(a - b) <= MEASURED[name] for a, b in zip(mine, theirs, strict=True))
+def _apart(mine: Any, theirs: Any) -> float | None:
+    """How far measured values are apart at most; None for what is no two lists of one length."""
+    if not isinstance(mine, list) or not isinstance(theirs, list) or len(mine) != len(theirs):
+        return None
+    return max((abs(a - b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,7 +109,7 @@ def test_features_of_sounds_and_clips(model: LocalModel) -> None:
 
 
 def test_a_model_without_ears_says_so(model: LocalModel) -> None:
-    module, config, processor = made(LOG_MEL, AudioProcessing(bins=11, seconds=1))
+    _, config, _ = made(LOG_MEL, AudioProcessing(bins=11, seconds=1))
     deaf = models.build(config.model_copy(update={"audio": None})).eval()
     checkpoint = replace(model.checkpoint, module=deaf, name="deaf")
     with pytest.raises(CannotError, match="deaf does not take audio; it takes: image, text, video"):

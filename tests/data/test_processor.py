@@ -46,7 +46,8 @@ def test_settings_of_spectrograms_show(change: dict[str, Any]) -> None:
     assert len(plain["audio.mel"]) == len(other["audio.mel"]) == 64
     if name != "pad":  # what fills a row is no part of the sound
         difference = Identity(plain, "").difference(Identity(other, ""))
-        assert sum(line.startswith("audio.mel") for line in difference) == 1
+        (line,) = (line for line in difference if line.startswith("audio.mel"))
+        assert len(line) < 60, "not 64 values"
 
 
 @pytest.mark.parametrize("change", [{"normalize": "none"}, {"seconds": 1.0}, {"rate": 8_000}], ids=str)

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from transformers import AutoModel
 
 from hub.references import TEXTS, clip_processor, close, picture, save_clip, tiny_clip
+from hub.references_sound_sight import data2vec_vision, save_data2vec_vision
 from hub.test_bert import tiny_sentence_encoder
+from hub.test_pairs import FAMILIES, pixels, tokens
 from tonggan import hub
 from tonggan.backends import load, load_local
 from tonggan.hub import Checkpoint, adapters
@@ -269,3 +271,37 @@ def test_an_adapter_is_not_saved_as_a_model_nor_a_changed_base_as_an_adapter(tmp
     with pytest.raises(TongganError, match="moved changed beside the adapter"):
         adapters.save(tmp_path / "adapter", view, base, config)
     assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("family", ["siglip", "chinese_clip", "align"])
+def test_peft_opens_ours_on_other_pairs(tmp_path: Path, family: str) -> None:
+    reference = FAMILIES[family](tmp_path / "model").eval()
+    base = hub.read(tmp_path / "model")
+    parts = ("text",) if family == "align" else ("image.transformer", "text")  # ALIGN's pictures go through convolutions
+    config = DoraConfig(rank=3, targets=("attention.q", "feed_forward.down"), parts=parts)
+    view = trained(adapt.attach(base.module, config))
+    adapters.save(tmp_path / "adapter", view, base, config)
+    theirs = peft.PeftModel.from_pretrained(reference, tmp_path / "adapter").eval()
+    given = {**tokens(tmp_path / "model"), "pixel_values": pixels(family)}
+    with torch.no_grad():
+        expected, ours = theirs(**given), hub.outputs(view, given)
+    close(ours["text_embeds"], expected["text_embeds"])
+    close(ours["image_embeds"], expected["image_embeds"])
+
+
+def test_layers_that_the_published_format_keeps_in_another_form_have_our_names(tmp_path: Path) -> None:
+    """SigLIP's pooling has q, k and v in one tensor: `peft` has no name for a layer of it, but the adapter is not lost."""
+    FAMILIES["siglip"](tmp_path / "model")
+    base, config = hub.read(tmp_path / "model"), LoraConfig(rank=2)
+    view = trained(adapt.attach(base.module, config))
+    assert any(name.startswith("image.pool.") for name in adapt.own(view, base.module, config))
+    adapters.save(tmp_path / "adapter", view, base, config)
+    assert json.loads((tmp_path / "adapter" / "tonggan.json").read_text())["names"] == "tonggan"
+    again, mine = load_local(tmp_path / "adapter", device="cpu").module.state_dict(), view.state_dict()
+    assert again.keys() == mine.keys() and all(torch.equal(again[name], tensor) for name, tensor in mine.items())
+
+
+def test_prompts_have_no_place_in_a_bias_by_position(tmp_path: Path) -> None:
+    save_data2vec_vision(tmp_path / "beit", data2vec_vision())
+    with pytest.raises(UsageError, match="has an attention bias by position, in which prompts have no place"):
+        adapt.attach(hub.read(tmp_path / "beit").module, PromptConfig())

@@ -137,7 +137,9 @@ CHANGES: list[tuple[str, str, dict[str, Any], str]] = [
 @pytest.mark.parametrize(("kind", "file", "change", "message"), CHANGES, ids=[f"{k} {next(iter(c))}" for k, _, c, _ in CHANGES])
 def test_a_changed_setting_is_refused_by_name(tmp_path: Path, kind: str, file: str, change: dict[str, Any], message: str) -> None:
     directory = (
-        save_data2vec_vision(tmp_path / "one", data2vec_vision()) if kind == "image" else save_data2vec_audio(tmp_path / "one", data2vec_audio())
+        save_data2vec_vision(tmp_path / "one", data2vec_vision())
+        if kind == "image"
+        else save_data2vec_audio(tmp_path / "one", data2vec_audio())
     )
     checkpoint = hub.read(directory)
     hub.save(tmp_path / "saved", checkpoint.module, checkpoint.config, checkpoint.processor)

@@ -24,7 +24,7 @@ from transformers import (
     XLMRobertaForMaskedLM,
 )
 
-from awkward import strings
+from awkward import awkward
 from hub.references import close
 from hub.references_bert import byte_level, tiny, unigram, wordpiece
 from tonggan import hub
@@ -38,6 +38,14 @@ MASKED: dict[str, type[PreTrainedModel]] = {
     "bert": BertForMaskedLM, "roberta": RobertaForMaskedLM, "xlm-roberta": XLMRobertaForMaskedLM, "data2vec-text": Data2VecTextForMaskedLM,
 }  # fmt: skip
 TEXTS = ["a red bird", "", "一只红色的鸟!", "<mask> birds and <pad> [MASK] don't", "x " * 50]
+
+
+SPECIAL = ["<s>", "</s>", "<pad>", "<unk>", "<mask>", "[CLS]", "[SEP]", "[MASK]", "[PAD]", "[UNK]", "##ing", "Ġ"]
+
+
+def strings(count: int) -> list[str]:
+    """Awkward ones, every other with a literal special token in its midst."""
+    return [f"{t[: i % 7]}{SPECIAL[i % 12]}{' ' * (i % 3)}{t[i % 7 :]}" if i % 2 and i > 6 else t for i, t in enumerate(awkward(count))]
 
 
 def given(vocab: int, pad: int, side: str) -> dict[str, torch.Tensor]:
@@ -248,7 +256,7 @@ def same_ids(directory: Path, model_type: str, count: int = 2000) -> None:
     found, cut = read_tokenizer(directory, max_length=None, context=512, pad="[PAD]").encode(texts)
     differing = [text for text, a, b in zip(texts, found, expected, strict=True) if a != b]
     assert not differing, differing[:3]
-    assert 3 in cut
+    assert cut, "some are longer than the limit"
 
 
 def test_what_is_changed_or_not_supported_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tonggan.nn.masking import hide_words
 from tonggan.nn.transformer import Trace
 from tonggan.steps import build
 from tonggan.steps.latent import LatentConfig, LatentStep
-from tonggan.tensors import Batch, Sounds, Vocabulary, pad
+from tonggan.tensors import Batch, Sounds, Tokens, Vocabulary, pad
 from tonggan.types import UsageError
 
 VOCABULARY = Vocabulary(size=60, mask=3, special=frozenset({0, 1, 2, 3}))
@@ -46,7 +46,9 @@ def student(kind: str) -> Data2Vec:
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(5)
     lengths = torch.tensor([120, 80, 120, 97])
-    values = torch.randn(4, 120, generator=generator) * (torch.arange(120) < lengths[:, None])
+    # A tone per row and a little noise: what is hidden follows from what is heard.
+    tones = torch.sin(torch.arange(120) * torch.tensor([0.3, 0.7, 1.1, 2.0])[:, None]) + 0.1 * torch.randn(4, 120, generator=generator)
+    values = tones * (torch.arange(120) < lengths[:, None])
     tokens = pad([[1, *torch.randint(4, 60, (n,), generator=generator).tolist(), 2] for n in (9, 5, 12, 7)])
     pixels = torch.randint(0, 256, (4, 3, 32, 32), generator=generator, dtype=torch.uint8)
     return Batch(("a", "b", "c", "d"), pixels=pixels, tokens=tokens, sounds=Sounds(values, lengths))
@@ -89,8 +91,8 @@ def test_the_loss_is_the_papers(kind: str) -> None:
         for at in map(tuple, hidden.nonzero().tolist())
     ]
     expected = torch.stack(losses).mean() * 12**-0.5
-    assert float(found.loss) == pytest.approx(float(expected), rel=1e-5)
-    assert found.report["loss"] == pytest.approx(float(expected), rel=1e-5)
+    assert float(found.loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert found.report["loss"] == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["image", "audio"])
@@ -195,21 +197,36 @@ def test_a_run_that_is_resumed_goes_on_as_it_would_have() -> None:
     assert train(step, adam, 3) == whole[3:]
 
 
+def rolled(inputs: Any) -> Any:
+    """Each row's input under the next row's number, in its own length."""
+    if isinstance(inputs, Tokens):
+        return Tokens(inputs.ids.roll(1, 0), inputs.lengths)
+    return Sounds(inputs.values.roll(1, 0), inputs.lengths) if isinstance(inputs, Sounds) else inputs.roll(1, 0)
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
-def test_it_learns_more_than_chance(kind: str) -> None:
-    """On one batch, against a teacher that is held still: what is told about hidden places must depend on what is seen."""
-    step = step_of(kind, decay=1.0, decay_end=1.0)
-    adam = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=3e-3)
+def test_it_learns_to_fill_in_from_what_is_seen(kind: str) -> None:
+    """One batch, a teacher held still: better than any constant, and worse when what is seen is another row's."""
+    step, given = step_of(kind, decay=1.0, decay_end=1.0, share=0.3), batch()
+    inputs = given.input(kind)  # type: ignore[arg-type]
+    adam = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=5e-3)
     torch.manual_seed(0)
-    for _ in range(150):
-        out = step(batch())
+    for _ in range(60):
+        out = step(given)
         adam.zero_grad()
         out.loss.backward()
         adam.step()
-    last = [step(batch()).report for _ in range(20)]
-    loss, chance = (sum(r[name] for r in last) / 20 for name in ("loss", "chance"))
-    assert loss < 0.8 * chance, (loss, chance)
-    assert min(r["prediction_variance"] for r in last) > 0.05 and min(r["target_variance"] for r in last) > 0.05
+    last = [step(given).report for _ in range(10)]
+    loss, chance = (sum(report[name] for report in last) / 10 for name in ("loss", "chance"))
+    assert loss < chance
+    costs = []
+    with torch.no_grad():
+        aim = step.targets(inputs)
+        for _ in range(10):
+            seen, hidden, told = step._hide(inputs)
+            own, others = (step.model.fill(kind, x, hidden if told else None).states for x in (seen, rolled(seen)))  # type: ignore[arg-type]
+            costs.append([float(F.mse_loss(step.head(states[hidden]), aim[hidden])) for states in (own, others)])
+    assert sum(own for own, _ in costs) < sum(others for _, others in costs)
 
 
 def test_what_does_not_fit_is_refused() -> None:
@@ -224,5 +241,5 @@ def test_what_does_not_fit_is_refused() -> None:
         build(DualEncoder(config), LatentConfig())  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="the batch has no audio"):
         LatentStep(student("audio"), LatentConfig(modality="audio", top_layers=1))(Batch(("a",)))
-    with pytest.raises(ValueError, match="decay_end 0.5 is below decay"):
+    with pytest.raises(ValueError, match=r"decay_end 0\.5 is below decay"):
         LatentConfig(decay_end=0.5)

@@ -40,7 +40,9 @@ def test_scores_agree_in_their_first_and_first_five() -> None:
 
 
 @pytest.mark.parametrize("by", ["relative", "cosine"])
-@pytest.mark.parametrize("ours", [torch.tensor([[NAN, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]]), torch.zeros(0, 2)], ids=["nan", "shape", "empty"])
+@pytest.mark.parametrize(
+    "ours", [torch.tensor([[NAN, 1.0]]), torch.tensor([[1.0, 1.0, 1.0]]), torch.zeros(0, 2)], ids=["nan", "shape", "empty"]
+)
 def test_what_cannot_be_compared_never_passes(ours: torch.Tensor, by: str) -> None:
     theirs = torch.ones(len(ours), 2)
     assert not compare("x", ours, theirs, 1e9 if by == "relative" else -1.0, by=by).passed  # type: ignore[arg-type]

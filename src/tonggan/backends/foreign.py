@@ -92,12 +92,13 @@ def _damaged(directory: Path) -> Path | None:
 
 
 def is_foreign(directory: Path) -> bool:
-    """Whether a directory names a family that we have no code for."""
+    """Whether a directory names a family, or an architecture of it, that we have no code for."""
     try:
-        kind = json.loads((directory / "config.json").read_text("utf-8")).get("model_type")
+        raw = json.loads((directory / "config.json").read_text("utf-8"))
+        named = raw.get("model_type") is not None
     except (OSError, ValueError, AttributeError):
         return False
-    return kind is not None and not any(kind in family.model_types for family in (*PUBLISHED, OURS))
+    return named and not any(family.reads(raw) for family in (*PUBLISHED, OURS))
 
 
 class _Foreign(Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -85,7 +86,8 @@ class LocalModel(Model):
             raise self._cannot("match")
         scores = np.full(len(pairs), np.nan, np.float32)
         for some in _chunks(list(range(len(pairs))), EmbedOptions().batch_size):
-            kept, pixels, texts = [], [], []
+            # By shape: of models that read pictures as they are, only those of one size make a batch.
+            alike: dict[tuple[int, ...], list[tuple[int, np.ndarray, str]]] = defaultdict(list)
             for i in some:
                 picture, text = (as_part(item) for item in pairs[i])
                 if not isinstance(picture, Image) or not isinstance(text, Text):
@@ -93,14 +95,14 @@ class LocalModel(Model):
                         f"{self.name}: a pair is a picture and a text, in this order; pair {i} is {picture.kind} and {text.kind}"
                     )
                 with suppress(MediaError):
-                    pixels.append(process(picture))
-                    kept.append(i)
-                    texts.append(text.text)
-            if kept:
+                    pixels = process(picture)
+                    alike[pixels.shape].append((i, pixels, text.text))
+            for group in alike.values():
+                kept, pictures, texts = zip(*group, strict=True)
                 with torch.inference_mode():
-                    seen = torch.from_numpy(np.stack(pixels)).to(self.device)
+                    seen = torch.from_numpy(np.stack(pictures)).to(self.device)
                     logits = module.match(seen, self.processor.tokens(texts).to(self.device))
-                scores[kept] = logits.float().softmax(dim=1)[:, 1].cpu().numpy()
+                scores[list(kept)] = logits.float().softmax(dim=1)[:, 1].cpu().numpy()
         return scores
 
     def _layers(self, layer: str) -> dict[Modality, Callable[[Any], Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -12,6 +12,8 @@ from tonggan.types import Image, UsageError
 
 if TYPE_CHECKING:
     from tonggan.evaluate import Result
+    from tonggan.evaluate.tasks.labelled import Kind
+    from tonggan.evaluate.tasks.retrieval import Said
 
 
 def embed(
@@ -62,13 +64,15 @@ def eval_(
     task: Annotated[
         str,
         typer.Option(
-            help="retrieval; classification (zero-shot); labels (zero-shot, several to a picture); "
-            "probe (a linear classifier on the model's features)."
+            help="retrieval; matching (right pairs from wrong ones); classification (zero-shot); labels (zero-shot, several to a "
+            "picture); probe (a linear classifier on the model's features)."
         ),
     ] = "retrieval",
     split: Split = None,
+    of: Annotated[str, typer.Option(help="For retrieval and probe: image, audio or video.")] = "image",
+    by: Annotated[str, typer.Option(help="For retrieval: text, or audio, in which it is spoken of.")] = "text",
     lang: Annotated[
-        list[str] | None, typer.Option(help="Languages of the captions (retrieval), or of the prompts (classification, labels).")
+        list[str] | None, typer.Option(help="Languages of the captions (retrieval, matching), or of the prompts (classification, labels).")
     ] = None,
     label: Annotated[str, typer.Option(help="Column with the class; for labels with several, divided by | or ;.")] = "label",
     shots: Annotated[
@@ -90,9 +94,10 @@ def eval_(
     from tonggan.backends import load
     from tonggan.evaluate import Result, classification, paired, retrieval
     from tonggan.evaluate.tasks.labels import labels, labels_paired
+    from tonggan.evaluate.tasks.matching import matching
     from tonggan.evaluate.tasks.probe import probe
 
-    _check_task(task, lang, shots, split)
+    _check_task(task, lang, shots, split, of, by)
     dataset = open_rows(data, image_col, text_col, split, limit)
     rows = list(dataset)
 
@@ -102,8 +107,10 @@ def eval_(
         if task == "labels":
             return labels(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
         if task == "probe":
-            return probe(load(name), rows, label=label, shots=shots, data=data)
-        return retrieval(load(name), rows, langs=lang, data=data)
+            return probe(load(name), rows, label=label, shots=shots, kind=cast("Kind", of), data=data)
+        if task == "matching":
+            return matching(load(name), rows, langs=lang, data=data)
+        return retrieval(load(name), rows, langs=lang, between=(cast("Kind", of), cast("Said", by)), data=data)
 
     measured = measure(model)
     result = replace(measured, dropped=[*dataset.dropped, *measured.dropped], notes=[*dataset.notes, *measured.notes])
@@ -124,11 +131,17 @@ def eval_(
         typer.echo(f"written: {out / (task + '.json')} and every item in {out / (task + '.items.jsonl')}")
 
 
-def _check_task(task: str, lang: list[str] | None, shots: list[int] | None, split: str | None) -> None:
+def _check_task(task: str, lang: list[str] | None, shots: list[int] | None, split: str | None, of: str, by: str) -> None:
     """Refuses options that the task has no use for."""
     from tonggan.config import one_of
 
-    one_of(task, ("retrieval", "classification", "labels", "probe"), "task")
+    one_of(task, ("retrieval", "matching", "classification", "labels", "probe"), "task")
+    one_of(of, ("image", "audio", "video"), "--of")
+    one_of(by, ("text", "audio"), "--by")
+    if of != "image" and task not in ("retrieval", "probe"):
+        raise UsageError(f"--of goes with --task retrieval and probe; {task} is about pictures")
+    if by != "text" and (task != "retrieval" or of == by):
+        raise UsageError("--by audio goes with --task retrieval, of pictures or clips")
     if task in ("classification", "labels") and lang and len(lang) > 1:
         raise UsageError(f"{task} asks in one language at a time: give --lang once")
     if task == "probe" and lang:

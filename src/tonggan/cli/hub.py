@@ -36,7 +36,7 @@ def import_(
     provenance = {**found.provenance, "imported": {"from": source}}
     hub.save(out, found.module, found.config, found.processor, provenance=provenance, labels=found.labels)
     family = hub.family_for(found.config, found.processor, insist=False)
-    sizes = {name: said for name, said in _sizes(found.config.model_dump(mode="json"))}
+    sizes = dict(_sizes(found.config.model_dump(mode="json")))
     count = sum(parameter.numel() for parameter in found.module.parameters())
     # The source, not what was written: a setting that was misread would be written as it was read.
     check = None if family is OURS else f"tonggan verify {quote(source)} --against transformers"

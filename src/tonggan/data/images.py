@@ -6,6 +6,7 @@ The pixels stay bytes; (x/255 - mean)/std happens on the device (`nn.patches.Nor
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self, TypeAlias
 
 import numpy as np
@@ -14,12 +15,14 @@ from pydantic import Field, model_validator
 
 from tonggan.config import Config, PictureSize, height_width
 from tonggan.data.media import Decode, load_image
-from tonggan.types import Image
+from tonggan.types import Image, UsageError
 
 Filter: TypeAlias = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 FILTERS: dict[str, PIL.Image.Resampling] = {name: PIL.Image.Resampling[name.upper()] for name in Filter.__args__}  # type: ignore[attr-defined]
 THIN = 32
 """Pictures more than so many times longer than wide would become gigabytes on their way to a crop; of them only the crop is scaled."""
+LONGEST = 1333 / 800
+"""Of the long side to the short one, where pictures keep their shape."""
 
 Spread: TypeAlias = Annotated[float, Field(gt=0)]
 
@@ -29,13 +32,16 @@ class ImageProcessing(Config):
 
     `crop`: the short side becomes `size`, then the centre `crop` x `crop` is cut out (CLIP). `squash`: both sides become
     `size`, whatever the picture's shape (ViT, SigLIP), and where there is a `crop`, that centre is cut out (ALIGN). `pad`: the picture
-    is fitted into `size`, and white fills the rest. Sizes may be (height, width), but where the short side counts.
+    is fitted into `size`, and white fills the rest. `keep`: the short side becomes `size`, the long one what it then is, but at most
+    1333/800 of that, both cut down to `multiple`s (ViLT). Sizes may be (height, width), but where the short side counts.
     """
 
-    mode: Literal["crop", "squash", "pad"] = "crop"
+    mode: Literal["crop", "squash", "pad", "keep"] = "crop"
     size: PictureSize = 224
     crop: PictureSize | None = None
     """Of the centre that is cut out; None: `size`."""
+    multiple: int | None = Field(default=None, ge=1)
+    """Of pixels, that both sides are with `keep`."""
     interpolation: Filter = "bicubic"
     rounding: Literal["openai", "transformers"] = "transformers"
     """Where a centre crop falls when an odd number of pixels is cut off: to the nearest even (torchvision, so OpenAI and
@@ -50,20 +56,22 @@ class ImageProcessing(Config):
     def _fits(self) -> Self:
         if min(height_width(self.size) + height_width(self.side)) < 1:
             raise ValueError(f"size {self.size}, crop {self.crop}: a picture has at least one pixel")
-        if self.mode == "crop" and not isinstance(self.size, int):
-            raise ValueError(f"size {list(self.size)}: mode crop takes one number, the short side's; give the crop its height and width")
-        if self.mode == "pad" and self.crop is not None:
-            raise ValueError(f"crop {self.crop}: mode pad cuts nothing off")
+        if self.mode in ("crop", "keep") and not isinstance(self.size, int):
+            raise ValueError(f"size {list(self.size)}: mode {self.mode} takes one number, the short side's; give the crop its two")
+        if (self.mode == "keep") != (self.multiple is not None):
+            raise ValueError(f"multiple {self.multiple}: mode keep needs one, and mode {self.mode} has none")
+        if self.mode in ("pad", "keep") and self.crop is not None:
+            raise ValueError(f"crop {self.crop}: mode {self.mode} cuts nothing off")
         return self
 
     @property
     def side(self) -> PictureSize:
-        """Of the result."""
+        """Of the result; with `keep` its short side, before it is cut down."""
         return self.size if self.crop is None else self.crop
 
 
 class ImageProcessor:
-    """Calls give uint8 [3, height, width]; raises `MediaError` for what cannot be read."""
+    """Calls give uint8 [3, height, width], of one size but with mode `keep`; raises `MediaError` for what cannot be read."""
 
     def __init__(self, config: ImageProcessing) -> None:
         self.config = config
@@ -89,6 +97,8 @@ class ImageProcessor:
             whole = PIL.Image.new("RGB", (wide, high), (255, 255, 255))
             whole.paste(picture.resize(inner, resample), ((wide - inner[0]) // 2, (high - inner[1]) // 2))
             return whole
+        if config.mode == "keep":
+            return picture.resize(self._kept(width, height), resample)
         if config.mode == "squash":
             scaled = (wide, high)
         else:
@@ -102,6 +112,17 @@ class ImageProcessor:
         resized = picture if scaled == picture.size else picture.resize(scaled, resample)
         # Pillow fills what lies outside with black, as both libraries do where a picture is smaller than its crop.
         return resized.crop(box)
+
+    def _kept(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a picture that keeps its shape."""
+        config = self.config
+        assert isinstance(config.size, int) and config.multiple is not None
+        factor = config.size / min(width, height)
+        # The longest that ViLT allows for: COCO's 1333 of 800, in whole pixels.
+        factor *= min(1.0, int(LONGEST * config.size) / (factor * max(width, height)))
+        sides = (int(length * factor + 0.5) // config.multiple * config.multiple for length in (width, height))
+        across, down = (max(config.multiple, side) for side in sides)
+        return across, down
 
     def _offset(self, rest: int) -> int:
         """Pixels cut off before the crop, of `rest` in all. Negative: black is added, the odd one behind (torchvision) or before
@@ -130,6 +151,18 @@ def _scaled_crop(
     square = PIL.Image.new("RGB", (crop[2] - crop[0], crop[3] - crop[1]))
     square.paste(near.resize((right - left, bottom - top), resample, box=box), (left - crop[0], top - crop[1]))
     return square
+
+
+def stack(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures [3, H, W] as one batch; raises `UsageError` when their processing has kept different shapes."""
+    shapes = sorted({picture.shape[1:] for picture in pictures})
+    if len(shapes) > 1:
+        first, last = (" x ".join(map(str, shape)) for shape in (shapes[0], shapes[-1]))
+        raise UsageError(
+            f"pictures of {first} and {last} pixels cannot share a batch: this model's processing keeps their shape. To train, bring "
+            "them to one: pictures: {mode: squash, multiple: null} beside where the model starts from"
+        )
+    return np.stack(pictures)
 
 
 def canonical_picture() -> PIL.Image.Image:

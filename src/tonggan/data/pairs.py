@@ -19,6 +19,7 @@ from torch import Tensor
 
 from tonggan.config import height_width
 from tonggan.data.augment import Augment, augment
+from tonggan.data.images import stack
 from tonggan.data.media import read_bytes
 from tonggan.data.processor import Processor
 from tonggan.tensors import Batch, Modality
@@ -156,7 +157,7 @@ class PairCollate:
         return audio.config.most_bytes if audio is not None else 0
 
     def _augmented(self, pixels: list[np.ndarray], kept: Sequence[tuple[Row, int]]) -> Tensor:
-        stacked = torch.from_numpy(np.stack(pixels))
+        stacked = torch.from_numpy(stack(pixels))
         if self.augmentation is None:
             return stacked
         return augment(stacked, self.augmentation, self.augmentation.draw([self._seeds(row, epoch, "picture") for row, epoch in kept]))

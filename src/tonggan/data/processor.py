@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tonggan.config import Config
 from tonggan.data.audio import AudioProcessing, AudioProcessor, canonical_sound
-from tonggan.data.images import ImageProcessing, ImageProcessor, canonical_picture
+from tonggan.data.images import ImageProcessing, ImageProcessor, canonical_picture, stack
 from tonggan.data.text import TextProcessing, Tokenizer
 from tonggan.data.video import VideoProcessing, VideoProcessor, canonical_clip
 from tonggan.tensors import Tokens, pad
@@ -47,7 +47,7 @@ class Processor:
     def pixels(self, images: Sequence[Image | PIL.Image.Image]) -> Tensor:
         """uint8 [N, 3, H, W]; raises `MediaError` for the first that cannot be read."""
         assert self.image is not None, "this processor reads no pictures"
-        return torch.from_numpy(np.stack([self.image(image) for image in images]))
+        return torch.from_numpy(stack([self.image(image) for image in images]))
 
     def tokens(self, texts: Sequence[str]) -> Tokens:
         """Ids padded to the batch's longest, unless the settings say a fixed length."""

@@ -18,6 +18,8 @@ from tonggan.evaluate.result import Result, paired
 from tonggan.types import UsageError
 
 RULE = "retention/v1: best new skill among points whose old skill fell by at most keep (point estimates); of equals the smaller alpha"
+ROUNDING = 1e-9
+"""A difference of two shares is exact but for this: 0.89 - 0.9 is a loss of one point, not of more."""
 Difference: TypeAlias = Callable[[Result, Result], Mapping[str, Estimate]]
 
 
@@ -60,11 +62,11 @@ class Retention:
 
     def kept(self, point: Point) -> bool:
         """Whether the old skill is at most `keep` below the untuned model's."""
-        return point.old_change.value >= -self.keep
+        return point.old_change.value >= -self.keep - ROUNDING
 
     def surely_kept(self, point: Point) -> bool:
         """Whether the whole interval of the old skill's change is."""
-        return point.old_change.low >= -self.keep
+        return point.old_change.low >= -self.keep - ROUNDING
 
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain data, the rule and its choice included."""

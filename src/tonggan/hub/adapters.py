@@ -1,7 +1,8 @@
 """Adapters as directories: only what was learnt, and which base it belongs to.
 
 LoRA and DoRA are kept as the library `peft` keeps them, under the names of the base's published format, so that
-`PeftModel.from_pretrained(base, directory)` opens them, and what it saved opens here. Other kinds have our own names. In either case
+`PeftModel.from_pretrained(base, directory)` opens them, and what it saved opens here. Other kinds, and layers that the published format
+keeps in another form or not at all, have our own names. In either case
 `tonggan.json` records the exact base and the adapter's own hash; both are checked at load.
 """
 
@@ -20,7 +21,7 @@ from tonggan.config import Config
 from tonggan.hub.atomic import RECORD, new_directory, settle
 from tonggan.hub.convert import peft
 from tonggan.hub.convert.table import KeyTable
-from tonggan.hub.families import family_for
+from tonggan.hub.families import OURS, family_for
 from tonggan.hub.identity import TRAINING_ONLY, flat, weights_hash
 from tonggan.hub.read import FORMAT, Checkpoint
 from tonggan.hub.weights import read_json, read_tensors, write_json, write_weights
@@ -78,18 +79,21 @@ def save(
     with new_directory(directory) as new:
         kept: AdaptConfig = config
         if isinstance(config, LoraConfig | DoraConfig):
-            names = _names(base)
+            names = _published(base)
+            names = names if names.have(own) else _ours(base)
             theirs = peft.export(own, names)
             raw = peft.config_out(config, theirs, name)
             write_json(new / CONFIG, raw)
             write_weights(new / WEIGHTS[0], theirs)
             kept = peft.config_in(raw, theirs, names, str(new / CONFIG))
         else:
+            names = _ours(base)
             write_weights(new / WEIGHTS[0], own)
         record = {
             "format": FORMAT,
             "adapter": kept.model_dump(mode="json"),
             "weights": weights_hash(own),
+            "names": names.table.family,
             "base": {"name": name, "preprocessing": dict(base.identity.preprocessing), "weights": base.identity.weights},
             "provenance": dict(provenance or {}),
         }
@@ -148,7 +152,7 @@ def _content(directory: Path, base: Checkpoint, record: Mapping[str, Any]) -> tu
     said = _Kept.parse({"adapter": record["adapter"]}, str(directory / RECORD)).adapter if "adapter" in record else None
     if said is not None and not isinstance(said, LoraConfig | DoraConfig):
         return said, tensors
-    names = _names(base)
+    names = _ours(base) if record.get("names") == OURS.name else _published(base)
     config = peft.config_in(read_json(directory / CONFIG), tensors, names, str(directory / CONFIG))
     if said is not None and said != config:
         mine, kept = config.model_dump(), said.model_dump()
@@ -157,10 +161,15 @@ def _content(directory: Path, base: Checkpoint, record: Mapping[str, Any]) -> tu
     return config, peft.import_(tensors, names, str(directory))
 
 
-def _names(base: Checkpoint) -> peft.Names:
-    """Of the base's published format, or ours where it has none."""
-    family, state = family_for(base.config, base.processor, insist=False), base.module.state_dict()
-    return peft.Names(state, family.table(base.config) if family.table else KeyTable("tonggan", {name: name for name in state}))
+def _published(base: Checkpoint) -> peft.Names:
+    """Names of the base's published format, or ours where it has none."""
+    family = family_for(base.config, base.processor, insist=False)
+    return peft.Names(base.module.state_dict(), family.table(base.config)) if family.table else _ours(base)
+
+
+def _ours(base: Checkpoint) -> peft.Names:
+    state = base.module.state_dict()
+    return peft.Names(state, KeyTable(OURS.name, {name: name for name in state}))
 
 
 def _record(directory: Path) -> dict[str, Any]:

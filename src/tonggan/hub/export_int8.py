@@ -20,9 +20,12 @@ from tonggan.types import TongganError
 
 def export_int8(checkpoint: Checkpoint, directory: str | Path) -> None:
     """Write the copy, an adapter merged into it; the checkpoint stays as it is. It is not admitted before `tonggan verify` has passed."""
-    plain = merge(checkpoint.module) if is_adapted(checkpoint.module) else copy_.deepcopy(checkpoint.module)
-    module = to_int8(plain.cpu())
-    write_copy(directory, "int8", checkpoint, lambda new: write_weights(new / "model.safetensors", module.state_dict()))
+
+    def fill(new: Path) -> None:
+        plain = merge(checkpoint.module) if is_adapted(checkpoint.module) else copy_.deepcopy(checkpoint.module)
+        write_weights(new / "model.safetensors", to_int8(plain.cpu()).state_dict())
+
+    write_copy(directory, "int8", checkpoint, fill)
 
 
 def read_int8(directory: Path, copy: Copy, *, name: str | None = None, unverified: bool = False) -> Checkpoint:

@@ -66,7 +66,7 @@ def export_onnx(checkpoint: Checkpoint, directory: str | Path, *, one_file: int 
         raise CannotError(f"{checkpoint.name}: only models that embed pictures and text, each for itself, can become ONNX graphs")
     inputs = {kind: _example(checkpoint, kind) for kind in sorted(module.modalities)}
     graphs = {"image": _ImageGraph, "text": _TextGraph}
-    device = next(checkpoint.module.parameters()).device
+    device = module.log_scale.device
     checkpoint.module.cpu().eval()
     scale = {"log_scale": module.log_scale.tolist(), "max_scale": module.max_scale}
     bias = None if module.bias is None else module.bias.tolist()

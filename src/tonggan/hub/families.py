@@ -11,15 +11,12 @@ from torch import Tensor, nn
 
 from tonggan.config import did_you_mean
 from tonggan.data.audio import AudioProcessing
-from tonggan.data.audio import AudioProcessing
-from tonggan.data.audio import AudioProcessing
 from tonggan.data.processor import Processor
-from tonggan.data.video import VideoProcessing
-from tonggan.data.video import VideoProcessing
 from tonggan.data.video import VideoProcessing
 from tonggan.hub.convert import (
     align,
     bert,
+    blip_retrieval,
     chinese_clip,
     clip,
     data2vec_audio,
@@ -30,13 +27,12 @@ from tonggan.hub.convert import (
     roberta,
     siglip,
     videomae,
+    vilt,
     vit,
     whisper,
 )
 from tonggan.hub.convert.table import KeyTable
 from tonggan.models import ModelConfig
-from tonggan.models.towers import AudioTowerConfig, FramesConfig, LogMelConfig, VideoTowerConfig
-from tonggan.models.towers import AudioTowerConfig, FramesConfig, LogMelConfig, VideoTowerConfig
 from tonggan.models.towers import AudioTowerConfig, FramesConfig, LogMelConfig, VideoTowerConfig
 from tonggan.types import TongganError
 
@@ -58,6 +54,12 @@ class Family:
     """None: the names of tensors are ours."""
     outputs: Callable[[Any, Mapping[str, Tensor]], dict[str, Tensor]] | None
     """Our module on the named tensors of the reference's forward; gives the reference's names. None: there is no reference."""
+    heads: tuple[str, ...] = ()
+    """Architectures that are read, where a model type has others as well that are not ours; none named: all."""
+
+    def reads(self, raw: Mapping[str, Any]) -> bool:
+        """Whether a `config.json` is of this family."""
+        return raw.get("model_type") in self.model_types and (not self.heads or bool(set(self.heads) & set(raw.get("architectures") or ())))
 
 
 CLIP = Family("clip", clip.MODEL_TYPES, clip.read, clip.write, clip.misfit, clip.table, clip.outputs)
@@ -88,8 +90,16 @@ EFFICIENTNET = Family(
     "efficientnet", efficientnet_hf.MODEL_TYPES, efficientnet_hf.read, efficientnet_hf.write, efficientnet_hf.misfit, efficientnet_hf.table,
     efficientnet_hf.outputs,
 )  # fmt: skip
+VILT = Family("vilt", vilt.MODEL_TYPES, vilt.read, vilt.write, vilt.misfit, vilt.table, vilt.outputs, vilt.HEADS)
+BLIP_RETRIEVAL = Family(
+    "blip", blip_retrieval.MODEL_TYPES, blip_retrieval.read, blip_retrieval.write, blip_retrieval.misfit, blip_retrieval.table,
+    blip_retrieval.outputs, blip_retrieval.HEADS,
+)  # fmt: skip
 OURS = Family("tonggan", ours.MODEL_TYPES, ours.read, ours.write, lambda config, processor: None, None, None)
-PUBLISHED = (CLIP, SIGLIP, CHINESE_CLIP, ALIGN, VIT, EFFICIENTNET, BERT, ROBERTA, DATA2VEC_TEXT, DATA2VEC_VISION, DATA2VEC_AUDIO, WHISPER, VIDEOMAE)
+PUBLISHED = (
+    CLIP, SIGLIP, CHINESE_CLIP, ALIGN, VIT, EFFICIENTNET, BERT, ROBERTA, DATA2VEC_TEXT,
+    DATA2VEC_VISION, DATA2VEC_AUDIO, WHISPER, VIDEOMAE, VILT, BLIP_RETRIEVAL,
+)  # fmt: skip
 """In the order in which a model is tried for a format that has a place for it: the more particular first."""
 
 
@@ -97,10 +107,13 @@ def family_of(raw: Mapping[str, Any], where: str) -> Family:
     """The family that a `config.json` names; raises `TongganError` that lists those supported."""
     kind = raw.get("model_type")
     for family in (*PUBLISHED, OURS):
-        if kind in family.model_types:
+        if family.reads(raw):
             return family
     known = [name for family in (*PUBLISHED, OURS) for name in family.model_types]
     what = f"model_type {kind!r} is not supported{did_you_mean(str(kind), known)}" if kind else "it has no model_type"
+    if heads := [head for family in PUBLISHED if kind in family.model_types for head in family.heads]:
+        given = ", ".join(raw.get("architectures") or ()) or "one unnamed"
+        raise TongganError(f"{where}: of {kind} only {', '.join(heads)} is supported, not {given}")
     raise TongganError(f"{where}: {what}; supported are: {', '.join(known)}")
 
 

@@ -14,6 +14,7 @@ from tonggan.data.labels import imagenet
 from tonggan.data.processor import Processor
 from tonggan.hub.atomic import RECORD, settle
 from tonggan.hub.convert import efficientnet
+from tonggan.hub.convert.fields import labels_in
 from tonggan.hub.convert.table import KeyTable
 from tonggan.hub.families import agree, family_of
 from tonggan.hub.identity import check, identity
@@ -72,7 +73,7 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
         check(found, record["identity"], str(path))
     else:
         found = Identity(found.preprocessing, found.weights, verified=False)
-    labels, dropped = tuple(record.get("labels") or ()) or None, tuple(table.dropped(theirs)) if table else ()
+    labels, dropped = tuple(record.get("labels") or ()) or labels_in(raw), tuple(table.dropped(theirs)) if table else ()
     return Checkpoint(module, config, processor, found, name or str(path), record.get("provenance", {}), labels, dropped)
 
 

@@ -10,10 +10,11 @@ from torch import nn
 
 from tonggan.data.processor import Processor
 from tonggan.hub.atomic import RECORD, new_directory
+from tonggan.hub.convert.fields import labels_out
 from tonggan.hub.families import OURS, agree, family_for
 from tonggan.hub.identity import identity
 from tonggan.hub.read import FORMAT
-from tonggan.hub.weights import write_json, write_weights
+from tonggan.hub.weights import read_json, write_json, write_weights
 from tonggan.models import ModelConfig
 from tonggan.models.adapt import is_adapted
 from tonggan.types import UsageError
@@ -57,6 +58,8 @@ def save(
             record["processor"] = processor.settings()
         if labels:
             record["labels"] = list(labels)
+        if labels and family is not OURS:
+            write_json(new / "config.json", read_json(new / "config.json") | labels_out(labels))
         write_json(new / RECORD, record)
         if also:
             also(new)

@@ -8,7 +8,7 @@ Shape letters: B rows, T positions, D width.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from jaxtyping import Bool, Float
 from pydantic import model_validator
@@ -31,7 +31,7 @@ class Data2VecConfig(Config):
     text: BertTextConfig | None = None
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Self:
+    def _one_kind(self) -> Data2VecConfig:
         given = [kind for kind in ("image", "audio", "text") if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(f"data2vec reads one of image, audio and text, not {' and '.join(given) or 'none'}")
@@ -80,7 +80,8 @@ class Data2Vec(nn.Module):
             assert isinstance(inputs, Sounds)
             own = tower.stem.lengths(inputs.lengths)
             return Places(len(own), tower.stem.count(inputs.values.shape[1]), lengths=own)
-        return Places(*inputs.ids.shape, lengths=inputs.lengths)
+        rows, count = inputs.ids.shape
+        return Places(rows, count, lengths=inputs.lengths)
 
     def fill(self, kind: Modality, inputs: Any, hidden: Bool[Tensor, "B T"] | None = None, *, trace: Trace | None = None) -> Hidden:
         """States [B, T, D] of patches, frames or tokens, with those at `hidden` unseen. In text they are hidden beforehand, in the ids.

@@ -94,9 +94,9 @@ def _hearing_and_watching(vit: ViTConfig, text: TransformerTextConfig) -> dict[s
     """Sounds of up to ten seconds, and clips of eight frames."""
     ears = LogMelConfig(context=500, width=128, layers=3, heads=4, mlp_width=512)
     eyes = TubeletConfig(
-        image_size=64, patch_size=8, frames=8, width=128, layers=3, heads=4, mlp_width=512, mean=PLAIN, std=PLAIN, post_norm=True
+        image_size=64, patch_size=16, frames=8, width=128, layers=3, heads=4, mlp_width=512, mean=PLAIN, std=PLAIN, post_norm=True
     )
-    by_frames = FramesConfig(image=vit, frames=8, pooling="transformer", layers=1, heads=3)
+    by_frames = FramesConfig(image=vit.model_copy(update={"patch_size": 16}), frames=8, pooling="transformer", layers=1, heads=3)
     return {
         "mini-audio-text": DualEncoderConfig(audio=ears, text=text, dim=128),
         "mini-speech-picture": DualEncoderConfig(audio=ears, image=vit, dim=128),

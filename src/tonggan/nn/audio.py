@@ -64,6 +64,7 @@ class WaveformStem(nn.Module):
         self.act = activation(act)
         self.steps = tuple(zip(kernels, strides, strict=True))
         for conv in self.convs:
+            assert isinstance(conv, nn.Conv1d)
             nn.init.kaiming_normal_(conv.weight)
 
     def forward(self, samples: Float[Tensor, "B S"]) -> Float[Tensor, "B T C"]:
@@ -104,6 +105,7 @@ class ConvPositions(nn.Module):
         self.act = activation(act)
         self.width = width
         for conv in self.convs:
+            assert isinstance(conv, nn.Conv1d) and conv.bias is not None
             nn.init.normal_(conv.weight, std=(4 / (kernel * width)) ** 0.5)
             nn.init.zeros_(conv.bias)
 

@@ -228,7 +228,8 @@ class EfficientNet(nn.Module):
     """EfficientNet by its variant's name. Lite (2020) has no squeeze, ReLU6, and does not scale stem, head, first and last stage.
 
     `factors` of width and depth may replace the variant's; `odd` are the blocks that pad as for input of odd size, stem and others as
-    for even size (None: by what comes). `.width` is the head's channels (1280 for b0 and all Lite).
+    for even size (None: by what comes); without a `head` the last block is the end, as in ALIGN. `.width` is the output's channels (with
+    a head 1280 for b0 and all Lite).
     """
 
     def __init__(
@@ -237,22 +238,23 @@ class EfficientNet(nn.Module):
         *,
         factors: tuple[float, float] | None = None,
         odd: Sequence[int] | None = None,
+        head: bool = True,
         drop_connect: float = 0.0,
     ) -> None:
         super().__init__()
         wide, deep = factors or SIZES[variant][:2]
         lite = variant.startswith("lite")
         stem = 32 if lite else channels(32, wide)
-        self.width = 1280 if lite else channels(1280, wide)
         self.stem, self.norm0 = SameConv2d(3, stem, 3, 2, odd=None if odd is None else False), _norm(stem)
         plans = list(_plan(stem, wide, deep, lite=lite))
         self.blocks = nn.ModuleList(
             MBConv(into, stage, out, first=first, lite=lite, odd=None if odd is None else i in odd, drop=drop_connect * i / len(plans))
             for i, (into, stage, out, first) in enumerate(plans)
         )
-        last = self.blocks[-1]
-        assert isinstance(last, MBConv)
-        self.head, self.norm1 = SameConv2d(last.project.out_channels, self.width, 1), _norm(self.width)
+        last = plans[-1][2]
+        self.width = last if not head else 1280 if lite else channels(1280, wide)
+        self.head = SameConv2d(last, self.width, 1) if head else None
+        self.norm1 = _norm(self.width) if head else None
         self.act: Callable[[Tensor], Tensor] = F.relu6 if lite else F.silu
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -262,7 +264,7 @@ class EfficientNet(nn.Module):
         x = self.act(self.norm0(self.stem(pixels)))
         for block in self.blocks:
             x = block(x)
-        return self.act(self.norm1(self.head(x)))
+        return x if self.head is None or self.norm1 is None else self.act(self.norm1(self.head(x)))
 
 
 def _plan(into: int, wide: float, deep: float, *, lite: bool) -> Iterator[tuple[int, _Stage, int, bool]]:

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,8 @@ from tonggan.types import CannotError, Dropped, EmbedOptions, Identity, Image, I
 
 FORMAT = 1
 THUMBNAIL = 160
+FINGERPRINT = re.compile(r": '[0-9a-f]{16}' != '[0-9a-f]{16}'$")
+"""A field that says that something differs, but not what."""
 
 
 @dataclass(slots=True)
@@ -189,9 +192,9 @@ class Index:
 
 
 def _in_brief(difference: list[str]) -> list[str]:
-    """At most four lines, the weights first; of long values (stored pixels, token ids) only that they differ."""
+    """At most four lines, the weights first, fingerprints (of what a setting does) after the settings; of long values only that they differ."""
     lines = [line if len(line) <= 160 else f"{line.partition(':')[0]}: differs" for line in difference]
-    lines.sort(key=lambda line: not line.startswith("weights:"))
+    lines.sort(key=lambda line: (not line.startswith("weights:"), FINGERPRINT.search(line) is not None))
     return lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} more fields"]
 
 

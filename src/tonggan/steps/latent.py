@@ -107,7 +107,9 @@ class LatentStep(nn.Module):
             raise UsageError(f"step latent: the batch has no {kind}")
         seen, hidden, told = self._hide(inputs)
         states = self.model.fill(kind, seen, hidden if told else None).states
-        objective, spread = regression(self.head(states[hidden]), self.targets(inputs)[hidden], beta=self.config.beta, scale=self.config.scale)
+        objective, spread = regression(
+            self.head(states[hidden]), self.targets(inputs)[hidden], beta=self.config.beta, scale=self.config.scale
+        )
         report = {
             "loss": float(objective.loss.detach()),
             "floor": objective.floor,
@@ -140,8 +142,8 @@ class LatentStep(nn.Module):
         averaged = {id(p) for part in self._averaged() for p in part.parameters()}
         for mine, its in zip(self.teacher.parameters(), self.model.parameters(), strict=True):
             mine.lerp_(its.to(mine.dtype), 1 - stay if id(mine) in averaged else 1.0)
-        for mine, its in zip(self.teacher.buffers(), self.model.buffers(), strict=True):
-            mine.copy_(its)
+        for still, moved in zip(self.teacher.buffers(), self.model.buffers(), strict=True):
+            still.copy_(moved)
         self.updates += 1
 
     def _averaged(self) -> list[nn.Module]:

@@ -20,8 +20,8 @@ from tonggan.hub.export_onnx import export_onnx
 from tonggan.hub.merged import merged
 from tonggan.hub.read import Checkpoint
 from tonggan.types import TongganError, UsageError
-from tonggan.verify.against_copies import against_endpoint, against_model
-from tonggan.verify.against_transformers import against_transformers
+from tonggan.verify.copies import against_endpoint, against_model
+from tonggan.verify.published import against_transformers
 from tonggan.verify.measure import Difference, compare
 from tonggan.verify.report import Divergence, Report, Section
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from tonggan.types import TongganError, UsageError
 
@@ -40,6 +42,11 @@ class Emoji:
         return 0x1F1E6 <= ord(self.characters[0]) <= 0x1F1FF or "\U000e007f" in self.characters
 
     @property
+    def category(self) -> str | None:
+        """Unicode's group: animals-nature, food-drink, …; None for flags and for emoji newer than the table."""
+        return categories().get(code_of("".join(c for c in self.characters if ord(c) not in SKIN_TONES)))
+
+    @property
     def concept(self) -> str:
         """What splits keep together: the code with gender, skin tone and direction taken away.
 
@@ -54,6 +61,13 @@ class Emoji:
 def code_of(characters: str) -> str:
     """Code points in hexadecimal, joined by dashes, without variation selectors: how artists name their files."""
     return "-".join(f"{ord(c):04X}" for c in characters if ord(c) != _VARIATION_SELECTOR)
+
+
+@cache
+def categories() -> dict[str, str]:
+    """Unicode's group of each emoji by its code."""
+    lines = (Path(__file__).parent / "emoji_groups.tsv").read_text("utf-8").splitlines()
+    return dict(line.split("\t") for line in lines if not line.startswith("#"))
 
 
 def all_emoji(languages: Sequence[str] = ("en", "zh")) -> list[Emoji]:

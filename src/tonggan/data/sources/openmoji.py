@@ -78,5 +78,6 @@ def emoji_row(emoji: Emoji, picture: Path, source: str, artist: str, licence: st
         images=(Image(path=picture),),
         texts=tuple(Text(name, lang) for lang, name in emoji.names.items()),
         group=f"emoji:{base}",
-        meta={"source": source, "licence": licence, "artist": artist, "emoji": emoji.characters, "concept": emoji.concept},
+        meta={"source": source, "licence": licence, "artist": artist, "emoji": emoji.characters, "concept": emoji.concept}
+        | ({"category": emoji.category} if emoji.category else {}),
     )

@@ -101,14 +101,19 @@ def spoken_rows(rows: Sequence[Row], stamps: int | None = None, held_out: str | 
     """One row for each spoken description: its sound, the picture, the texts; `meta` has the `stamp` and the `lang`.
 
     Rows of a stamp keep its group and its split, so that sides share no stamp. With a language `held_out` they share all stamps and no
-    speakers instead: its descriptions are `test`, a tenth of the others `val`. `stamps` keeps those that most languages speak of.
+    speakers instead: its descriptions are `test`, a tenth of the others `val`. `stamps` keeps those that most languages speak of, the one
+    held out among them.
     """
-    several = sorted(rows, key=lambda row: (-sum(sound.role != "effect" for sound in row.audios), row.id))[:stamps]
+
+    def fewest(row: Row) -> tuple[bool, int, str]:
+        spoken = {sound.role for sound in row.audios} - {"effect"}
+        return held_out is not None and held_out not in spoken, -len(spoken), row.id
+
     found = [
         row.with_(
             id=f"{row.id}/{sound.role}", audios=(sound,), meta={**row.meta, "stamp": row.id.removeprefix("stamps/"), "lang": sound.role}
         )
-        for row in several
+        for row in sorted(rows, key=fewest)[:stamps]
         for sound in row.audios
         if sound.role is not None and sound.role != "effect"
     ]

@@ -1,4 +1,5 @@
-"""ALIGN (Jia et al. 2021) as Hugging Face publishes it (`AlignModel`): EfficientNet, and a BERT pooled at its first token."""
+"""ALIGN (Jia et al. 2021) as Hugging Face publishes it (`AlignModel`): an EfficientNet without its last convolution, and a BERT pooled at
+its first token."""
 
 from __future__ import annotations
 
@@ -21,7 +22,6 @@ from tonggan.hub.convert.tokenizer import read_tokenizer
 from tonggan.hub.weights import write_json
 from tonggan.models import DualEncoder, DualEncoderConfig, ModelConfig
 from tonggan.models.towers import BertTextConfig, ConvTower, EfficientNetConfig
-from tonggan.nn.conv import SIZES, channels
 from tonggan.types import TongganError
 
 MODEL_TYPES = ("align",)
@@ -47,10 +47,10 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "EfficientNet")
     # The published file speaks of the pictures of the network it was taken from; what this one reads, its processor says.
     vision = {**(raw.get("vision_config") or {}), "image_size": image.side}
-    tower = efficientnet_hf.tower_in(vision, f"{where}: vision_config", image.mean, image.std)
-    dim, width = raw.get("projection_dim", 640), channels(1280, (tower.factors or SIZES[tower.variant])[0])
+    tower = efficientnet_hf.tower_in(vision, f"{where}: vision_config", image.mean, image.std, head=False)
+    dim, width = raw.get("projection_dim", 640), efficientnet_hf.width_of(tower)
     if dim != width:
-        raise TongganError(f"{where}: text vectors of {dim} numbers (projection_dim), picture vectors of {width} (hidden_dim)")
+        raise TongganError(f"{where}: text vectors of {dim} numbers (projection_dim), picture vectors of {width} (width_coefficient)")
     config = DualEncoderConfig(
         image=tower,
         text=bert.tower_in(raw.get("text_config") or {}, directory, pooling="first"),
@@ -94,6 +94,8 @@ def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
         return "its text tower is not a BERT"
     if (config.image_projection, config.text_projection) != ("none", "affine") or config.bias_init is not None or not config.temperature:
         return "its projections are not ALIGN's (pictures none, text affine), or it does not learn a temperature"
+    if isinstance(config.image, EfficientNetConfig) and config.image.head:
+        return "its EfficientNet has a head"
     return efficientnet_hf.tower_misfit(config.image) or words_misfit(config.text, processor)
 
 

@@ -130,9 +130,7 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
     """config.json and preprocessor_config.json."""
     assert isinstance(config, Data2VecConfig) and config.image is not None and processor.image is not None
     write_json(directory / "config.json", config_out(config.image))
-    write_json(
-        directory / "preprocessor_config.json", image_out(processor.image.config) | {"image_processor_type": "BeitImageProcessor"}
-    )
+    write_json(directory / "preprocessor_config.json", image_out(processor.image.config) | {"image_processor_type": "BeitImageProcessor"})
 
 
 def misfit(config: ModelConfig, processor: Processor | None) -> str | None:

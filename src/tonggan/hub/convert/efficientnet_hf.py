@@ -61,12 +61,12 @@ def table(config: ModelConfig) -> KeyTable:
     return KeyTable("EfficientNet", prefixed("", "image.", TOWER), ours_only=frozenset({"log_scale"}))
 
 
-def tower_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> EfficientNetConfig:
-    """Our tower of their config.json (or vision_config)."""
+def tower_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour, *, head: bool = True) -> EfficientNetConfig:
+    """Our tower of their config.json (or of ALIGN's vision_config, which has no head)."""
     need(raw, FIXED, where)
     size, factors = raw.get("image_size", 600), (float(raw.get("width_coefficient", 2.0)), float(raw.get("depth_coefficient", 3.1)))
     width, expected = raw.get("hidden_dim", 2560), channels(1280, factors[0])
-    if width != expected:
+    if head and width != expected:
         raise TongganError(f"{where}: hidden_dim is {width}, but a width_coefficient of {factors[0]} makes {expected}")
     named = next((name for name in NAMES if SIZES[name][:2] == factors), None)
     return EfficientNetConfig.parse(
@@ -77,6 +77,7 @@ def tower_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> E
             "variant": named or "b0",
             "factors": None if named else factors,
             "odd": raw.get("depthwise_padding", []),
+            "head": head,
             "dropout": raw.get("dropout_rate", 0.0),
             "drop_connect": raw.get("drop_connect_rate", 0.2),
         },
@@ -95,10 +96,15 @@ def tower_out(image: EfficientNetConfig) -> dict[str, Any]:
         "image_size": image.image_size,
         "width_coefficient": wide,
         "depth_coefficient": deep,
-        "hidden_dim": channels(1280, wide),
+        "hidden_dim": channels(1280, wide),  # without a head it says nothing
         "depthwise_padding": list(image.odd or ()),
         "drop_connect_rate": image.drop_connect,
     }
+
+
+def width_of(image: EfficientNetConfig) -> int:
+    """How many numbers the tower makes of a picture."""
+    return channels(1280 if image.head else FIXED["out_channels"][-1], (image.factors or SIZES[image.variant])[0])
 
 
 def tower_misfit(image: object) -> str | None:
@@ -120,8 +126,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     if CLASSIFIER in raw.get("architectures", ()):
         config = ClassifierConfig(image=tower, classes=classes_in(raw))
     else:
-        from_scratch = channels(1280, (tower.factors or SIZES[tower.variant])[0])
-        config = DualEncoderConfig(image=tower, dim=from_scratch, image_projection="none")
+        config = DualEncoderConfig(image=tower, dim=width_of(tower), image_projection="none")
     return config, Processor(ImageProcessor(image))
 
 
@@ -143,7 +148,10 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
 
 def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
-    return pictures_misfit(config, processor) or tower_misfit(getattr(config, "image", None))
+    image = getattr(config, "image", None)
+    if isinstance(image, EfficientNetConfig) and not image.head:
+        return "its EfficientNet has no head"
+    return pictures_misfit(config, processor) or tower_misfit(image)
 
 
 def pictures_misfit(config: ModelConfig, processor: Processor | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from tonggan.types import TongganError
@@ -35,6 +35,18 @@ def activation_out(name: Activation) -> str:
 def classes_in(raw: Mapping[str, Any]) -> int:
     """How many classes a classifier's config.json has; the library leaves out its default, two."""
     return len(raw.get("id2label") or ()) or int(raw.get("num_labels", 2))
+
+
+def labels_in(raw: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Names of a classifier's classes in their order, None where there are none or only the library's `LABEL_0`, `LABEL_1`, ..."""
+    given = raw.get("id2label") or {}
+    names = tuple(str(given[key]) for key in sorted(given, key=int))
+    return None if names == tuple(f"LABEL_{i}" for i in range(len(names))) else names
+
+
+def labels_out(labels: Sequence[str]) -> dict[str, Any]:
+    """The names of classes as config.json has them."""
+    return {"id2label": {str(i): name for i, name in enumerate(labels)}, "label2id": {name: i for i, name in enumerate(labels)}}
 
 
 def need(settings: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> None:

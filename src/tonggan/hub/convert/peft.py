@@ -6,7 +6,7 @@ What stands beside a linear layer of ours stands beside the same layer of theirs
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -51,18 +51,22 @@ class Names:
     def _exported(self) -> Mapping[str, Tensor]:
         return self.table.export(self.base)
 
-    def layer(self, place: str) -> str:
-        """Their name of a linear layer of ours; raises `TongganError` when they keep its weight in another form."""
+    def layer(self, place: str) -> str | None:
+        """Their name of a linear layer of ours; None when they have none, or keep its weight in another form."""
         weight, key = self.base[f"{place}.weight"], self.table.theirs(f"{place}.weight")
         if key is None or self._exported[key].shape != weight.shape or not torch.equal(self._exported[key], weight):
-            raise TongganError(f"the {self.table.family} format has no layer like {place}, so its adapter has no place there; merge it")
+            return None
         return key.removesuffix(".weight")
 
     def place(self, layer: str) -> str | None:
         """Our name of a linear layer of theirs; None when there is none."""
-        found = self.ours.get(f"{layer}.weight", [])
-        place = found[0].removesuffix(".weight") if len(found) == 1 else None
-        return place if place is not None and self.layer(place) == layer else None
+        places = [name.removesuffix(".weight") for name in self.ours.get(f"{layer}.weight", [])]
+        return next((place for place in places if self.layer(place) == layer), None)
+
+    def have(self, own: Collection[str]) -> bool:
+        """Whether they have a name for everything of an adapter."""
+        places = (_place(name) for name in own)
+        return all(self.table.theirs(name) if place is None else self.layer(place) for name, place in zip(own, places, strict=True))
 
 
 def config_in(raw: Mapping[str, Any], tensors: Mapping[str, Tensor], names: Names, where: str) -> LoraConfig | DoraConfig:
@@ -80,7 +84,7 @@ def config_in(raw: Mapping[str, Any], tensors: Mapping[str, Tensor], names: Name
         raise TongganError(f"{where}: not supported: {', '.join(sorted(strange))}")
     ours = import_(tensors, names, where)
     targets = sorted(name.removesuffix(".lora.a") for name in ours if name.endswith(".lora.a"))
-    whole = sorted({name.rpartition(".")[0] for name in ours if not _is_low_rank(name)})
+    whole = sorted({name.rpartition(".")[0] for name in ours if _place(name) is None})
     kind = DoraConfig if raw.get("use_dora") else LoraConfig
     said = {"rank": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "rslora": "use_rslora"}
     settings = {mine: raw[theirs] for mine, theirs in said.items() if theirs in raw}
@@ -112,8 +116,8 @@ def config_out(config: LoraConfig | DoraConfig, tensors: Mapping[str, Tensor], b
 
 
 def export(own: Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
-    """An adapter's tensors under their names."""
-    whole = names.table.export({name: tensor for name, tensor in own.items() if not _is_low_rank(name)})
+    """An adapter's tensors under their names, of which they must `have` one for each."""
+    whole = names.table.export({name: tensor for name, tensor in own.items() if _place(name) is None})
     theirs = {PREFIX + key: tensor for key, tensor in whole.items()}
     for name, tensor in own.items():
         for ours, end in ENDS.items():
@@ -144,5 +148,6 @@ def import_(tensors: Mapping[str, Tensor], names: Names, where: str) -> dict[str
     return ours | names.table.import_(whole, [name for key in whole for name in names.ours[key]])
 
 
-def _is_low_rank(name: str) -> bool:
-    return name.endswith(tuple(f".{end}" for end in ENDS))
+def _place(name: str) -> str | None:
+    """The linear layer that a narrow matrix or a magnitude of ours stands beside; None for any other tensor."""
+    return next((name.removesuffix(f".{end}") for end in ENDS if name.endswith(f".{end}")), None)

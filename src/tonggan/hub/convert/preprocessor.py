@@ -22,6 +22,8 @@ HALF = {"image_mean": (0.5,) * 3, "image_std": (0.5,) * 3}
 DEFAULTS: dict[str, dict[str, Any]] = {
     "CLIP": CLIP,
     "ChineseCLIP": CLIP,
+    "Blip": CLIP | {"size": {"height": 384, "width": 384}, "do_center_crop": False},
+    "Vilt": CLIP | HALF | {"size": {"shortest_edge": 384}, "do_center_crop": False, "size_divisor": 32, "do_pad": True},
     "Siglip": CLIP | HALF | {"size": {"height": 224, "width": 224}, "do_center_crop": False},
     "ViT": CLIP | HALF | {"size": 224, "default_to_square": True, "resample": 2, "do_center_crop": False},
     "EfficientNet": CLIP | HALF | {
@@ -60,7 +62,8 @@ def image_in(settings: Mapping[str, Any], where: str, kind: str = "CLIP") -> Ima
     named = settings.get("image_processor_type") or settings.get("feature_extractor_type")
     known = DEFAULTS[NAMED.get(str(named), kind)]
     given = known | {name: value for name, value in settings.items() if name in known and value is not None}
-    refused = [f"{name}={value!r}" for name, value in settings.items() if name in ONLY and value not in ONLY[name]]
+    fixed = {name: values for name, values in ONLY.items() if name not in known}
+    refused = [f"{name}={value!r}" for name, value in settings.items() if name in fixed and value not in fixed[name]]
     refused += [f"{name}={value!r} (unknown)" for name, value in settings.items() if name not in {*known, *ONLY, *BOOKKEEPING}]
     refused += [f"{name}={given[name]!r}" for name in ("do_resize", "do_rescale", "do_convert_rgb") if not given[name]]
     if "rescale_offset" not in known and abs(float(given["rescale_factor"]) * 255 - 1) > 1e-9:
@@ -84,7 +87,7 @@ def image_out(config: ImageProcessing, kind: str = "CLIP") -> dict[str, Any]:
     return {
         "image_processor_type": f"{kind}ImageProcessor",
         "do_resize": True,
-        "size": {"shortest_edge": config.size} if config.mode == "crop" else _dict(config.size),
+        "size": {"shortest_edge": config.size} if config.mode in ("crop", "keep") else _dict(config.size),
         "resample": next(number for number, name in RESAMPLE.items() if name == config.interpolation),
         "do_center_crop": config.mode == "crop" or config.crop is not None,
         "crop_size": _dict(config.side),
@@ -95,13 +98,16 @@ def image_out(config: ImageProcessing, kind: str = "CLIP") -> dict[str, Any]:
         "image_std": list(config.std),
         "do_convert_rgb": True,
         **({"rescale_offset": False, "include_top": False} if kind == "EfficientNet" else {}),
+        **({"size_divisor": config.multiple, "do_pad": True} if kind == "Vilt" else {}),
     }
 
 
-def image_misfit(config: ImageProcessing) -> str | None:
-    """Why their file cannot say these settings; None when it can."""
+def image_misfit(config: ImageProcessing, kind: str = "CLIP") -> str | None:
+    """Why the file of the library's processor of that kind cannot say these settings; None when it can."""
     if config.mode == "pad":
         return "its pictures are padded"
+    if (config.mode == "keep") != (kind == "Vilt"):
+        return "its pictures keep their shape" if config.mode == "keep" else "its pictures do not keep their shape"
     if (config.rounding, config.transparency, config.decode) != ("transformers", "ignore", "exact"):
         return "its pictures are processed in our way (rounding, transparency, decode), not in the library's"
     return None
@@ -121,6 +127,9 @@ def _normalisation_in(given: Mapping[str, Any]) -> tuple[list[float], list[float
 def _shape_in(given: Mapping[str, Any]) -> dict[str, Any] | None:
     """Mode, size and crop; None for what is not cut out of a resized picture."""
     size = given["size"]
+    if "size_divisor" in given:
+        plain = given["do_pad"] and not given["do_center_crop"] and set(size) == {"shortest_edge"}
+        return {"mode": "keep", "size": size["shortest_edge"], "multiple": given["size_divisor"]} if plain else None
     if isinstance(size, int):
         size = {"height": size, "width": size} if given["default_to_square"] else {"shortest_edge": size}
     crop = _size(given["crop_size"]) if given["do_center_crop"] else None

@@ -115,7 +115,13 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
 
 def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
-    if not isinstance(config, DualEncoderConfig) or not isinstance(config.video, TubeletConfig) or config.image or config.text or config.audio:
+    if (
+        not isinstance(config, DualEncoderConfig)
+        or not isinstance(config.video, TubeletConfig)
+        or config.image
+        or config.text
+        or config.audio
+    ):
         return "it is not a VideoMAE"
     if config.video_projection != "none":
         return "it has a projection"

@@ -89,7 +89,13 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
 
 def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None for what was an encoder of this format, as long as it is not to be written."""
-    if not isinstance(config, DualEncoderConfig) or not isinstance(config.audio, LogMelConfig) or config.image or config.text or config.video:
+    if (
+        not isinstance(config, DualEncoderConfig)
+        or not isinstance(config.audio, LogMelConfig)
+        or config.image
+        or config.text
+        or config.video
+    ):
         return "it is not a Whisper"
     if config.audio_projection != "none" or config.audio.padding != "seen":
         return "its encoder has a projection, or hears a sound without the silence behind it"

@@ -5,7 +5,7 @@ Shape letters: B rows, S samples, M bins, F frames of a spectrogram, T positions
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -65,7 +65,7 @@ class WaveformConfig(Config):
     dropout: float = 0.0
 
     @model_validator(mode="after")
-    def _as_many_of_each(self) -> Self:
+    def _as_many_of_each(self) -> WaveformConfig:
         counts = {"channels": len(self.channels), "kernels": len(self.kernels), "strides": len(self.strides)}
         if len(set(counts.values())) > 1:
             raise ValueError("each convolution has one of each: " + ", ".join(f"{n} {name}" for name, n in counts.items()))

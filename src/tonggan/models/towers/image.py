@@ -89,6 +89,8 @@ class EfficientNetConfig(ImageConfig):
     odd: tuple[int, ...] | None = None
     """Blocks whose strided convolution pads as for input of odd size, stem and others as for even size, whatever the picture's size:
     how Keras freezes TensorFlow's rule into a checkpoint. None: by the size that the input has."""
+    head: bool = True
+    """The last convolution, of 1 x 1; ALIGN's tower ends before it."""
     dropout: float = 0.0
     drop_connect: float = 0.0
     """Share of pictures for which the last block leaves its branch out in training; earlier blocks less often (section 3.3 of Huang et
@@ -176,7 +178,9 @@ class ConvTower(nn.Module):
                 )
             self.dropout = nn.Dropout(0.0)
         else:
-            self.net = EfficientNet(config.variant, factors=config.factors, odd=config.odd, drop_connect=config.drop_connect)
+            self.net = EfficientNet(
+                config.variant, factors=config.factors, odd=config.odd, head=config.head, drop_connect=config.drop_connect
+            )
             self.width = self.net.width
             self.dropout = nn.Dropout(config.dropout)
 

@@ -71,7 +71,7 @@ class Tubelets(nn.Module):
         self.tubelets = TubeletEmbed(config.tubelet, config.patch_size, config.width)
         places = (config.frames // config.tubelet) * (high // config.patch_size) * (wide // config.patch_size)
         # Sine and cosine by turns, as VideoMAE orders them.
-        by_turns = sinusoids(places, config.width).unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
+        by_turns = sinusoids(places, config.width).view(places, 2, -1).transpose(1, 2).flatten(1)
         self.positions = FixedPositions(by_turns)
         self.transformer = Transformer(
             [

@@ -35,7 +35,7 @@ def generate(n: int, seed: int = 0, *, size: int = 96) -> Dataset:
 
     Splits train, val and test share no caption and no picture that looks alike; a scene with a colour and shape kept apart
     (`HELD_OUT`) is in the split `combination`, or `spare` where it looks like one without. `meta["scene"]` has the objects
-    (`Scene.from_json`).
+    (`Scene.from_json`), `meta["look"]` their colour and shape where all have the same.
     """
     scenes = [random_scene(np.random.default_rng([seed, i])) for i in range(n)]
     rows = [_row(scene, f"scenes/{seed}/{i}", size) for i, scene in enumerate(scenes)]
@@ -69,13 +69,14 @@ def _moving_row(scene: MovingScene, name: str, size: int) -> Row:
 
 
 def _row(scene: Scene, name: str, size: int) -> Row:
-    caption = english(scene)
+    caption, looks = english(scene), {f"{thing.color} {thing.shape}" for thing in scene.things}
     return Row(
         id=name,
         images=(Image(data=encode_png(draw(scene, size))),),
         texts=(Text(caption, "en"), Text(chinese(scene), "zh")),
         group=f"scenes:{caption}",
-        meta={"source": "scenes", "licence": Scenes.licence, "scene": scene.to_json(), "kind": scene.kind, "synthetic": "yes"},
+        meta={"source": "scenes", "licence": Scenes.licence, "scene": scene.to_json(), "kind": scene.kind, "synthetic": "yes"}
+        | ({"look": looks.pop()} if len(looks) == 1 else {}),
     )
 
 

@@ -19,10 +19,11 @@ from tonggan import hub
 from tonggan.cli import app
 from tonggan.data.images import ImageProcessor
 from tonggan.data.processor import Processor
+from tonggan.data.text import Tokenizer
 from tonggan.hub.read import Checkpoint
 from tonggan.types import TongganError, UsageError
 from tonggan.verify import Report, verify
-from tonggan.verify.against_transformers import against_transformers
+from tonggan.verify.published import against_transformers
 
 SECTIONS = ["from the same tensors", "from random tensors", "from files and strings"]
 
@@ -105,8 +106,7 @@ def test_a_wrong_processor_shows_from_files_and_strings_only(directory: Path, pa
     if part == "image":
         wrong = Processor(ImageProcessor(processor.image.config.model_copy(update=change)), processor.text)
     else:
-        processor.text.config = processor.text.config.model_copy(update=change)
-        wrong = processor
+        wrong = Processor(processor.image, Tokenizer.from_spec(processor.text.spec, processor.text.config.model_copy(update=change)))
     report = check(Checkpoint(checkpoint.module, checkpoint.config, wrong, checkpoint.identity, "wrong"), directory)
     assert not off(report, SECTIONS[0]) and not off(report, SECTIONS[1])
     assert names <= off(report, SECTIONS[2])
@@ -153,10 +153,12 @@ def test_the_command_prints_a_table_or_json_and_exits_by_the_result(directory: P
         assert words in done.stdout
     done = runner.invoke(app, ["verify", str(directory), "--json"])
     assert done.exit_code == 0 and json.loads(done.stdout)["passed"]
-    monkeypatch.setattr("tonggan.verify.against_transformers.OUTPUTS", 0.0)
+    wrong = hub.read(directory)
+    wrong.module.get_submodule("text.transformer.blocks.1.feed_forward").act = nn.GELU()
+    monkeypatch.setattr("tonggan.verify.find", lambda _: wrong)
     done = runner.invoke(app, ["verify", str(directory)])
     assert done.exit_code == 1
-    assert "OFF" in done.stdout and "first to diverge: " in done.stdout and "NOT passed" in done.stdout
+    assert "OFF" in done.stdout and "first to diverge: text_model.encoder.layers.1" in done.stdout and "NOT passed" in done.stdout
 
 
 @pytest.mark.parametrize(
