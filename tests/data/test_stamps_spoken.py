@@ -42,6 +42,8 @@ def test_one_row_for_each_spoken_description(stamps: Stamps) -> None:
     for row in rows:
         assert row.split == plain[row.id.rpartition("/")[0]].split, "sides share no stamp"
     assert {sound.role for sound in plain["stamps/things/thing00"].audios} == {"effect", "en", "fr", "ro"}
+    assert {row.id for row in stamps.rows(size=16, spoken=True)} == {row.id for row in rows}, "unless told, all that are spoken"
+    assert {sound.role for row in stamps.rows(size=16) for sound in row.audios} == {"effect", "en"}
 
 
 def test_speakers_of_a_language_are_held_out(stamps: Stamps) -> None:

@@ -26,12 +26,16 @@ from transformers import (
 
 from awkward import awkward
 from hub.references import close
-from hub.references_bert import byte_level, tiny, unigram, wordpiece
+from hub.references_bert import CONFIGS, byte_level, tiny, unigram, wordpiece
 from tonggan import hub
 from tonggan.backends import load
+from tonggan.data.processor import Processor
+from tonggan.data.text import train_bpe
+from tonggan.hub.convert import bert, roberta
 from tonggan.hub.convert.tokenizer import read_tokenizer
 from tonggan.hub.gradients import gradients
 from tonggan.models import BertConfig, MaskedBert
+from tonggan.models.towers import BertTextConfig
 from tonggan.types import TongganError, UsageError
 
 MASKED: dict[str, type[PreTrainedModel]] = {
@@ -291,3 +295,40 @@ def test_words_at_some_places_are_those_of_all(tmp_path: Path) -> None:
         assert torch.allclose(F.normalize(torch.from_numpy(pooled)), F.normalize(model.module.features("text", tokens)), atol=1e-6)
     with pytest.raises(UsageError, match="reads no pictures"):
         model.module.words(tokens, torch.zeros(5, 3, 8, 8))
+
+
+def test_one_of_ones_own_is_bert_to_others(tmp_path: Path) -> None:
+    """A vocabulary learnt here: transformers finds ids, the mask's name, and the same logits."""
+    tokenizer = train_bpe(["a red bird", "一只红色的小鸟"] * 3, 320, max_length=30, mask=True)
+    torch.manual_seed(0)
+    shape = BertTextConfig(vocab_size=tokenizer.vocab_size, context=30, width=33, layers=2, heads=3, mlp_width=47)
+    model = MaskedBert(BertConfig(text=shape)).eval()
+    hub.save(tmp_path / "own", model, model.config, Processor(text=tokenizer), format="transformers")
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "own")
+    assert theirs.mask_token_id == tokenizer.vocabulary().mask and theirs.mask_token == "<|mask|>"
+    texts = theirs([*TEXTS, "a <|mask|> bird"], return_tensors="pt", padding=True, truncation=True)
+    tokens = Processor(text=tokenizer).tokens([*TEXTS, "a <|mask|> bird"])
+    assert torch.equal(texts["input_ids"], tokens.ids)
+    seen = texts["attention_mask"].bool()
+    close(model.words(tokens)[seen], BertForMaskedLM.from_pretrained(tmp_path / "own").eval()(**texts).logits[seen])
+
+
+@pytest.mark.parametrize(
+    ("kind", "cls", "sizes"),
+    [
+        ("bert", BertForMaskedLM, {"vocab_size": 21128}),
+        ("roberta", RobertaForMaskedLM, {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}),
+        ("xlm-roberta", XLMRobertaForMaskedLM, {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1}),
+    ],
+)
+def test_published_sizes(tmp_path: Path, kind: str, cls: type[PreTrainedModel], sizes: dict[str, int]) -> None:
+    """The base models on `meta`: as many weights as theirs, each of the same shape."""
+    with torch.device("meta"):
+        theirs = cls(CONFIGS[kind](**sizes))
+        text = (bert if kind == "bert" else roberta).tower_in(theirs.config.to_dict(), tmp_path)
+        config = BertConfig(text=text, published_as="bert" if kind == "bert" else "roberta")
+        ours = MaskedBert(config)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
+    table = (bert if kind == "bert" else roberta).table(config)
+    shapes = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
+    assert all(shapes[str(table.theirs(name))] == tensor.shape for name, tensor in ours.state_dict().items())

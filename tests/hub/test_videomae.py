@@ -116,3 +116,12 @@ def test_a_changed_setting_is_refused_by_name(tmp_path: Path, change: dict[str, 
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(TongganError, match=message):
         hub.read(tmp_path / "saved")
+
+
+def test_a_processor_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    directory = save_videomae(tmp_path / "videomae", videomae())
+    file = directory / "preprocessor_config.json"
+    size = {"size": {"shortest_edge": 16}, "crop_size": {"height": 16, "width": 16}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | size))
+    with pytest.raises(TongganError, match="video size: 16 by the processor, 24 by the model"):
+        hub.read(directory)

@@ -87,6 +87,31 @@ def test_unknown_weights_are_named(tmp_path: Path) -> None:
         hub.read(directory)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"feature_size": 5}, "sound bins: 5 by the processor, 7 by the model"), ({"chunk_length": 2}, "up to 200 frames by the processor, 100"),
+     ({"sampling_rate": 8000}, "sampling_rate=8000")],
+    ids=["bins", "length", "rate"],
+)  # fmt: skip
+def test_a_processor_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    directory = save_whisper(tmp_path / "whisper", whisper(positions=50))
+    file = directory / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(TongganError, match=message):
+        hub.read(directory)
+
+
+def test_a_tower_changed_after_saving_is_refused_by_name(tmp_path: Path) -> None:
+    checkpoint = hub.read(save_whisper(tmp_path / "whisper", whisper(positions=50)))
+    hub.save(tmp_path / "saved", checkpoint.module, checkpoint.config, checkpoint.processor)
+    file = tmp_path / "saved" / "config.json"
+    said = json.loads(file.read_text())
+    for name, value in {"padding": "hidden", "heads": 9, "activation": "relu"}.items():
+        file.write_text(json.dumps(said | {"audio": said["audio"] | {name: value}}))
+        with pytest.raises(TongganError, match=rf"model\.audio\.{name}: {value!r} != "):
+            hub.read(tmp_path / "saved")
+
+
 def test_from_file_to_states(tmp_path: Path) -> None:
     """A sound file through our processor and tower, against the library's extractor and encoder."""
     import wave

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pytest
@@ -86,12 +87,12 @@ def test_mini_presets_learn_one_batch_by_heart(name: str) -> None:
     adam = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(100):
         loss = matching(model.match(pixels, pairs), labels).loss
-        if float(loss.detach()) < 0.2:
+        if float(loss.detach()) < 0.25:
             break
         adam.zero_grad()
         loss.backward()
         adam.step()
-    assert float(loss.detach()) < 0.2
+    assert float(loss.detach()) < 0.25
 
 
 # ------------------------------------------------------------------------------------------------ VLMo
@@ -159,11 +160,15 @@ def test_below_each_modality_has_its_expert_above_they_share_one() -> None:
     assert trained(model.match(pixels, tokens)) == {"0 image", "0 text", "1 fused"}
 
 
+SHARED = ("transformer.blocks.*.attention", "transformer.blocks.*.norm[12]", "transformer.blocks.*.scale[12]", "norm")
+
+
 def test_staged_freezing_leaves_the_text_experts_alone_to_learn() -> None:
-    model = vlmo()
-    for name in ("attention", "image", "image_experts"):
-        part = model.get_submodule(name)
-        part.requires_grad_(False)
+    """By the names that a recipe's `freeze` takes."""
+    model = vlmo(layer_scale=0.1)
+    for name, part in model.named_modules():
+        if any(fnmatchcase(name, pattern) for pattern in (*SHARED, "image", "transformer.blocks.*.feed_forward.image")):
+            part.requires_grad_(False)
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
     inner = {name for name in learning if name.startswith("transformer.")}
     assert inner == {name for name, _ in model.named_parameters() if ".text." in name or ".fused." in name}

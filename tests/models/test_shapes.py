@@ -17,8 +17,8 @@ with jaxtyping.install_import_hook(["tonggan.nn", "tonggan.models"], "beartype.b
     from tonggan.models.towers import EfficientNetConfig, ResNetConfig, ViTConfig, build_image
     from tonggan.nn.attention import Attention
     from tonggan.nn.resampler import attention_pool, perceiver
-    from tonggan.nn.transformer import Transformer, encoder_block
-from tonggan.tensors import Mask, pad
+    from tonggan.nn.transformer import Trace, Transformer, encoder_block
+from tonggan.tensors import Mask, Sounds, pad
 
 pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
 tokens = pad([[1, 5, 2], [1, 3, 4, 2]])
@@ -31,6 +31,25 @@ masked = build(presets()["mini-bert"])
 assert masked.features("text", tokens).shape == (2, 128)
 assert masked.words(tokens).shape == (2, 4, 4096)
 assert masked.words(tokens, where=tokens.ids == 2).shape == (2, 4096)
+sounds = Sounds(torch.randn(2, 80, 50), torch.tensor([50, 31]))
+clips = torch.randint(0, 256, (2, 8, 3, 64, 64), dtype=torch.uint8)
+for name, kind, inputs in (("audio", "audio", sounds), ("video", "video", clips), ("frames", "video", clips)):
+    model = build(presets()[f"mini-{name}-text"])
+    assert model.encode(kind, inputs).shape == model.encode("text", tokens).shape
+    model.tower(kind).tokens(inputs)
+waves = Sounds(torch.randn(2, 1600), torch.tensor([1600, 900]))
+for kind, inputs, hidden in (("image", pixels, torch.rand(2, 64) < 0.5), ("audio", waves, torch.rand(2, 4) < 0.5), ("text", tokens, None)):
+    student, trace = build(presets()[f"mini-data2vec-{kind}"]), Trace()
+    assert student.features(kind, inputs).shape == (2, 128)
+    assert student.fill(kind, inputs, hidden, trace=trace).states.shape == trace.blocks[0].shape == trace.feed_forwards[-1].shape
+for name in ("vlmo", "vilt", "albef", "late"):
+    both = build(presets()[f"mini-{name}"])
+    assert both.match(pixels, tokens).shape == (2, 2)
+    if name != "late":
+        assert both.words(tokens, pixels).shape == (2, 4, 4096)
+        assert both.words(tokens, pixels, where=tokens.ids == 2).shape == (2, 4096)
+assert build(presets()["mini-vlmo"]).encode("image", pixels).shape == (2, 128)
+build(presets()["mini-vilt"]).pooled(tokens, pixels[..., :40], torch.ones(2, 64, 40, dtype=torch.bool))
 small = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)
 build_image(ViTConfig(**small, pooling="attention", positions="sinusoids", patch_keep=0.5))(pixels)
 build_image(ResNetConfig(image_size=64, layers=(1, 1), base=8, heads=4, out_width=12))(pixels)

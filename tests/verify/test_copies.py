@@ -124,7 +124,7 @@ def test_a_copy_is_checked_against_its_own_original_only(place: Path, form: str,
     hub.save(tmp_path / "other", other.module, other.config, other.processor)
     with pytest.raises(TongganError, match="weights: "):
         verify(tmp_path / "other", form, copy=place / form)
-    with pytest.raises(TongganError, match="not an .* copy"):
+    with pytest.raises(TongganError, match=r"not an .* copy"):
         verify(place / "clip", form, copy=tmp_path / "other")
 
 

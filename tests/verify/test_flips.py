@@ -6,6 +6,7 @@ Twice: a directory that was changed after it was saved (its own record refuses i
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -88,11 +89,7 @@ def test_a_changed_directory_is_refused_by_every_verb(place: Path, flip: str, mo
     for verb, words in COMMANDS.items():
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 1, (verb, done.output, done.exception)
-        pytest.raises(TongganError, _again, done.stderr).match(says)
-
-
-def _again(message: str) -> None:
-    raise TongganError(message)
+        assert re.search(says, done.stderr), (words, done.stderr)
 
 
 @pytest.mark.parametrize("flip", FLIPS)
@@ -124,7 +121,7 @@ def test_another_model_is_refused_by_the_index_and_the_server(place: Path, flip:
     ):
         done = CliRunner().invoke(app, words)
         assert done.exit_code == 1, (words, done.output, done.exception)
-        pytest.raises(TongganError, _again, done.stderr).match(says)
+        assert re.search(says, done.stderr), (words, done.stderr)
 
 
 def test_the_model_itself_is_taken_by_all(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

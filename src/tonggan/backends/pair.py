@@ -30,7 +30,8 @@ def pair(image: Checkpoint, text: Checkpoint, *, name: str) -> Checkpoint:
     Until the heads are trained, pictures and text lie in one space without agreeing in it. Raises `CannotError` when a part
     lacks its tower.
     """
-    if isinstance(image.module, Classifier) and image.labels and isinstance(text_part(text.module), Bert):
+    named = isinstance(image.module, Classifier) and image.labels and isinstance(image.module.config.image, EfficientNetConfig)
+    if named and isinstance(text_part(text.module), Bert):
         return _conse(image, text, name)
     image_tower, text_tower = image_part(image.module), text_part(text.module)
     if image_tower is None or text_tower is None:

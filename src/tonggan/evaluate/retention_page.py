@@ -29,6 +29,13 @@ def page(curve: Retention, notes: Sequence[Words] = ()) -> Page:
             f"α = {best.alpha:g}。与微调前相比，新能力 {_change(best.new_change)} 个百分点，旧能力 {_change(best.old_change)} 个百分点。",
         )
     )
+    if best.alpha == 0:
+        made.text(
+            Words(
+                f"No other point gains within the limit of {keep} points: the untuned model stays.",
+                f"在下降不超过 {keep} 个百分点的范围内，没有别的点更好：保留微调前的模型。",
+            )
+        )
     made.text(
         Words(
             f"The rule: of the points whose old skill fell by at most {keep} points, the one with the best new skill; of equals the one "
@@ -54,17 +61,27 @@ def page(curve: Retention, notes: Sequence[Words] = ()) -> Page:
         quiet=True,
     )
     made.part(Words("The curve", "曲线"))
-    made.figure(*_figure(curve))
+    caption = Words(
+        "Beside each point its α; bars are 95 % intervals; the chosen point is red.", "点旁数字为 α，线段为 95 % 区间，红点为选出的点。"
+    )
+    made.figure(*_figure(curve), caption)
     made.part(Words("Every point", "各点"))
     head: list[Said] = [
         "α",
-        Words("new skill, % (95 %)", "新能力，%（95 %）"),
-        Words("change", "变化"),
-        Words("old skill, % (95 %)", "旧能力，%（95 %）"),
-        Words("change", "变化"),
-        Words(f"lost at most {keep} points", f"下降不超过 {keep} 个百分点"),
+        Words("new skill, %", "新能力，%"),
+        Words("change (95 %)", "变化（95 %）"),
+        Words("old skill, %", "旧能力，%"),
+        Words("change (95 %)", "变化（95 %）"),
+        Words("old kept", "旧能力保住"),
     ]
     made.table(head, [_row(curve, point) for point in curve.points], strong=curve.points.index(best))
+    made.text(
+        Words(
+            f"Kept: it fell by at most {keep} points; surely: the whole interval of its change says so.",
+            f"保住：下降不超过 {keep} 个百分点；“确定”：其变化的整个区间也都如此。",
+        ),
+        quiet=True,
+    )
     for name, skill in ((Words("New skill", "新能力"), curve.new), (Words("Old skill", "旧能力"), curve.old)):
         text = f"{skill.metric}, {skill.data}; {skill.protocol}"
         made.text(Words(f"{name.en}: {text}", f"{name.zh}：{text}"), quiet=True)
@@ -92,13 +109,13 @@ def _percent(e: Estimate) -> tuple[float, float, float]:
 def _row(curve: Retention, point: Point) -> list[Said]:
     verdict = Words("no", "否")
     if curve.kept(point):
-        verdict = Words("yes, surely", "是，区间内也是") if curve.surely_kept(point) else Words("yes", "是")
-    both = [cell for e, change in ((point.new, point.new_change), (point.old, point.old_change)) for cell in (_value(e), _change(change))]
+        verdict = Words("surely", "确定") if curve.surely_kept(point) else Words("yes", "是")
+    both = [
+        cell
+        for e, change in ((point.new, point.new_change), (point.old, point.old_change))
+        for cell in (f"{100 * e.value:.1f}", _change(change))
+    ]
     return [f"{point.alpha:g}", *both, verdict]
-
-
-def _value(e: Estimate) -> str:
-    return interval(e.value, e.low, e.high)
 
 
 def _change(e: Estimate) -> str:

@@ -134,8 +134,9 @@ def record_verify(directory: Path, checkpoint: Checkpoint, entry: Mapping[str, A
     file = directory / RECORD
     found = asdict(checkpoint.identity)
     new = {"format": FORMAT, "identity": {name: found[name] for name in ("preprocessing", "weights")}, "provenance": {}}
-    record = read_json(file) if file.is_file() else new
-    others = [one for one in record.get("verified", []) if one.get("against") != entry["against"]]
+    record = read_json(file) if file.is_file() else {}
+    kept: list[dict[str, Any]] = record.get("verified", [])
+    others = [one for one in kept if one.get("against") != entry["against"]]
     temporary = file.with_name(f".{RECORD}.new")
     write_json(temporary, {**new, **record, "verified": [*others, dict(entry)]})
     temporary.replace(file)

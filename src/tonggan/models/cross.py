@@ -2,7 +2,7 @@
 
 The same weights embed pictures and texts apart, for contrast and for choosing hard negatives, and match them together.
 
-Shape letters: B rows, L tokens, N places, P patches, T positions, D width, W width of the picture tower,
+Shape letters: B rows, L tokens, N places, P patches, T positions, D width, Dv width of the picture tower,
 E dim of the common space, V words.
 """
 
@@ -90,11 +90,11 @@ class CoAttention(nn.Module):
 
     # ------------------------------------------------------------------------------------------ states
 
-    def pictures(self, pixels: Pixels) -> Float[Tensor, "B T W"]:
+    def pictures(self, pixels: Pixels) -> Float[Tensor, "B T Dv"]:
         """Class token and patches, normed: what texts attend to."""
         return self.image.post_norm(self.image.tokens(pixels).states)
 
-    def texts(self, tokens: Tokens, pictures: Float[Tensor, "B T W"] | None = None) -> Float[Tensor, "B L D"]:
+    def texts(self, tokens: Tokens, pictures: Float[Tensor, "B T Dv"] | None = None) -> Float[Tensor, "B L D"]:
         """States of the tokens, read alone or with `pictures` in view."""
         mask = Mask(lengths=tokens.lengths, starts=tokens.starts)
         x, blocks = self.text(tokens), self.transformer.blocks
@@ -105,13 +105,13 @@ class CoAttention(nn.Module):
 
     # ------------------------------------------------------------------------------------------ what it offers
 
-    def features(self, kind: Modality, inputs: Any) -> Float[Tensor, "B W"]:
+    def features(self, kind: Modality, inputs: Any) -> Float[Tensor, "B Dv"]:
         """State of the class token, or of the text's first."""
         if kind not in self.modalities:
             raise UsageError(f"this model does not read {kind}; it reads: {', '.join(sorted(self.modalities))}")
         return (self.pictures(inputs) if kind == "image" else self.texts(inputs))[:, 0]
 
-    def encode(self, kind: Modality, inputs: Any = None, *, features: Float[Tensor, "B W"] | None = None) -> Float[Tensor, "B E"]:
+    def encode(self, kind: Modality, inputs: Any = None, *, features: Float[Tensor, "B Dv"] | None = None) -> Float[Tensor, "B E"]:
         """Unit vectors of pictures or texts, each read alone."""
         found = self.features(kind, inputs) if features is None else features
         return F.normalize((self.image_head if kind == "image" else self.text_head)(found), dim=-1)

@@ -6,7 +6,7 @@ Shape letters: B rows, M modalities, D width, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -49,7 +49,7 @@ class LateFusionConfig(Config):
     classes: PositiveInt = 2
 
     @model_validator(mode="after")
-    def _can_be_learnt(self) -> Self:
+    def _can_be_learnt(self) -> LateFusionConfig:
         given = [kind for kind in MODALITIES if getattr(self, kind) is not None]
         if len(given) < 2:
             raise ValueError(f"fusion needs two towers at least, of {', '.join(MODALITIES)}; got {', '.join(given) or 'none'}")

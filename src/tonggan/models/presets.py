@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeAlias
 
 from tonggan.models.bert import BertConfig
@@ -48,6 +49,7 @@ def presets() -> dict[str, Preset]:
         ),
         "mini-recurrent": DualEncoderConfig(image=mini_vit, text=RecurrentTextConfig(vocab_size=4096, width=128), dim=128),
         "mini-bert": BertConfig(text=mini_bert),
+        **_relatives_of_clip(mini_vit, mini_text, mini_bert),
         **_reading_both(mini_vit, mini_bert),
         **_hearing_and_watching(mini_vit, mini_text),
         **_filling_in(mini_bert),
@@ -69,6 +71,51 @@ def _clip(image: ViTConfig, dim: int, text_width: int, text_heads: int) -> DualE
 def _clip_resnet() -> DualEncoderConfig:
     """CLIP's RN50: its attention pooling projects into the common space by itself."""
     return DualEncoderConfig(image=ResNetConfig(out_width=1024), image_projection="none", text=_text(512, 8), dim=1024)
+
+
+def _relatives_of_clip(vit: ViTConfig, text: TransformerTextConfig, bert: BertTextConfig) -> dict[str, Preset]:
+    """SigLIP (Zhai et al. 2023), ALIGN (Jia et al. 2021) and Chinese-CLIP (Yang et al. 2022): small ones, and base sizes as published."""
+    first = bert.model_copy(update={"pooling": "first"})
+    base = ViTConfig(activation="gelu_tanh", eps=1e-6, mean=PLAIN, std=PLAIN)
+    words = BertTextConfig(width=768, layers=12, heads=12, mlp_width=3072, pooling="first")
+    small = EfficientNetConfig(variant="b0", factors=(0.5, 0.5), odd=(), head=False, image_size=64, mean=PLAIN, std=PLAIN)
+    return {
+        "mini-siglip": _siglip(vit.model_copy(update={"activation": "gelu_tanh"}), text.model_copy(update={"activation": "gelu_tanh"})),
+        "mini-align": _align(small, first, 160, math.log(1 / 0.07)),
+        "mini-chinese-clip": DualEncoderConfig(image=vit, text=first, dim=128),
+        "siglip-b-16": _siglip(
+            base,
+            TransformerTextConfig(
+                vocab_size=32000, context=64, width=768, heads=12, mlp_width=3072, activation="gelu_tanh", eps=1e-6
+            ),
+        ),
+        "align-base": _align(EfficientNetConfig(variant="b7", odd=(), head=False, image_size=289, mean=PLAIN, std=PLAIN), words, 640, 0.0),
+        "chinese-clip-vit-b-16": DualEncoderConfig(
+            image=ViTConfig(activation="quick_gelu"), text=words.model_copy(update={"vocab_size": 21128}), dim=512
+        ),
+    }
+
+
+def _siglip(image: ViTConfig, text: TransformerTextConfig) -> DualEncoderConfig:
+    """SigLIP's changes to two towers of CLIP's kind, and the scale and bias that its paper starts with."""
+    return DualEncoderConfig(
+        image=image.model_copy(update={"pre_norm": False, "patch_bias": True, "pooling": "attention"}),
+        text=text.model_copy(update={"causal": False, "pooling": "last"}),
+        dim=image.width,
+        image_projection="none",
+        text_projection="affine",
+        scale_init=math.log(10),
+        max_scale=1000.0,
+        bias_init=-10.0,
+    )
+
+
+def _align(image: EfficientNetConfig, text: BertTextConfig, dim: int, scale_init: float) -> DualEncoderConfig:
+    """ALIGN: texts are brought into the space that pictures have by themselves, and a temperature is learnt."""
+    return DualEncoderConfig(
+        image=image, text=text, dim=dim, image_projection="none", text_projection="affine", scale_init=scale_init, max_scale=1000.0,
+        temperature=True,
+    )  # fmt: skip
 
 
 def _reading_both(vit: ViTConfig, bert: BertTextConfig) -> dict[str, Preset]:
@@ -110,7 +157,7 @@ def _filling_in(bert: BertTextConfig) -> dict[str, Preset]:
     patches = BeitConfig(
         image_size=64, patch_size=8, width=128, layers=4, heads=4, mlp_width=512, relative="shared", mask_token=True, mean=PLAIN, std=PLAIN
     )
-    frames = WaveformConfig(channels=(64,) * 7, width=128, layers=3, heads=4, mlp_width=512, position_layers=3, mask_token=True)
+    frames = WaveformConfig(channels=(32, 32, 32, 64, 64, 64, 64), width=128, layers=3, heads=4, mlp_width=512, position_layers=3, mask_token=True)
     return {
         "mini-data2vec-image": Data2VecConfig(image=patches),
         "mini-data2vec-audio": Data2VecConfig(audio=frames),

@@ -4,9 +4,9 @@ Self-attention and norms are shared; of each block's feed-forwards a token takes
 picture with its text takes a third (sections 3.1 and 3.2). So the same weights are a dual encoder (pictures and texts apart) and a fusion
 encoder (together). Norms are shared as in the paper's equations; the authors' code gives each expert a norm of its own.
 
-Staged pre-training (section 3.3) freezes by parts: `attention` is all that the routes share in the blocks, `image_experts`,
-`text_experts` and `fused_experts` are what they do not, `image` and `text` the embeddings. Text alone after pictures is
-`freeze: [attention, image, image_experts]`.
+Staged pre-training (section 3.3) freezes by names: in `transformer.blocks.*`, `attention`, `norm[12]` and `scale[12]` are shared, as is
+`norm` after them; `feed_forward.image`, `.text` and `.fused` are the experts, `image` and `text` the embeddings. What was learnt from
+pictures is kept while text is learnt with all those frozen but the text's own.
 
 Shape letters: B rows, L tokens, N places, P patches, T positions, D width, E dim of the common space, V words, C classes.
 """
@@ -14,7 +14,7 @@ Shape letters: B rows, L tokens, N places, P patches, T positions, D width, E di
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -138,35 +138,6 @@ class VLMo(nn.Module):
         if self.class_head is None or set(inputs) != {"image"}:
             raise UsageError("this model classifies pictures alone, and only when model.config.classes says how many classes there are")
         return self.class_head(self.features("image", inputs["image"]))
-
-    # ------------------------------------------------------------------------------------------ parts by name, to freeze
-
-    @property
-    def attention(self) -> nn.ModuleList:
-        """All that the routes share in the blocks: attention, norms, layer scales."""
-        blocks: Iterable[Any] = self.transformer.blocks
-        return nn.ModuleList(
-            [part for block in blocks for part in (block.attention, block.norm1, block.norm2, block.scale1, block.scale2)] + [self.norm]
-        )
-
-    @property
-    def image_experts(self) -> nn.ModuleList:
-        """Every block's feed-forward for pictures."""
-        return self._experts("image")
-
-    @property
-    def text_experts(self) -> nn.ModuleList:
-        """Every block's feed-forward for text."""
-        return self._experts("text")
-
-    @property
-    def fused_experts(self) -> nn.ModuleList:
-        """The upper blocks' feed-forwards for a picture with its text."""
-        return self._experts(FUSED)
-
-    def _experts(self, name: str) -> nn.ModuleList:
-        blocks: Iterable[Any] = self.transformer.blocks
-        return nn.ModuleList([block.feed_forward[name] for block in blocks if name in block.feed_forward])
 
 
 def _block(config: VLMoConfig, *, fused: bool) -> Block:

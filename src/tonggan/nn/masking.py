@@ -55,8 +55,8 @@ def hide_words(
 
 
 def hide_blocks(batch: int, grid: tuple[int, int], share: float, generator: torch.Generator, *, smallest: int = 16) -> Bool[Tensor, "B P"]:
-    """Patches hidden in blocks (Bao et al. 2022, BEiT, algorithm 1): rectangles of at least `smallest` patches and an aspect of 0.3 to 1/0.3
-    until `share` of the picture is reached. The last one is thinned at random, so that every picture hides equally many."""
+    """Patches hidden in blocks (Bao et al. 2022, BEiT, algorithm 1): rectangles of at least `smallest` patches, with an aspect of 0.3 to
+    1/0.3, until `share` of the picture is reached. The last one is thinned at random, so that every picture hides equally many."""
     rows, columns = grid
     aim = min(max(1, round(share * rows * columns)), rows * columns)
     hidden = torch.zeros(batch, rows, columns, dtype=torch.bool)

@@ -25,6 +25,17 @@ class LearnedPositions(nn.Module):
         return self.weight[:length]
 
 
+def resized(table: Float[Tensor, "T D"], old: tuple[int, int], new: tuple[int, int]) -> Float[Tensor, "T2 D"]:
+    """A table for `old` rows and columns of patches, interpolated (bicubic) for `new` ones; a class token's before them stays.
+
+    As Dosovitskiy et al. 2021 (section 3.2) do it for finer pictures, with the arithmetic of `transformers`.
+    """
+    classes = len(table) - old[0] * old[1]
+    grid = table[classes:].T.reshape(1, -1, *old)
+    made = nn.functional.interpolate(grid, size=new, mode="bicubic", align_corners=False)
+    return torch.cat([table[:classes], made[0].flatten(1).T])
+
+
 class FixedPositions(nn.Module):
     """A table that is computed, not learned, and so not saved; `saved` is for formats that publish theirs."""
 

@@ -19,6 +19,7 @@ from tonggan.hub.families import agree
 from tonggan.models import Classifier, ModelConfig, build, presets
 from tonggan.models.towers import FramesConfig, LogMelConfig, TubeletConfig, WaveformConfig
 from tonggan.recipes.config import ModelSource
+from tonggan.recipes.towers import fill, put, towers_of
 from tonggan.tensors import MODALITIES, Modality
 from tonggan.types import UsageError
 
@@ -47,22 +48,27 @@ def _started(source: ModelSource) -> Parts:
 
 
 def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
-    shape = source.config or presets()[one_of(str(source.preset), presets(), "preset")]
-    towers = {kind: getattr(shape, kind, None) for kind in MODALITIES}
+    pretrained = towers_of(source)
+    shape = put(source.config or presets()[one_of(str(source.preset), presets(), "preset")], pretrained)
+    towers = {kind: None if kind in pretrained else getattr(shape, kind, None) for kind in MODALITIES}
     tokenizer = None
     if (words := towers["text"]) is not None:
         tokenizer = train_bpe(sorted(set(captions)), source.vocab_size, max_length=words.context, mask=mask)
+        if getattr(words, "pooling", None) == "last":
+            tokenizer = tokenizer.with_settings(pad_to=words.context)
         shape = shape.model_copy(update={"text": words.model_copy(update={"vocab_size": tokenizer.vocab_size})})
     try:
         module = build(shape)
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"model.config: {error}") from None
-    processor = Processor(
-        towers["image"] and ImageProcessor(_pictures(towers["image"])),
-        tokenizer,
-        towers["audio"] and AudioProcessor(_sounds(towers["audio"])),
-        towers["video"] and VideoProcessor(_clips(towers["video"])),
-    )
+    fill(module, pretrained)
+    made = {
+        "image": towers["image"] and ImageProcessor(_pictures(towers["image"])),
+        "text": tokenizer,
+        "audio": towers["audio"] and AudioProcessor(_sounds(towers["audio"])),
+        "video": towers["video"] and VideoProcessor(_clips(towers["video"])),
+    }
+    processor = Processor(**{**made, **{kind: tower.prepares for kind, tower in pretrained.items()}})
     return Parts(module, shape, _changed(source, processor, shape))
 
 

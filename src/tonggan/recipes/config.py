@@ -28,6 +28,11 @@ class ModelSource(Config):
     """A shape written out."""
     start: str | None = None
     """Anything `tonggan.load` opens, also a pair PICTURES+TEXT."""
+    towers: dict[Modality, str] = Field(default_factory=dict)
+    """Towers of the shape that come from checkpoints, with what prepares their input: {image: NAME, text: NAME}, anything that
+    `tonggan.load` opens and that has such a tower."""
+    resize_positions: bool = False
+    """Interpolate a ViT's positions (bicubic) where `pictures` asks for another size than its checkpoint was trained for."""
     vocab_size: int = 4096
     """Of the tokenizer, where one is trained."""
     pictures: dict[str, Any] = Field(default_factory=dict)
@@ -42,6 +47,8 @@ class ModelSource(Config):
         given = [name for name in ("preset", "config", "start") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of preset, config and start; got {', '.join(given) or 'none'}")
+        if self.towers and self.start is not None:
+            raise ValueError("towers replace those of a shape: give preset or config, not start")
         return self
 
 

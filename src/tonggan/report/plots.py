@@ -133,9 +133,18 @@ def path(
             across, up = [[max(at - left, 0)], [max(right - at, 0)]], [[max(value - low, 0)], [max(high - value, 0)]]
             shade = COLOURS[2] if i == chosen else colour
             axes.errorbar([at], [value], xerr=across, yerr=up, fmt="o", color=shade, ecolor=shade, elinewidth=0.6, capsize=2, markersize=6)
-            axes.annotate(name, (at, value), xytext=(7, 5), textcoords="offset points", fontsize=9, color=shade)
+            plate = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
+            axes.annotate(name, (at, value), xytext=(8, 7), textcoords="offset points", fontsize=9, color=shade, bbox=plate)
         axes.axvline(least[1], color=quiet, linestyle="--", linewidth=1)
-        place = {"xytext": (4, 3), "textcoords": "offset points", "fontsize": 9, "color": quiet}
+        # On the side where there is more room for its name.
+        right = least[1] > sum(axes.get_xlim()) / 2
+        place = {
+            "xytext": (-4 if right else 4, 3),
+            "textcoords": "offset points",
+            "fontsize": 9,
+            "color": quiet,
+            "ha": "right" if right else "left",
+        }
         axes.annotate(words(least[0])[language], (least[1], 0), xycoords=("data", "axes fraction"), **place)
         axes.set_xlabel(words(x)[language])
         axes.set_ylabel(words(y)[language])

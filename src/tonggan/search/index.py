@@ -192,7 +192,7 @@ class Index:
 
 
 def _in_brief(difference: list[str]) -> list[str]:
-    """At most four lines, the weights first, fingerprints (of what a setting does) after the settings; of long values only that they differ."""
+    """At most four lines, the weights first, fingerprints of what settings do after these; of long values only that they differ."""
     lines = [line if len(line) <= 160 else f"{line.partition(':')[0]}: differs" for line in difference]
     lines.sort(key=lambda line: (not line.startswith("weights:"), FINGERPRINT.search(line) is not None))
     return lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} more fields"]

@@ -70,7 +70,7 @@ class LatentConfig(Config):
 
 
 class LatentStep(nn.Module):
-    """Student, its teacher, and the head between them. Teacher, head and count are the step's own: saved with the run, not with the model."""
+    """Student, its teacher, and the head between them. Teacher, head and count are the step's own: saved with the run, not the model."""
 
     updates: Tensor
 
@@ -101,7 +101,7 @@ class LatentStep(nn.Module):
 
     def forward(self, batch: Batch) -> StepOutput:
         """The student's guesses at hidden places against the teacher's states. `target_variance` and `prediction_variance` falling to zero
-        is collapse: the loss is then small and says nothing; `chance` falls with it."""
+        is collapse: the loss is then small and says nothing; `chance` falls with it. `hidden` is how many places were."""
         kind, inputs = self.config.modality, batch.input(self.config.modality)
         if inputs is None:
             raise UsageError(f"step latent: the batch has no {kind}")
@@ -116,7 +116,7 @@ class LatentStep(nn.Module):
             "chance": objective.chance,
             "target_variance": spread.targets,
             "prediction_variance": spread.predictions,
-            "hidden_share": float(hidden.float().mean()),
+            "hidden": float(hidden.sum()),
             "decay": self.decay(),
         }
         return StepOutput(objective.loss, report)

@@ -21,8 +21,8 @@ from tonggan.hub.merged import merged
 from tonggan.hub.read import Checkpoint
 from tonggan.types import TongganError, UsageError
 from tonggan.verify.copies import against_endpoint, against_model
-from tonggan.verify.published import against_transformers
 from tonggan.verify.measure import Difference, compare
+from tonggan.verify.published import against_transformers
 from tonggan.verify.report import Divergence, Report, Section
 
 __all__ = ["AGAINST", "Difference", "Divergence", "Report", "Section", "compare", "verify"]

@@ -56,7 +56,10 @@ def write_items(directory: Path, processor: Processor, *, count: int, seed: int)
     """The canonical picture, strings, sound and clip first, then seeded random ones; files of the kinds that the processor reads."""
     random = np.random.default_rng(seed)
     strings = [*CANONICAL.values(), *(" ".join(random.choice(WORDS, random.integers(1, 40))) for _ in range(count))]
-    pictures = [canonical_picture(), *(_picture(random) for _ in range(count - 1))]
+    canonical = canonical_picture()
+    # Models that keep a picture's shape (ViLT) read batches of one shape only.
+    one = canonical.size if processor.image is not None and processor.image.config.mode == "keep" else None
+    pictures = [canonical, *(_picture(random, one) for _ in range(count - 1))]
     images, sounds, clips = [], [], []
     for i, picture in enumerate(pictures[:count]):
         if processor.image is not None:
@@ -119,11 +122,11 @@ def _normal(pixels: Tensor, config: ImageProcessing) -> Tensor:
     return (pixels.float() / 255 - torch.tensor(config.mean).view(shape)) / torch.tensor(config.std).view(shape)
 
 
-def _picture(random: np.random.Generator) -> PIL.Image.Image:
-    """Coloured tiles, enlarged to an odd size: edges and flat parts."""
+def _picture(random: np.random.Generator, size: tuple[int, int] | None) -> PIL.Image.Image:
+    """Coloured tiles, enlarged to a size, or any: edges and flat parts."""
     tiles = random.integers(0, 256, (5, 7, 3), dtype=np.uint8)
     width, height = (int(n) for n in random.integers(20, 400, 2))
-    return PIL.Image.fromarray(tiles).resize((width, height), PIL.Image.Resampling.BILINEAR)
+    return PIL.Image.fromarray(tiles).resize(size or (width, height), PIL.Image.Resampling.BILINEAR)
 
 
 def _sound(file: Path, random: np.random.Generator) -> Path:

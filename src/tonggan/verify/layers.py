@@ -20,21 +20,21 @@ Trace = dict[str, tuple[Tensor, Tensor]]
 """What entered a layer, and what it gave, at its first call; in the order of these calls."""
 
 
-def pairs(ours: nn.Module, table: KeyTable, theirs: nn.Module) -> dict[str, str]:
-    """Names of our blocks (the members of a `ModuleList`) and of the layers of theirs with the same weights."""
+def pairs(ours: nn.Module, table: KeyTable, theirs: nn.Module, names: Mapping[str, str]) -> dict[str, str]:
+    """Names of our blocks (the members of a `ModuleList`) and of the layers of theirs with the same weights.
+
+    `names` are those of their parameters, by the names in the published file.
+    """
     known = dict(theirs.named_modules())
-    base = f"{getattr(theirs, 'base_model_prefix', '')}."
     found: dict[str, str] = {}
     for name in _layers(ours):
-        parameters = [table.theirs(f"{name}.{inner}") for inner, _ in ours.get_submodule(name).named_parameters()]
-        if not parameters or None in parameters:
+        published = [table.theirs(f"{name}.{inner}") for inner, _ in ours.get_submodule(name).named_parameters()]
+        parameters = [names[one] for one in published if one in names]
+        if not parameters:
             continue
-        shared = _shared([str(one) for one in parameters])
-        # A published file may have the prefix of the model with a head, or lack it.
-        for prefix in (shared, shared.removeprefix(base), base + shared):
-            if (layer := _layer(prefix, known)) is not None and layer not in found.values():
-                found[name] = layer
-                break
+        shared = _shared(parameters)
+        if (layer := _layer(shared, known)) is not None and layer not in found.values():
+            found[name] = layer
     return found
 
 
@@ -75,7 +75,7 @@ def first_divergence(
         count += 1
         for before, a, b in ((True, entered, reference[theirs][0]), (False, given, reference[theirs][1])):
             off, scale = (a - b).abs().double(), float(b.abs().max())
-            if seen is not None and off.shape[:2] == seen.shape:
+            if seen is not None and off.dim() == 3 and off.shape[:2] == seen.shape:
                 off = off * seen[..., None]
             relative = float(off.max()) / scale if scale else float(off.max())
             # Not `>`: what is not a number has diverged.

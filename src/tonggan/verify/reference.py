@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
+import tempfile
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from tonggan.data.processor import Processor
 from tonggan.data.video import load_frames
+from tonggan.hub.weights import read_weights
 from tonggan.types import Audio, MissingExtra, TongganError, Video
 from tonggan.verify.inputs import Items, pictures
 
@@ -36,6 +40,9 @@ class Reference:
         named = next(iter(raw.get("architectures") or ()), "")
         made = getattr(transformers, named, transformers.AutoModel)
         self.module: nn.Module = self._open(made, dtype=torch.float32).eval()
+        # Of an encoder-decoder it is the encoder whose outputs ours have a name for; the decoder would want words.
+        alone = getattr(self.module.config, "is_encoder_decoder", False)
+        self._called: nn.Module = self.module.get_encoder() if alone else self.module  # type: ignore[operator]
         self._sentences: Any = self._sentence_encoder() if (directory / "modules.json").is_file() else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -48,12 +55,29 @@ class Reference:
 
     def bare(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every named tensor that the module's forward gives; a part's under the part's name (`text_last_hidden_state`)."""
-        return _flat(self.module(**self.accepted(inputs)))
+        return _flat(self._called(**self.accepted(inputs)))
 
     def accepted(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those inputs that its forward has a name for."""
-        known = inspect.signature(self.module.forward).parameters
+        known = inspect.signature(self._called.forward).parameters
         return {name: tensor for name, tensor in inputs.items() if name in known}
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """The name that each parameter has in the published file, and its own in the module: the library renames some on the way.
+
+        Found out by saving a twin whose parameters are numbered, so it holds for whatever the library does.
+        """
+        twin = copy.deepcopy(self.module)
+        own = [name for name, _ in twin.named_parameters()]
+        with torch.no_grad(), tempfile.TemporaryDirectory() as place:
+            for number, parameter in enumerate(twin.parameters()):
+                parameter.fill_(number)
+            for buffer in twin.buffers():
+                buffer.copy_(torch.full_like(buffer, -1))
+            twin.save_pretrained(place)  # type: ignore[operator]
+            saved = read_weights(Path(place))
+        return {name: own[int(t.flatten()[0])] for name, t in saved.items() if t.numel() and int(t.flatten()[0]) >= 0}
 
     def prepare(self, items: Items, processor: Processor) -> dict[str, Tensor]:
         """What its own processor makes of the same files and strings; `processor` is ours and says only which parts there are."""

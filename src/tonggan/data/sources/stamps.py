@@ -16,6 +16,8 @@ from tonggan.data.sources.splits import by_concept, caption_key, look_alikes
 from tonggan.types import Audio, Dropped, Image, Row, Text, UsageError
 
 ROOT = Path("/usr/share/tuxpaint/stamps")
+SPOKEN = ("be", "bg", "ca", "da", "el", "es", "fr", "lt", "nl", "ro", "ru")
+"""Languages in which descriptions are read aloud, beside English: nearly all stamps in most of them, fewer than a hundred in lt and nl."""
 _PACKAGE = "tuxpaint-stamps-default"
 _CREATOR = re.compile(r"<dc:creator>.*?<dc:title>\s*([^<]+?)\s*</dc:title>", re.DOTALL)
 _HALF_WIDTH = {code: code - 0xFEE0 for code in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))}
@@ -48,16 +50,16 @@ class Stamps(Source):
         self,
         *,
         size: int = 256,
-        languages: Sequence[str] = ("en", "zh"),
+        languages: Sequence[str] | None = None,
         spoken: bool = False,
         stamps: int | None = None,
         held_out: str | None = None,
     ) -> Dataset:
         """Split 8:1:1 by concept; `held_out_captions` makes the repeated splits by which results on stamps are reported.
 
-        `languages` are BCP-47 tags (`zh` simplified Chinese, `zh-TW`, `pt-BR`). `meta` has the category (the folder), the
-        artist where a drawing names one, and a hash of the pixels; `audios` are the effect sound and the spoken descriptions, with the
-        role `effect` or the language. They are read in ca, fr, ro, ru, bg, es, be, el, da and, few of them, lt, nl and en.
+        `languages` are BCP-47 tags (`zh` simplified Chinese, `zh-TW`, `pt-BR`), of texts and of what is spoken; None: en and zh, with
+        `spoken` also those of `SPOKEN`. `meta` has the category (the folder), the artist where a drawing names one, and a hash of the
+        pixels; `audios` are the effect sound and the spoken descriptions, with the role `effect` or the language.
 
         With `spoken` a row is one spoken description (see `spoken_rows`), of so many `stamps`, those read in most languages; one
         language may be `held_out`.
@@ -65,6 +67,8 @@ class Stamps(Source):
         if not spoken and (stamps is not None or held_out is not None):
             raise UsageError("stamps and held_out choose among spoken descriptions; set spoken as well")
         self.require()
+        if languages is None:
+            languages = ("en", "zh", *SPOKEN) if spoken else ("en", "zh")
         described = {str(path.relative_to(self.root).with_suffix("")): path for path in sorted(self.root.rglob("*.txt"))}
         originals = {name: picture for name, path in described.items() if (picture := _picture_of(path)) is not None}
         pictures = render(originals, "stamps", size)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tonggan.data.processor import Processor
-from tonggan.data.text import Tokenizer
+from tonggan.data.text import END, MASK, START, Tokenizer
 from tonggan.hub.convert import sentence
 from tonggan.hub.convert.fields import activation_in, activation_out, need
 from tonggan.hub.convert.table import KeyTable, Rules, Target, prefixed
@@ -28,6 +28,13 @@ from tonggan.types import UsageError
 MODEL_TYPES = ("bert",)
 MASKED = ("BertForMaskedLM", "BertForPreTraining")
 """Architectures with a head that says words; the second also has one for the next sentence, which is dropped."""
+
+
+SPECIAL = {
+    "unk_token": ("[UNK]", "<unk>"), "cls_token": ("[CLS]", "<s>", START), "sep_token": ("[SEP]", "</s>", END),
+    "mask_token": ("[MASK]", "<mask>", MASK),
+}  # fmt: skip
+"""How vocabularies spell them: BERT's own, those of other publishers' tokenizers, ours."""
 
 
 def norm_rules(theirs: str, ours: str) -> dict[str, Target]:
@@ -157,8 +164,7 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
 
 def write_words(directory: Path, tokenizer: Tokenizer) -> None:
     """The files of BERT's tokenizer, or of another that stands in its place."""
-    special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
-    present = present_tokens(tokenizer, special)
+    present = present_tokens(tokenizer, SPECIAL)
     rules = tokenizer.spec["normalizer"] or {}
     if tokenizer.spec["model"]["type"] == "WordPiece" and rules.get("type") == "BertNormalizer":
         settings = {
@@ -224,6 +230,7 @@ def tower(config: ModelConfig) -> BertTextConfig | None:
     return None
 
 
-def present_tokens(tokenizer: Tokenizer, special: Mapping[str, str]) -> dict[str, str]:
-    """Those special tokens that the vocabulary has."""
-    return {name: token for name, token in special.items() if tokenizer.id_of(token) is not None}
+def present_tokens(tokenizer: Tokenizer, special: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """Those special tokens that the vocabulary has, as it spells them."""
+    found = {name: next((token for token in spelt if tokenizer.id_of(token) is not None), None) for name, spelt in special.items()}
+    return {name: token for name, token in found.items() if token is not None}

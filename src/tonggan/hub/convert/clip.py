@@ -156,8 +156,8 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
 
 def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
-    if not isinstance(config, DualEncoderConfig):
-        return "it is not a dual encoder"
+    if not isinstance(config, DualEncoderConfig) or config.audio is not None or config.video is not None:
+        return "it is not a dual encoder of pictures and text"
     image, text = config.image, config.text
     if not isinstance(image, ViTConfig) or not isinstance(text, TransformerTextConfig):
         return "its towers are not ViT and Transformer"

@@ -27,7 +27,8 @@ HEAD: Rules = {
     "lm_head.decoder.{p}": None,  # the word embeddings and the bias once more
 }
 SPECIAL = {
-    "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>", "cls_token": "<s>", "mask_token": "<mask>",
+    "bos_token": ("<s>",), "eos_token": ("</s>",), "unk_token": ("<unk>",), "sep_token": ("</s>",), "cls_token": ("<s>",),
+    "mask_token": ("<mask>",),
 }  # fmt: skip
 
 

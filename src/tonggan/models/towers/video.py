@@ -95,7 +95,8 @@ class Tubelets(nn.Module):
         given = (clips.shape[1], *clips.shape[3:])
         if given != self.size:
             raise ValueError(f"clips of {' x '.join(map(str, given))}; this tower reads {' x '.join(map(str, self.size))}")
-        x = self.tubelets(self.normalize(clips)) + self.positions.weight
+        pixels = self.normalize(clips.flatten(0, 1)).view(clips.shape)
+        x = self.tubelets(pixels) + self.positions.weight
         return Hidden(self.post_norm(self.transformer(x)))
 
     def forward(self, clips: Clips) -> Float[Tensor, "B D"]:
