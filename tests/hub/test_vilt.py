@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
     ViltForImageAndTextRetrieval,
@@ -19,12 +20,15 @@ from transformers import (
 )
 
 from hub.references import TEXTS, close, picture
+from hub.references_bert import wordpiece
 from hub.references_fusion import vilt
 from tonggan import hub
 from tonggan.backends import load
 from tonggan.backends.foreign import is_foreign
 from tonggan.data.images import ImageProcessing, ImageProcessor
 from tonggan.data.processor import Processor
+from tonggan.hub.convert.tokenizer import read_tokenizer
+from tonggan.models import build, presets
 from tonggan.models.base import Matcher, WordPredictor
 from tonggan.types import Image, TongganError, UsageError
 
@@ -139,6 +143,37 @@ def test_saved_back_transformers_loads_the_same_weights(tmp_path: Path, kind: st
     ).items():
         assert torch.equal(same[name], tensor), name
     assert hub.read(tmp_path / "ours").identity.verified
+
+
+def test_older_files_name_the_bias_otherwise(tmp_path: Path) -> None:
+    vilt(tmp_path, ViltForMaskedLM)
+    plain = hub.read(tmp_path).identity.weights
+    file = tmp_path / "model.safetensors"
+    state = load_file(file)
+    state["mlm_score.bias"] = state.pop("mlm_score.decoder.bias")
+    state["mlm_score.decoder.weight"] = state["vilt.embeddings.text_embeddings.word_embeddings.weight"].clone()
+    state["vilt.embeddings.text_embeddings.position_ids"] = torch.arange(40)[None]
+    save_file(state, file, metadata={"format": "pt"})
+    assert hub.read(tmp_path).identity.weights == plain
+
+
+@pytest.mark.parametrize("name", ["mini-vlmo", "mini-vilt", "mini-albef", "mini-late"])
+def test_what_has_no_published_format_is_saved_in_ours(tmp_path: Path, name: str) -> None:
+    half = (0.5, 0.5, 0.5)
+    wordpiece(tmp_path / "words")
+    text = read_tokenizer(tmp_path / "words", max_length=None, context=40, pad="[PAD]")
+    processor = Processor(ImageProcessor(ImageProcessing(mode="squash", size=64, mean=half, std=half)), text)
+    config = presets()[name]
+    module: Any = build(config).eval()
+    hub.save(tmp_path / "saved", module, config, processor)
+    again = load(tmp_path / "saved", device="cpu")
+    assert again.identity.verified and again.can >= {"match"}
+    pair = (Image(array=np.asarray(picture())), "a red bird")
+    with torch.no_grad():
+        expected = module.match(processor.pixels([pair[0]]), processor.tokens([pair[1]])).softmax(dim=1)[:, 1]
+    assert torch.equal(torch.from_numpy(again.match([pair])), expected)
+    with pytest.raises(TongganError, match="no published format has a place"):
+        hub.save(tmp_path / "theirs", module, config, processor, format="transformers")
 
 
 FLIPS: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -87,12 +87,14 @@ def test_unknown_weights_are_named(tmp_path: Path) -> None:
         hub.read(directory)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [({"feature_size": 5}, "sound bins: 5 by the processor, 7 by the model"), ({"chunk_length": 2}, "up to 200 frames by the processor, 100"),
-     ({"sampling_rate": 8000}, "sampling_rate=8000")],
-    ids=["bins", "length", "rate"],
-)  # fmt: skip
+MISFITS: list[tuple[dict[str, Any], str]] = [
+    ({"feature_size": 5}, "sound bins: 5 by the processor, 7 by the model"),
+    ({"chunk_length": 2, "n_samples": 32_000, "nb_max_frames": 200}, "up to 200 frames by the processor, 100 by the model"),
+    ({"sampling_rate": 8000}, "sampling_rate=8000"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), MISFITS, ids=["bins", "length", "rate"])
 def test_a_processor_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     directory = save_whisper(tmp_path / "whisper", whisper(positions=50))
     file = directory / "preprocessor_config.json"

@@ -82,10 +82,19 @@ def test_the_first_layer_that_diverges_is_named_with_place_and_numbers(directory
     assert found.mine != found.reference
 
 
+def test_a_layer_whose_difference_reaches_no_output_is_only_noted(directory: Path) -> None:
+    checkpoint = hub.read(directory)
+    with torch.no_grad():
+        checkpoint.module.get_parameter("text.positions.weight")[3] += 0.5
+    report = check(checkpoint, directory)
+    assert report.passed and report.diverged is None
+    assert any("text_model.encoder.layers.0 differs" in note for note in report.notes)
+
+
 def test_what_differs_before_the_first_layer_is_told_apart(directory: Path) -> None:
     checkpoint = hub.read(directory)
     with torch.no_grad():
-        checkpoint.module.get_parameter("text.positions.weight")[3] += 0.1
+        checkpoint.module.get_parameter("text.positions.weight")[3, 0] += 0.5  # one channel: a norm takes away what all have in common
     found = check(checkpoint, directory).diverged
     assert found is not None and found.before
     assert found.theirs == "text_model.encoder.layers.0" and found.place[1] == 3

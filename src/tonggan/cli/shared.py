@@ -9,15 +9,17 @@ import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
-from tonggan.types import Dropped, Image, MediaError, TongganError, UsageError
+from tonggan.types import Dropped, Media, MediaError, TongganError, UsageError
 
 if TYPE_CHECKING:
     from tonggan.data.rows import Dataset
+
+AnyMedia = TypeVar("AnyMedia", bound=Media)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ImageCol = Annotated[str | None, typer.Option("--image-col", help="Column with the pictures, e.g. 图片. Default: found by its name.")]
@@ -123,11 +125,11 @@ def open_rows(name: str, image_col: str | None, text_col: str | None, split: str
     return found
 
 
-def open_picture(path: Path) -> Image:
-    """A picture file."""
+def open_media(kind: type[AnyMedia], path: Path) -> AnyMedia:
+    """A file with a picture, a sound or a clip."""
     if not (there := _home(path)).exists():
         raise MediaError(str(path), f"no such file{near(there)}")
-    return Image.open(there)
+    return kind.open(there)
 
 
 def recipe_file(name: str) -> Path:

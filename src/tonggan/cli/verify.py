@@ -74,7 +74,7 @@ def _print(report: Report) -> None:
     if report.diverged is not None:
         typer.echo(_told(report.diverged))
     elif report.layers:
-        typer.echo(f"{plural(report.layers, 'layer')} compared one by one: none diverges")
+        typer.echo(f"{plural(report.layers, 'layer')} compared one by one: none makes an output differ")
     print_notes(report.notes)
     if not report.differences:
         typer.secho("NOT passed; nothing could be compared", fg="red")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from heapq import nlargest
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
 
 from tonggan.config import Config
+from tonggan.data.audio import duration
 from tonggan.data.order import Stream
 from tonggan.data.rows import Dataset
 from tonggan.tensors import Batch
-from tonggan.types import Row, Text, TongganError, UsageError
+from tonggan.types import Audio, Row, Text, TongganError, UsageError
+
+HEADERS = 256
+"""Sounds of each kind of file that are asked how long they last: a header takes a millisecond or two, a file's size some microseconds."""
 
 
 class LoaderConfig(Config):
@@ -36,10 +41,18 @@ Collate = Callable[[Sequence[Row], Sequence[int]], Batch]
 
 @runtime_checkable
 class Choosing(Protocol):
-    """A collate that takes one of a row's captions, and not any: only those in its languages, say."""
+    """A collate that takes one of a row's captions and one of its sounds, and not any: only those in its languages, say."""
 
     def captions(self, row: Row) -> list[Text]:
         """The captions of a row that it may take."""
+        ...
+
+    def sounds(self, row: Row) -> list[Audio]:
+        """The sounds of a row that it may take."""
+        ...
+
+    def apart(self) -> Collate:
+        """The same, but nothing that it keeps is mixed up with what this one keeps."""
         ...
 
 
@@ -87,23 +100,41 @@ class Loader:
         return self.collate([self.dataset[i] for i in numbers], epochs)
 
     def largest(self, among: int = 20_000) -> Batch:
-        """A batch of the longest captions that may be taken (of the first `among` rows): the most memory that a batch can take.
+        """A batch of the longest captions and the longest sounds that may be taken (of the first `among` rows): the most memory that a
+        batch can take. A row of it may speak with another row's sound.
 
-        Long in UTF-8 bytes: in characters, a Chinese caption of many tokens would count as a short one. Nothing of the order is used up.
-        No two of its rows are positives of each other: whether every row has a negative is a question for real batches.
+        Captions are long in UTF-8 bytes: in characters, a Chinese one of many tokens would count as short. Nothing of the order is used
+        up. No two of its rows are positives of each other: whether every row has a negative is a question for real batches.
         """
         count = min(among, len(self.dataset))
-        longest = sorted(range(count), key=lambda i: -max((_bytes(t) for t in self._captions(self.dataset[i])), default=0))
-        numbers = (longest * (1 + self.config.batch_size // count))[: self.config.batch_size]
-        rows = [self.dataset[i] for i in numbers]
-        # With one caption left, that one is taken.
-        batch = self.collate([row.with_(texts=tuple(sorted(self._captions(row), key=_bytes)[-1:])) for row in rows], [0] * len(rows))
+        said = sorted(range(count), key=lambda i: -max(map(_bytes, self._captions(self.dataset[i])), default=0))
+        heard = self._longest_sounds(count) or said
+        rows = []
+        for place in range(self.config.batch_size):
+            row, other = self.dataset[said[place % len(said)]], self.dataset[heard[place % len(heard)]]
+            # With one of each left, that one is taken.
+            texts, audios = sorted(self._captions(row), key=_bytes)[-1:], sorted(self._sounds(other), key=duration)[-1:]
+            rows.append(row.with_(texts=tuple(texts), audios=tuple(audios)))
+        collate = self.collate.apart() if isinstance(self.collate, Choosing) else self.collate
+        batch = collate(rows, [0] * len(rows))
         if batch.keys is None:
             return batch
         return replace(batch, keys=torch.arange(1, 1 + batch.keys.numel()).view(batch.keys.shape))
 
+    def _longest_sounds(self, count: int) -> list[int]:
+        """Rows of the longest sounds, longest first: by their headers, which only the largest files of each kind are asked for."""
+        kinds: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for number in range(count):
+            for sound in self._sounds(self.dataset[number]):
+                kinds[sound.path.suffix.lower() if sound.path else ""].append((_size(sound), number))
+        largest = {number for sizes in kinds.values() for _, number in nlargest(HEADERS, sizes)}
+        return sorted(largest, key=lambda i: (-max(map(duration, self._sounds(self.dataset[i]))), i))
+
     def _captions(self, row: Row) -> Sequence[Text]:
         return self.collate.captions(row) if isinstance(self.collate, Choosing) else row.texts
+
+    def _sounds(self, row: Row) -> Sequence[Audio]:
+        return self.collate.sounds(row) if isinstance(self.collate, Choosing) else row.audios
 
     @property
     def epoch(self) -> float:
@@ -147,6 +178,14 @@ class Loader:
 
 def _bytes(text: Text) -> int:
     return len(text.text.encode("utf-8", "surrogatepass"))
+
+
+def _size(sound: Audio) -> int:
+    """Bytes of the file; 0 where it is gone or elsewhere."""
+    try:
+        return sound.path.stat().st_size if sound.path is not None else len(sound.data or b"")
+    except OSError:
+        return 0
 
 
 def joined(states: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Shape letters: B rows, K kinds of key.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 import threading
@@ -20,7 +21,7 @@ from torch import Tensor
 from tonggan.config import height_width
 from tonggan.data.augment import Augment, augment
 from tonggan.data.images import stack
-from tonggan.data.media import read_bytes
+from tonggan.data.media import content
 from tonggan.data.processor import Processor
 from tonggan.tensors import Batch, Modality
 from tonggan.types import Audio, Dropped, Image, Media, MediaError, Row, Text, TongganError, UsageError, Video
@@ -75,12 +76,23 @@ class PairCollate:
         return min(CACHE_BYTES, rows * sum(self._largest(kind) for kind in self._decoded))
 
     def captions(self, row: Row) -> list[Text]:
-        """The captions of a row that take part."""
+        """The captions of a row that take part; none where batches have no text."""
+        if "text" not in self.modalities:
+            return []
         return [t for t in row.texts if t.text.strip() and (self.langs is None or t.lang in self.langs)]
 
     def sounds(self, row: Row) -> list[Audio]:
-        """The sounds of a row that take part. The role of a spoken one is its language; one without a role speaks none that is known."""
+        """The sounds of a row that take part; none where batches have no sounds. The role of a spoken one is its language; one without a
+        role speaks none that is known."""
+        if "audio" not in self.modalities:
+            return []
         return [sound for sound in row.audios if self.langs is None or sound.role is None or sound.role in self.langs]
+
+    def apart(self) -> PairCollate:
+        """The same, but it keeps what it decodes and drops to itself: for rows with other media than their ids stand for."""
+        other = copy.copy(self)
+        other._known, other._media_keys, other.dropped = {}, {}, {}
+        return other
 
     def __call__(self, rows: Sequence[Row], epochs: Sequence[int]) -> Batch:
         kept: list[tuple[Row, int]] = []
@@ -245,9 +257,7 @@ def media_key(part: Media) -> int:
     name = NAMES[part.kind]
     if part.path is not None:
         return stable_hash(f"{name}\0{part.path}")
-    if part.array is not None and not isinstance(part, Image):
-        return stable_hash(f"{name}\0".encode() + np.ascontiguousarray(part.array).tobytes())
-    return stable_hash(f"{name}\0".encode() + read_bytes(part))
+    return stable_hash(f"{name}\0".encode() + content(part))
 
 
 def stable_hash(value: str | bytes) -> int:

@@ -79,13 +79,13 @@ DATA2VEC_AUDIO = Family(
 )  # fmt: skip
 WHISPER = Family("whisper", whisper.MODEL_TYPES, whisper.read, whisper.write, whisper.misfit, whisper.table, whisper.outputs)
 VIDEOMAE = Family("videomae", videomae.MODEL_TYPES, videomae.read, videomae.write, videomae.misfit, videomae.table, videomae.outputs)
-SIGLIP = Family("siglip", siglip.MODEL_TYPES, siglip.read, siglip.write, siglip.misfit, siglip.table, siglip.outputs)
+SIGLIP = Family("siglip", siglip.MODEL_TYPES, siglip.read, siglip.write, siglip.misfit, siglip.table, siglip.outputs, siglip.HEADS)
 CHINESE_CLIP = Family(
     "chinese-clip", chinese_clip.MODEL_TYPES, chinese_clip.read, chinese_clip.write, chinese_clip.misfit, chinese_clip.table,
     chinese_clip.outputs,
 )  # fmt: skip
 ALIGN = Family("align", align.MODEL_TYPES, align.read, align.write, align.misfit, align.table, align.outputs)
-VIT = Family("vit", vit.MODEL_TYPES, vit.read, vit.write, vit.misfit, vit.table, vit.outputs)
+VIT = Family("vit", vit.MODEL_TYPES, vit.read, vit.write, vit.misfit, vit.table, vit.outputs, vit.HEADS)
 EFFICIENTNET = Family(
     "efficientnet", efficientnet_hf.MODEL_TYPES, efficientnet_hf.read, efficientnet_hf.write, efficientnet_hf.misfit, efficientnet_hf.table,
     efficientnet_hf.outputs,
@@ -159,6 +159,8 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
             wrong.append(f"text length: up to {length} tokens by the tokenizer, {text.context} by the model")
         if vocab > text.vocab_size:
             wrong.append(f"vocabulary: {vocab} ids by the tokenizer, {text.vocab_size} by the model")
+        if getattr(text, "pooling", None) == "last" and processor.text.config.pad_to is None:
+            wrong.append(f"padding: to each batch's longest by the tokenizer, but the model reads one length only: set pad_to={text.context}")
     audio, video = getattr(config, "audio", None), getattr(config, "video", None)
     if audio is not None and processor.audio is not None:
         wrong += _audio_differences(audio, processor.audio.config)
@@ -175,7 +177,8 @@ def _audio_differences(tower: AudioTowerConfig, given: AudioProcessing) -> list[
             wrong.append(f"sound bins: {given.bins} by the processor, {tower.bins} by the model")
         frames = None if given.limit is None else given.limit // given.hop
         if frames is None or frames > 2 * tower.context:
-            wrong.append(f"sound length: {'any number of' if frames is None else f'up to {frames}'} frames by the processor, {2 * tower.context} by the model")
+            longest = "any number of" if frames is None else f"up to {frames}"
+            wrong.append(f"sound length: {longest} frames by the processor, {2 * tower.context} by the model")
         if tower.padding == "seen" and (given.pad != "whole" or frames != 2 * tower.context):
             wrong.append(f"sound padding: pad {given.pad} to {frames} frames by the processor, always {2 * tower.context} by the model")
     return wrong
@@ -184,5 +187,6 @@ def _audio_differences(tower: AudioTowerConfig, given: AudioProcessing) -> list[
 def _video_differences(tower: VideoTowerConfig, given: VideoProcessing) -> list[str]:
     image = tower.image if isinstance(tower, FramesConfig) else tower
     pairs = {"mean": (given.image.mean, image.mean), "std": (given.image.std, image.std), "size": (given.image.side, image.image_size)}
-    pairs["frames"] = (given.frames, tower.frames)
+    if not isinstance(tower, FramesConfig) or given.frames > tower.frames:  # one that reads frame by frame takes fewer as well
+        pairs["frames"] = (given.frames, tower.frames)
     return [f"video {name}: {a} by the processor, {b} by the model" for name, (a, b) in pairs.items() if a != b]

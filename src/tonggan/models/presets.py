@@ -157,7 +157,8 @@ def _filling_in(bert: BertTextConfig) -> dict[str, Preset]:
     patches = BeitConfig(
         image_size=64, patch_size=8, width=128, layers=4, heads=4, mlp_width=512, relative="shared", mask_token=True, mean=PLAIN, std=PLAIN
     )
-    frames = WaveformConfig(channels=(32, 32, 32, 64, 64, 64, 64), width=128, layers=3, heads=4, mlp_width=512, position_layers=3, mask_token=True)
+    channels = (32, 32, 32, 64, 64, 64, 64)
+    frames = WaveformConfig(channels=channels, width=128, layers=3, heads=4, mlp_width=512, position_layers=3, mask_token=True)
     return {
         "mini-data2vec-image": Data2VecConfig(image=patches),
         "mini-data2vec-audio": Data2VecConfig(audio=frames),

@@ -49,7 +49,7 @@ class SpectrogramStem(nn.Module):
 
 
 class WaveformStem(nn.Module):
-    """Convolutions with a norm over the channels and an activation after each: a waveform becomes frames (Baevski et al. 2020, wav2vec 2.0).
+    """A waveform becomes frames: convolutions, a norm over the channels and an activation after each (Baevski et al. 2020, wav2vec 2.0).
 
     No padding anywhere, so a frame depends on no sample behind a row's end as long as `lengths` counts it as that row's own.
     """

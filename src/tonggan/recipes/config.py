@@ -12,6 +12,7 @@ from tonggan.config import Config
 from tonggan.data.augment import Augment
 from tonggan.data.loader import LoaderConfig
 from tonggan.models import ModelConfig
+from tonggan.models.adapt import AdaptConfig
 from tonggan.steps import StepConfig
 from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.tensors import Modality
@@ -99,6 +100,8 @@ class Stage(Config):
     freeze: tuple[str, ...] = ()
     """Parts that stay as they are: image, text, image_head, text_head, or deeper (text.bert); a * stands for any part of a name
     (blocks.*.attention)."""
+    adapt: AdaptConfig | None = None
+    """An adapter, which alone learns, on the model that the stage begins with. It is saved as an adapter, beside its base."""
     langs: tuple[str, ...] | None = None
     """Languages by which this stage is evaluated; None: the evaluation's own."""
     views: int = Field(1, ge=1, le=4)
@@ -122,6 +125,11 @@ class Stage(Config):
             raise ValueError("augment changes nothing where the picture tower is frozen and has encoded each picture once; use views")
         if self.views > 1 and "image" not in self.freeze:
             raise ValueError("views are encoded by a frozen picture tower: add image to freeze, or use augment")
+        if self.adapt and (self.centre or self.bilingual):
+            raise ValueError("centre and bilingual change the base that an adapter stands beside: do them in a stage before")
+        cached = [part for part in ("image", "text") if part in self.freeze]
+        if self.adapt and (both := [part for part in cached if not self.adapt.parts or part in self.adapt.parts]):
+            raise ValueError(f"{both[0]} is frozen and would be encoded once, but the adapter goes into it; set adapt.parts to other parts")
         return self
 
 
@@ -211,6 +219,14 @@ class RunConfig(Config):
     def _named_apart(self) -> RunConfig:
         if twice := _twice(stage.name for stage in self.stages):
             raise ValueError(f"two stages are named {twice!r}; give each its own name")
+        if any(stage.adapt for stage in self.stages[:-1]):
+            raise ValueError("only the last stage can have adapt: its base is what the stage before left, which must stay as it is")
+        if self.stages[-1].adapt and len(self.stages) == 1 and self.model.start is None:
+            raise ValueError("adapt needs a base to stand beside: a model in model.start, or a stage before")
+        if self.stages[-1].adapt and len(self.stages) == 1 and (self.model.pictures or self.model.sounds or self.model.clips):
+            raise ValueError(
+                "adapt stands beside model.start as it is: leave pictures, sounds and clips out, or change them in a stage before"
+            )
         return self
 
 

@@ -23,15 +23,17 @@ import torch
 from torch import nn
 
 from tonggan import devices, hub, steps
+from tonggan.backends import load_local
 from tonggan.backends.local import LocalModel
 from tonggan.config import did_you_mean
 from tonggan.data.loader import Loader
 from tonggan.data.pairs import PairCollate, classes_of
 from tonggan.data.rows import Dataset
 from tonggan.hub.read import Checkpoint
-from tonggan.models import DualEncoder
+from tonggan.models import DualEncoder, adapt
+from tonggan.models.adapt import AdaptConfig
 from tonggan.models.ngram import BilingualText
-from tonggan.recipes.begin import begin
+from tonggan.recipes.begin import Parts, begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
 from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.recipes.measuring import held_out_loss, measure
@@ -68,6 +70,8 @@ class Run:
             mask=any(map(steps.hides_words, tasks)),
         )
         self._teacher: LocalModel | None = None
+        self._base: Checkpoint | None = None
+        """What an adapter stands beside."""
 
     @property
     def model(self) -> nn.Module:
@@ -87,7 +91,10 @@ class Run:
     def save(self, directory: Path) -> None:
         """Write the model with all that `load` needs."""
         provenance = {"run": self.config.name, "seed": self.config.seed, "start": self.config.model.start or self.config.model.preset}
-        hub.save(directory, *self.parts, provenance=provenance)
+        if self._base is not None and (config := self.config.stages[-1].adapt) is not None:
+            hub.adapters.save(directory, self.model, self._base, config, provenance=provenance)
+        else:
+            hub.save(directory, *self.parts, provenance=provenance)
 
     def rows(self, data: DataConfig, kinds: frozenset[Modality] = PAIRS) -> Dataset:
         """The rows of a configuration, those that lack one of these kinds of input left out and listed."""
@@ -120,6 +127,8 @@ class Run:
                 # Else what is drawn here would depend on whether the stage before ran in this process or in one that was killed.
                 _seed(self.config.seed, number)
             self.prepare(stage)
+            if stage.adapt is not None:
+                self._adapt(number, stage.adapt)
             if stage.name in done:
                 self._take(self._stage_directory(number))
                 continue
@@ -158,7 +167,7 @@ class Run:
         saved = next((last for last in places if (last / checkpoint.STATE).is_file()), None)
         if self.config.model.start is not None or saved is None or self.parts.processor.text is None:
             return
-        before = hub.read(saved).processor.text
+        before = load_local(str(saved), device="cpu").processor.text
         if before is None or before.spec != self.parts.processor.text.spec:
             raise UsageError(
                 f"{self.out}: the captions are not those that this run was begun with (rows changed, or --limit?), so its tokenizer "
@@ -198,6 +207,8 @@ class Run:
         frozen = [part for name in stage.freeze for part in self._named(name)]
         for part in frozen:
             part.requires_grad_(False)
+        if stage.adapt is not None:
+            frozen += adapt.still(self.model, stage.adapt)
         streams = [self._stream(stage, stream) for stream in stage.streams]
         directory = self._stage_directory(number)
         return Trainer(
@@ -246,6 +257,17 @@ class Run:
             if self._teacher is None:
                 raise UsageError(f"stage {stage.name}: ridge needs a transfer stream, whose pairs it learns from")
             solve_ngrams(self.parts, self._teacher, self._pairs(stage), stage.ridge, stage.name)
+
+    def _adapt(self, number: int, config: AdaptConfig) -> None:
+        """Put a view with the adapter in the model's place; what it stands beside is the model as it can be opened again."""
+        module, shape, processor = self.parts
+        if number:
+            before = self._stage_directory(number - 1)
+            name = str(before / "best" if (before / "best").exists() else before / "last")
+        else:
+            name = str(self.config.model.start)
+        self._base = Checkpoint(module, shape, processor, hub.identity(module, shape, processor), name)
+        self.parts = Parts(adapt.attach(module, config), shape, processor)
 
     def _pairs(self, stage: Stage) -> list[tuple[str, str, float]]:
         """Every Chinese caption of the transfer streams, the row's first English one, and what the pair counts."""
@@ -344,7 +366,7 @@ class Run:
     def _take(self, directory: Path) -> None:
         """Go on from what a stage found best."""
         best = directory / "best" if (directory / "best").exists() else directory / "last"
-        self.model.load_state_dict(hub.read(best).module.state_dict())
+        self.model.load_state_dict(load_local(str(best), device="cpu").module.state_dict())
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)
 

@@ -1,4 +1,4 @@
-"""A searchable set of pictures, bound to the model that made it.
+"""A searchable set of pictures, clips or sounds, bound to the model that made it.
 
 The directory holds `index.json` (which model, its identity, the width) and the store. A query embedded by any other model would
 return confident nonsense, so it is refused, field by field.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import io
 import json
 import os
 import re
@@ -21,12 +20,34 @@ from typing import Any
 
 import numpy as np
 
-from tonggan.data.media import load_image, read_bytes
+from tonggan.data.audio import canonical_sound
+from tonggan.data.images import canonical_picture
+from tonggan.data.media import content
+from tonggan.data.pairs import NAMES
+from tonggan.data.video import canonical_clip
 from tonggan.search.store import EXACT_UP_TO, Hit, LanceStore, Record
-from tonggan.types import CannotError, Dropped, EmbedOptions, Identity, Image, Item, MediaError, Model, Row, Text, TongganError, UsageError
+from tonggan.search.thumbnails import thumbnail
+from tonggan.types import (
+    Audio,
+    CannotError,
+    Dropped,
+    EmbedOptions,
+    Identity,
+    Image,
+    Item,
+    Media,
+    MediaError,
+    Model,
+    Row,
+    Text,
+    TongganError,
+    UsageError,
+    Video,
+)
 
 FORMAT = 1
-THUMBNAIL = 160
+MEDIA = ("image", "video", "audio")
+"""What a row is found by: the first of these that it has and the model embeds."""
 FINGERPRINT = re.compile(r": '[0-9a-f]{16}' != '[0-9a-f]{16}'$")
 """A field that says that something differs, but not what."""
 
@@ -62,7 +83,7 @@ class Index:
         if where.exists() and any(where.iterdir()) and not begun.exists():
             raise UsageError(f"{where}: not empty and not an index; name a new directory")
         where.mkdir(parents=True, exist_ok=True)
-        dim = model.embed(["index"]).vectors.shape[1]
+        dim = model.embed([_anything(model)]).vectors.shape[1]
         record = {"format": FORMAT, "model": _portable(model.name, where), "dim": dim, "identity": asdict(model.identity)}
         begun.write_text(json.dumps(record, ensure_ascii=False, indent=1), encoding="utf-8")
         # A table beside a record that is not in place yet is empty, and perhaps of another width: left by a call that was killed here.
@@ -102,14 +123,14 @@ class Index:
             )
 
     def add(self, model: Model, rows: Iterable[Row], *, batch: int = 256, options: EmbedOptions | None = None) -> Changes:
-        """Embed and store the rows' first pictures; a known id is updated. One whose picture and words are unchanged is not
-        embedded again; where its file lies now is recorded.
+        """Embed and store each row's first picture; of one that has none, or where the model embeds none, its first clip or sound. A
+        known id is updated. One whose medium and words are unchanged is not embedded again; where its file lies now is recorded.
 
-        Rows without a picture, and pictures that cannot be read, are listed in the result.
+        Rows without any of these, and what cannot be read, are listed in the result.
         """
         self.check(model)
-        if "image" not in model.modalities:
-            raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; an index of pictures needs image")
+        if not model.modalities & set(MEDIA):
+            raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; an index needs {' or '.join(MEDIA)}")
         changes = Changes()
         known = dict(self._store.contents())
         for chunk in _chunks(rows, batch):
@@ -119,39 +140,41 @@ class Index:
     def _add_chunk(
         self, model: Model, rows: list[Row], known: dict[str, tuple[str, str]], changes: Changes, options: EmbedOptions | None
     ) -> None:
-        due: dict[str, tuple[Row, str, bytes]] = {}
+        due: dict[str, tuple[Row, Media, str, bytes]] = {}
         moved: dict[str, str] = {}
         for row in rows:
-            if not row.images:
-                changes.dropped.append(Dropped(row.id, "no picture"))
+            part = _shown(row, model)
+            if part is None:
+                named = [NAMES[kind] for kind in MEDIA if kind in model.modalities]
+                changes.dropped.append(Dropped(row.id, f"no {' or '.join(named)}"))
                 continue
             try:
-                content, place = _content(row), row.images[0].where
-                if (there := known.get(row.id)) is not None and there[0] == content:
+                known_by, place = _known_by(row, part), part.where
+                if (there := known.get(row.id)) is not None and there[0] == known_by:
                     changes.unchanged += 1
                     if there[1] != place:
                         moved[row.id] = place
                     continue
-                due[row.id] = (row, content, _thumbnail(row.images[0]))
+                due[row.id] = (row, part, known_by, thumbnail(part))
             except MediaError as error:
                 changes.dropped.append(Dropped(row.id, error.reason))
         self._store.move(moved)
         entries = list(due.values())
         if not entries:
             return
-        embedded = model.embed([row.images[0] for row, _, _ in entries], options)
+        embedded = model.embed([part for _, part, _, _ in entries], options)
         records = []
-        for i, (row, content, thumbnail) in enumerate(entries):
+        for i, (row, part, known_by, small) in enumerate(entries):
             if i in embedded.errors:
                 changes.dropped.append(Dropped(row.id, embedded.errors[i]))
                 continue
             title = row.texts[0].text if row.texts else ""
-            records.append(Record(row.id, embedded.vectors[i], content, title, row.images[0].where, thumbnail, _meta(row)))
+            records.append(Record(row.id, embedded.vectors[i], known_by, title, part.where, small, _meta(row)))
             if row.id in known:
                 changes.updated += 1
             else:
                 changes.added += 1
-            known[row.id] = (content, row.images[0].where)
+            known[row.id] = (known_by, part.where)
         self._store.upsert(records)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -168,7 +191,7 @@ class Index:
         return self._store.delete(ids)
 
     def search(self, model: Model, query: Item | np.ndarray, limit: int = 10) -> list[Hit]:
-        """The `limit` nearest pictures to a text, a picture, or a unit vector [dim] already embedded by this model."""
+        """The `limit` nearest to a text, a picture, a sound or a clip, or to a unit vector [dim] already embedded by this model."""
         self.check(model)
         if limit < 1:
             raise UsageError(f"limit {limit}: expected 1 or more")
@@ -176,7 +199,7 @@ class Index:
             return self._store.search(query, limit)
         embedded = model.embed([query])
         if embedded.errors:
-            where = query.where if isinstance(query, Image) else "query"
+            where = query.where if isinstance(query, Media) else "query"
             raise MediaError(where, embedded.errors[0])
         return self._store.search(embedded.vectors[0], limit)
 
@@ -209,18 +232,26 @@ def _portable(name: str, index: Path) -> str:
     return os.path.relpath(name, index) if Path(name).exists() else name
 
 
-def _content(row: Row) -> str:
-    return hashlib.sha256(read_bytes(row.images[0]) + b"\0" + _meta(row).encode()).hexdigest()
+def _anything(model: Model) -> Item:
+    """Something that it embeds, to see how wide its vectors are."""
+    if "text" in model.modalities:
+        return "index"
+    if "image" in model.modalities:
+        return Image(array=canonical_picture())
+    return canonical_clip() if "video" in model.modalities else Audio(array=canonical_sound(16_000), rate=16_000)
+
+
+def _shown(row: Row, model: Model) -> Image | Video | Audio | None:
+    """What a row is found by, if there is anything."""
+    each: tuple[Sequence[Image | Video | Audio], ...] = (row.images, row.videos, row.audios)
+    return next((parts[0] for kind, parts in zip(MEDIA, each, strict=True) if parts and kind in model.modalities), None)
+
+
+def _known_by(row: Row, part: Media) -> str:
+    return hashlib.sha256(content(part) + b"\0" + _meta(row).encode()).hexdigest()
 
 
 def _meta(row: Row) -> str:
     texts = [{"text": t.text, "lang": t.lang} for t in row.texts if isinstance(t, Text)]
     return json.dumps({"texts": texts, "group": row.group, "split": row.split, "meta": dict(row.meta)}, ensure_ascii=False, sort_keys=True)
 
-
-def _thumbnail(image: Image) -> bytes:
-    picture = load_image(image, decode="fast", size_hint=THUMBNAIL)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=80)
-    return out.getvalue()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tonggan.data.media import read_bytes
+from tonggan.data.media import content
 from tonggan.data.prompts import TEMPLATES
 from tonggan.search import Hit, Index
 from tonggan.types import CannotError, Embeddings, Item, MediaError, Model, Text, UsageError, as_part
@@ -88,7 +88,7 @@ class Engine:
         return [future.result() for future in [self._submit(item) for item in items]]
 
     def search(self, query: Item, limit: int = 12) -> list[Hit]:
-        """The nearest pictures of the index."""
+        """The nearest of the index."""
         if self.index is None:
             raise UsageError("no index is being served; start with: tonggan serve MODEL --index DIR")
         found = self.embed([query])[0]
@@ -191,5 +191,5 @@ def _split(found: Embeddings, count: int) -> list[Embedded]:
 def _key(item: Item) -> bytes:
     part = as_part(item)
     digest = hashlib.sha256(part.kind.encode())
-    digest.update(part.text.encode() if isinstance(part, Text) else read_bytes(part))
+    digest.update(part.text.encode() if isinstance(part, Text) else content(part))
     return digest.digest()

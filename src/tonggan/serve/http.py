@@ -1,6 +1,6 @@
 """The HTTP entrance: OpenAI's embeddings API, and search and classification beside it. All work is the engine's.
 
-Pictures come as data URIs only: a server that fetched URLs or opened paths for its callers could be made to read what
+Pictures and clips come as data URIs only, sounds as these or as base64: a server that fetched URLs or opened paths for its callers could be made to read what
 they must not see.
 """
 
@@ -23,7 +23,7 @@ from tonggan.search import Hit
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import SIGN_IN, BodyLimit, Limits, refusal
 from tonggan.serve.signin import SignIn
-from tonggan.types import CannotError, Image, Item, MediaError, MissingExtra, Text, TongganError, UsageError
+from tonggan.types import Audio, CannotError, Image, Item, MediaError, MissingExtra, Text, TongganError, UsageError, Video
 
 try:
     import uvicorn
@@ -56,18 +56,27 @@ Words = Annotated[str, pydantic.AfterValidator(_whole)]
 
 
 class Url(Strict):
-    """OpenAI's `image_url` object; `detail` makes no difference here."""
+    """OpenAI's `image_url` object, and the `video_url` that others made after it; `detail` makes no difference here."""
 
     url: str
     detail: str | None = None
 
 
+class Sound(Strict):
+    """OpenAI's `input_audio` object. `data` is base64 or a data URI; the file itself says its `format`."""
+
+    data: str
+    format: str | None = None
+
+
 class ContentPart(Strict):
     """One content part as in the chat API."""
 
-    type: Literal["text", "image_url"]
+    type: Literal["text", "image_url", "input_audio", "video_url"]
     text: Words | None = None
     image_url: Url | None = None
+    input_audio: Sound | None = None
+    video_url: Url | None = None
 
 
 class ChatMessage(Strict):
@@ -279,7 +288,7 @@ def _items(request: EmbeddingsRequest) -> list[Item]:
             part for message in request.messages for part in ([message.content] if isinstance(message.content, str) else message.content)
         ]
         if len(parts) != 1:
-            raise UsageError(f"messages: one text or one picture per request, got {len(parts)} parts; this model does not fuse them")
+            raise UsageError(f"messages: one text, picture, sound or clip per request, got {len(parts)} parts; this model does not fuse them")
         return [_item(parts[0], request.modality)]
     given = [request.input] if isinstance(request.input, str) else request.input or []
     if not given:
@@ -291,6 +300,11 @@ def _item(one: str | ContentPart, modality: str | None) -> Item:
     if isinstance(one, ContentPart):
         if one.type == "image_url" and one.image_url is not None:
             return _picture(one.image_url.url)
+        if one.type == "video_url" and one.video_url is not None:
+            return resolve(Video(url=one.video_url.url), SERVER)
+        if one.type == "input_audio" and one.input_audio is not None:
+            data = one.input_audio.data
+            return resolve(Audio(url=data if _DATA_URI.match(data) else f"data:;base64,{data}"), SERVER)
         if one.type == "text" and one.text is not None:
             return _text(one.text)
         raise UsageError(f"a content part of type {one.type} needs its field {one.type!r}")

@@ -29,7 +29,7 @@ def pairs(ours: nn.Module, table: KeyTable, theirs: nn.Module, names: Mapping[st
     found: dict[str, str] = {}
     for name in _layers(ours):
         published = [table.theirs(f"{name}.{inner}") for inner, _ in ours.get_submodule(name).named_parameters()]
-        parameters = [names[one] for one in published if one in names]
+        parameters = [names[one] for one in published if one is not None and one in names]
         if not parameters:
             continue
         shared = _shared(parameters)

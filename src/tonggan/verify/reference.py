@@ -42,7 +42,7 @@ class Reference:
         self.module: nn.Module = self._open(made, dtype=torch.float32).eval()
         # Of an encoder-decoder it is the encoder whose outputs ours have a name for; the decoder would want words.
         alone = getattr(self.module.config, "is_encoder_decoder", False)
-        self._called: nn.Module = self.module.get_encoder() if alone else self.module  # type: ignore[operator]
+        self._called: nn.Module = self.module.get_encoder() if alone else self.module
         self._sentences: Any = self._sentence_encoder() if (directory / "modules.json").is_file() else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

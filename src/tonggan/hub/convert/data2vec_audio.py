@@ -71,7 +71,6 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         position_layers=raw.get("num_conv_pos_embeddings", 5),
         position_kernel=raw.get("conv_pos_kernel_size", 19),
         position_groups=raw.get("num_conv_pos_embedding_groups", 16),
-        position_padding="seen",
         # The library's model has the vector when it would hide anything in training.
         mask_token=raw.get("mask_time_prob", 0.05) > 0 or raw.get("mask_feature_prob", 0.0) > 0,
     )
@@ -116,8 +115,6 @@ def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
     if not isinstance(config, Data2VecConfig) or config.audio is None:
         return "it is not data2vec's for speech"
-    if config.audio.position_padding != "seen":
-        return "its positions do not see padding (position_padding: hidden)"
     if processor is None:
         return None
     return "it has no sound processor" if processor.audio is None else audio_misfit(processor.audio.config)
@@ -130,5 +127,5 @@ def outputs(module: Data2Vec, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]
     tower = module.tower("audio")
     assert isinstance(tower, Waveform)
     sounds, hidden = sounds_in(inputs, "input_values"), inputs.get("mask_time_indices")
-    states = tower.tokens(sounds, hidden=None if hidden is None else hidden.bool()).states
+    states = tower.tokens(sounds, hidden=None if hidden is None else hidden.bool(), padding="seen").states
     return {"last_hidden_state": states, "extract_features": tower.stem_norm(tower.stem(sounds.values))}

@@ -27,6 +27,7 @@ from tonggan.models.towers import Colour, TransformerText, TransformerTextConfig
 from tonggan.types import TongganError
 
 MODEL_TYPES = ("siglip",)
+HEADS = ("SiglipModel",)
 
 TEXT: Rules = {
     "embeddings.token_embedding.weight": "embedding.weight",

@@ -18,10 +18,9 @@ from tonggan.hub.convert.tensors_in import only
 from tonggan.hub.weights import tensor_names, write_json
 from tonggan.models import Classifier, ClassifierConfig, DualEncoder, DualEncoderConfig, ModelConfig
 from tonggan.models.towers import Colour, ViT, ViTConfig
-from tonggan.types import TongganError
 
 MODEL_TYPES = ("vit",)
-CLASSIFIER, TOWER_ALONE = "ViTForImageClassification", "ViTModel"
+HEADS = CLASSIFIER, TOWER_ALONE = "ViTForImageClassification", "ViTModel"
 
 LAYER: Rules = {
     "attention.attention.query.{p}": "attention.q.{p}",
@@ -82,13 +81,11 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     """Configuration and processor of a directory."""
     where = str(directory / "config.json")
     image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "ViT")
-    kind = next(iter(raw.get("architectures") or [TOWER_ALONE]))
-    if kind not in (CLASSIFIER, TOWER_ALONE):
-        raise TongganError(f"{where}: architecture {kind} is not supported; supported are: {CLASSIFIER}, {TOWER_ALONE}")
-    pooler = kind == TOWER_ALONE and "pooler.dense.weight" in tensor_names(directory)
+    classifies = CLASSIFIER in raw["architectures"]
+    pooler = not classifies and "pooler.dense.weight" in tensor_names(directory)
     tower = tower_in(raw, where, image.mean, image.std, pooler=pooler)
     config: ModelConfig
-    if kind == CLASSIFIER:
+    if classifies:
         config = ClassifierConfig(image=tower, classes=classes_in(raw))
     else:
         config = DualEncoderConfig(image=tower, dim=tower.width, image_projection="none")

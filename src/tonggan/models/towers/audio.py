@@ -40,7 +40,7 @@ class LogMelConfig(Config):
 
 
 class WaveformConfig(Config):
-    """The encoder of data2vec for speech (Baevski et al. 2022), which is wav2vec 2.0's with other positions: waveforms, pooled by the mean."""
+    """data2vec's encoder for speech (Baevski et al. 2022), wav2vec 2.0's but for its positions: waveforms, pooled by the mean."""
 
     kind: Literal["waveform"] = "waveform"
     channels: tuple[int, ...] = (512,) * 7
@@ -57,9 +57,6 @@ class WaveformConfig(Config):
     position_layers: int = 5
     position_kernel: int = 19
     position_groups: int = 16
-    position_padding: Literal["hidden", "seen"] = "hidden"
-    """Whether each layer of the positions sees zeros behind a row's end, so that padding changes nothing, or what the layer before made
-    of them, as published models do: there a row's last frames depend on how much padding follows."""
     mask_token: bool = False
     """A learned vector that stands for hidden frames, for training by filling in."""
     dropout: float = 0.0
@@ -154,8 +151,19 @@ class Waveform(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
-    def tokens(self, sounds: Sounds, *, hidden: Bool[Tensor, "B T"] | None = None, trace: Trace | None = None) -> Hidden:
-        """States [B, T, D], and how many of them are a row's own. `hidden` frames are replaced by the mask token."""
+    def tokens(
+        self,
+        sounds: Sounds,
+        *,
+        hidden: Bool[Tensor, "B T"] | None = None,
+        trace: Trace | None = None,
+        padding: Literal["hidden", "seen"] = "hidden",
+    ) -> Hidden:
+        """States [B, T, D], and how many of them are a row's own. `hidden` frames are replaced by the mask token.
+
+        A row's states are those it has alone, whatever padding follows. The reference lets its second layer of positions on see what the
+        first made of padding, so that there a row's last frames depend on how much follows: with `padding` seen, here too.
+        """
         lengths = self.stem.lengths(sounds.lengths)
         x = self.projection(self.stem_norm(self.stem(sounds.values)))
         if hidden is not None:
@@ -163,7 +171,7 @@ class Waveform(nn.Module):
             x = torch.where(hidden[:, :, None], self.mask_token, x)
         own = real(lengths, x.shape[1])
         x = x * own[:, :, None]
-        x = x + self.positions(x, own if self.config.position_padding == "hidden" else None)
+        x = x + self.positions(x, own if padding == "hidden" else None)
         return Hidden(self.transformer(self.dropout(self.norm(x)), mask=Mask(lengths=lengths), trace=trace), lengths)
 
     def forward(self, sounds: Sounds) -> Float[Tensor, "B D"]:

@@ -1,0 +1,89 @@
+"""`tonggan verify DIR` passes for a tiny random model of every family that we read, and `docs/verified.md` says exactly this."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from hub import references, references_bert, references_fusion, references_pairs, references_sound_sight
+from hub.test_bert import tiny_sentence_encoder
+from tonggan.hub.families import PUBLISHED
+from tonggan.verify import verify
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def pair(make: Callable[[int], Any]) -> Callable[[Path], object]:
+    return lambda place: references_pairs.save(place, make(references_pairs.with_wordpiece(place)))
+
+
+def words(kind: str, cls: str) -> Callable[[Path], object]:
+    return lambda place: references_bert.tiny(place, kind, getattr(transformers, cls))
+
+
+def siglip(place: Path) -> object:
+    return references_pairs.save(place, references_pairs.siglip(vocab=len(references_pairs.spiece(place))))
+
+
+sounds, pairs = references_sound_sight, references_pairs
+MODELS: dict[str, Callable[[Path], object]] = {
+    "CLIPModel": lambda place: references.save_clip(place, references.tiny_clip()),
+    "SiglipModel": siglip,
+    "ChineseCLIPModel": pair(pairs.chinese_clip),
+    "AlignModel": pair(pairs.align),
+    "ViTModel": lambda place: pairs.save(place, pairs.vit()),
+    "ViTForImageClassification": lambda place: pairs.save(place, pairs.vit(classes=5)),
+    "EfficientNetForImageClassification": lambda place: pairs.save(place, pairs.efficientnet(classes=5)),
+    "SentenceTransformer": tiny_sentence_encoder,
+    "BertForMaskedLM": words("bert", "BertForMaskedLM"),
+    "RobertaForMaskedLM": words("roberta", "RobertaForMaskedLM"),
+    "XLMRobertaForMaskedLM": words("xlm-roberta", "XLMRobertaForMaskedLM"),
+    "Data2VecTextForMaskedLM": words("data2vec-text", "Data2VecTextForMaskedLM"),
+    "Data2VecVisionModel": lambda place: sounds.save_data2vec_vision(place, sounds.data2vec_vision()),
+    # A frame per 20 ms, as in the published ones: seconds of the usual tiny strides would be thousands of frames.
+    "Data2VecAudioModel": lambda place: sounds.save_data2vec_audio(
+        place, sounds.data2vec_audio(conv_kernel=(24, 17), conv_stride=(20, 16))
+    ),
+    "WhisperForConditionalGeneration": lambda place: sounds.save_whisper(place, sounds.whisper(positions=100)),
+    "VideoMAEModel": lambda place: sounds.save_videomae(place, sounds.videomae()),
+    "ViltForMaskedLM": references_fusion.vilt,
+    "BlipForImageTextRetrieval": references_fusion.blip,
+}
+"""A model of each family, under the name of its class in the library."""
+FORWARD_ONLY = {"EfficientNetForImageClassification"}
+"""Gradients of some biases are rounding for the most part there; `tests/hub/test_pictures.py` says which, and holds the others."""
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_of_each_family_passes(tmp_path: Path, name: str) -> None:
+    (tmp_path / "model").mkdir()
+    MODELS[name](tmp_path / "model")
+    report = verify(tmp_path / "model", "transformers", count=3, backward=name not in FORWARD_ONLY)
+    assert report.passed, [one for one in report.differences if not one.passed]
+    assert [section.name for section in report.sections][:3] == ["from the same tensors", "from random tensors", "from files and strings"]
+    assert all(section.differences for section in report.sections)
+    assert report.layers and report.diverged is None
+
+
+def test_every_family_is_among_them(tmp_path: Path) -> None:
+    covered = set()
+    for name, make in MODELS.items():
+        (tmp_path / name).mkdir()
+        make(tmp_path / name)
+        config = transformers.AutoConfig.from_pretrained(tmp_path / name)
+        covered |= {family.name for family in PUBLISHED if config.model_type in family.model_types}
+    assert {family.name for family in PUBLISHED} <= covered
+
+
+@pytest.mark.parametrize("page", ["verified.md", "zh/verified.md"])
+def test_the_page_names_what_is_tested_here_and_nothing_else(page: str) -> None:
+    rows = [line for line in (DOCS / page).read_text("utf-8").splitlines() if line.startswith("| `")]
+    named = [match[1] for row in rows if (match := re.match(r"\| `(\w+)` \|", row))]
+    assert sorted(named) == sorted(MODELS)
+    forward = {match[1] for row in rows if (match := re.match(r"\| `(\w+)` \|", row)) and row.rstrip(" |").endswith("–")}
+    assert forward == FORWARD_ONLY
