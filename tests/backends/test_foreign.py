@@ -98,9 +98,10 @@ def test_a_foreign_two_tower_model_embeds(tmp_path: Path) -> None:
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {**shape, "vocab_size": len(tiny.WORDS), "max_position_embeddings": 16, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = transformers.SiglipConfig(text_config=text, vision_config={**shape, "image_size": 28, "patch_size": 14})
-    transformers.SiglipModel(config).save_pretrained(tmp_path)
-    transformers.SiglipImageProcessor(size={"height": 28, "width": 28}).save_pretrained(tmp_path)
+    vision = {**shape, "image_size": 28, "patch_size": 14}
+    config = transformers.MetaClip2Config(text_config=text, vision_config=vision, projection_dim=32)
+    transformers.MetaClip2Model(config).save_pretrained(tmp_path)
+    transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     model = load(str(tmp_path))
     (tmp_path / "broken.png").write_bytes(b"no picture")
@@ -108,9 +109,9 @@ def test_a_foreign_two_tower_model_embeds(tmp_path: Path) -> None:
     assert found.vectors.shape == (4, 32)
     assert np.allclose(np.linalg.norm(found.vectors, axis=1), [1, 1, 0, 1], atol=1e-5)
     assert list(found.errors) == [2]
-    theirs = transformers.SiglipModel.from_pretrained(tmp_path).eval()
+    theirs = transformers.MetaClip2Model.from_pretrained(tmp_path).eval()
     with torch.inference_mode():
-        ids = tiny.tokenizer()(["a red bird"], padding="max_length", max_length=16, return_tensors="pt")["input_ids"]
+        ids = tiny.tokenizer()(["a red bird"], return_tensors="pt")["input_ids"]
         vector = theirs(input_ids=ids, pixel_values=torch.zeros(1, 3, 28, 28)).text_embeds[0]
     assert np.allclose(found.vectors[0], torch.nn.functional.normalize(vector, dim=0).numpy(), atol=1e-5)
     with pytest.raises(CannotError, match="it can: embed"):
@@ -118,7 +119,7 @@ def test_a_foreign_two_tower_model_embeds(tmp_path: Path) -> None:
 
 
 def test_what_transformers_cannot_open_is_said_in_a_line(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "siglip", "architectures": ["SiglipModel"]}')
+    (tmp_path / "config.json").write_text('{"model_type": "metaclip_2", "architectures": ["MetaClip2Model"]}')
     with pytest.raises(TongganError, match="transformers cannot open it"):
         load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "never-heard-of"}')

@@ -84,7 +84,7 @@ def test_mini_presets_learn_one_batch_by_heart(name: str) -> None:
     i, j = torch.arange(4).repeat_interleave(4), torch.arange(4).repeat(4)
     pixels = F.interpolate(pictures, size=64).to(torch.uint8)[i]
     pairs, labels = Tokens(tokens.ids[j], tokens.lengths[j]), (i == j).long()
-    adam = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    adam = torch.optim.AdamW(model.parameters(), lr=5e-4)
     for _ in range(100):
         loss = matching(model.match(pixels, pairs), labels).loss
         if float(loss.detach()) < 0.25:

@@ -84,3 +84,47 @@ def test_a_recurrent_text_is_the_same_alone_and_beside_longer_ones(cell: str, bi
     assert together.shape == (3, tower.width) and tower.width == 12 * (1 + bidirectional)
     for i, row in enumerate(rows):
         assert torch.allclose(tower(pad([row]))[0], together[i], atol=1e-6)
+
+
+def test_a_temperature_is_learnt_itself_and_held_above_the_ceilings_inverse() -> None:
+    """ALIGN's: the gradient is that of the temperature, and a step's ceiling reaches through to it."""
+    from tonggan.models import DualEncoder, presets
+    from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
+
+    config = presets()["mini-align"].model_copy(update={"max_scale": 20.0})
+    model = DualEncoder(config)  # type: ignore[arg-type]
+    temperature = model.parametrizations["log_scale"].original  # type: ignore[index]
+    assert temperature.shape == (1,) and float(temperature) == pytest.approx(0.07)
+    (model.log_scale.exp() * 3).backward()
+    assert float(temperature.grad) == pytest.approx(-3 / 0.07**2, rel=1e-4)
+    step = ContrastiveStep(model, ContrastiveConfig())
+    step.after_update()
+    assert float(temperature) == pytest.approx(0.07), "below the ceiling nothing is touched"
+    with torch.no_grad():
+        temperature.fill_(0.01)
+    step.after_update()
+    assert float(temperature) == pytest.approx(1 / 20, rel=1e-4) and float(model.log_scale.exp()) < 20
+
+
+def test_branches_are_left_out_in_training_only_and_more_often_towards_the_end() -> None:
+    from tonggan.nn.conv import EfficientNet
+
+    net = EfficientNet("b0", factors=(0.5, 1.0), drop_connect=0.5)
+    drops = [block.drop for block in net.blocks]
+    assert drops == sorted(drops) and drops[0] == 0 and drops[-1] == pytest.approx(0.5 * 15 / 16)
+    block = next(block for block in net.blocks if block.residual)
+    block.drop = 0.5
+    x = torch.randn(64, block.project.out_channels, 4, 4)
+    out = block.train()(x)
+    alone = torch.tensor([torch.equal(a, b) for a, b in zip(out, x, strict=True)])
+    assert 10 < int(alone.sum()) < 54, "about half of the pictures pass by the branch"
+    assert not torch.equal(block.eval()(x)[0], x[0])
+
+
+def test_lite_and_named_sizes_are_as_wide_as_they_say() -> None:
+    from tonggan.models.towers import EfficientNetConfig
+
+    for settings in ({"variant": "lite2"}, {"variant": "b2"}, {"variant": "b7", "head": False}, {"variant": "b0", "factors": (0.5, 0.2)}):
+        config = EfficientNetConfig.parse(settings)
+        with torch.device("meta"):
+            assert build_image(config).width == config.width

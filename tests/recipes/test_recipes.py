@@ -91,8 +91,8 @@ class _Absent(dict[str, torch.Tensor]):
 def _without_cache(run: Run) -> Any:
     original = Run._stream
 
-    def stream(stage: Any, one: Any) -> Any:
-        return original(run, stage.model_copy(update={"freeze": ()}), one)
+    def stream(stage: Any, one: Any, step: Any) -> Any:
+        return original(run, stage.model_copy(update={"freeze": ()}), one, step)
 
     return stream
 

@@ -130,6 +130,31 @@ def test_three_tasks_at_once_say_their_shares_and_two_evaluations_look(tmp_path:
     assert load(tmp_path / "run").can >= {"embed", "match", "features"}
 
 
+def test_streams_of_one_task_share_its_teacher_which_moves_once_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tonggan.steps.latent import LatentStep
+
+    moves = 0
+    real = LatentStep.after_update
+
+    def counted(step: LatentStep) -> None:
+        nonlocal moves
+        moves += 1
+        real(step)
+
+    monkeypatch.setattr(LatentStep, "after_update", counted)
+    step = {"kind": "latent", "modality": "image", "top_layers": 2, "smallest_block": 2}
+    streams = [{"name": name, "data": SCENES, "step": step} for name in ("one", "other")]
+    run = Run(run_of({"kind": "data2vec", "image": DATA2VEC}, *streams), tmp_path / "run", quiet=True)
+    run.train()
+    assert moves == 3
+    trainer = run.trainer(0, run.config.stages[0])
+    assert trainer.streams[0].step is trainer.streams[1].step
+    from safetensors.torch import load_file
+
+    kept = {name.split(".")[0] for name in load_file(tmp_path / "run" / "last" / "trainer.safetensors") if name.startswith("steps/")}
+    assert kept == {"steps/one"}, "once, not twice"
+
+
 def two_stages(**adapt: Any) -> RunConfig:
     streams = [{"data": SCENES, "loader": {"batch_size": 8}}]
     train, optim = {"steps": 3, "log_every": 1}, {"lr": 1e-2, "warmup": 1}

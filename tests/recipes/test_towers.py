@@ -84,7 +84,9 @@ def test_both_towers_under_a_fusion_system(tmp_path: Path) -> None:
 def test_positions_are_stretched_on_request_only_as_the_library_does(tmp_path: Path) -> None:
     theirs = references.vit(pooler=False, image_size=24, patch_size=8)
     where = str(references.save(tmp_path / "vit", theirs, size={"height": 24, "width": 24}))
-    with pytest.raises(UsageError, match=r"positions for 3 x 3 patches \(pictures of 24 x 24 .* asks for 5 x 5 \(40 x 40 .*resize_positions"):
+    with pytest.raises(
+        UsageError, match=r"positions for 3 x 3 patches \(pictures of 24 x 24 .* asks for 5 x 5 \(40 x 40 .*resize_positions"
+    ):
         start(towers={"image": where}, pictures={"size": 40})
     parts = start(towers={"image": where}, pictures={"size": 40}, resize_positions=True)
     pixels = torch.randn(2, 3, 40, 40)

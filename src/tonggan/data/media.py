@@ -50,7 +50,6 @@ PICTURE_SUFFIXES = frozenset({
     ".ppm", ".pgm", ".jp2", ".ico",
 })  # fmt: skip
 
-_NAMES = {"image": "picture", "audio": "sound", "video": "clip"}
 _EXIF_ORIENTATION = 0x0112
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 # What Pillow's parsers raise on damaged files, found by fuzzing them: they trust lengths and offsets.
@@ -127,7 +126,7 @@ def read_bytes(media: Media) -> bytes:
     return encode_png(media.array)
 
 
-def content(media: Media) -> bytes:
+def content_bytes(media: Media) -> bytes:
     """What tells it from any other: the encoded file or, of a sound or a clip given as an array, its values and its rate."""
     if media.array is None or isinstance(media, Image):
         return read_bytes(media)
@@ -355,14 +354,14 @@ def resolve(part: AnyMedia, policy: Policy = LOADER) -> AnyMedia:
     """The part with its content at hand (a path that may be read, bytes or an array); raises `MediaError` when refused."""
     if part.path is not None:
         if not policy.paths:
-            raise MediaError(part.where, f"paths are not read here; send the {_NAMES[part.kind]} as a data URI")
+            raise MediaError(part.where, "paths are not read here; send the file as a data URI")
         return part
     if part.url is None:
         return part
     if part.url[:5].lower() == "data:":
         return replace(part, url=None, data=parse_data_uri(part.url, policy.max_bytes))
     if not policy.urls:
-        raise MediaError(part.where, f"addresses are not followed here; send the {_NAMES[part.kind]} as a data URI or download it first")
+        raise MediaError(part.where, "addresses are not followed here; send the file as a data URI or download it first")
     return replace(part, url=None, data=_download(part.url, part.where, policy))
 
 

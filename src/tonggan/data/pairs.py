@@ -21,7 +21,7 @@ from torch import Tensor
 from tonggan.config import height_width
 from tonggan.data.augment import Augment, augment
 from tonggan.data.images import stack
-from tonggan.data.media import content
+from tonggan.data.media import content_bytes
 from tonggan.data.processor import Processor
 from tonggan.tensors import Batch, Modality
 from tonggan.types import Audio, Dropped, Image, Media, MediaError, Row, Text, TongganError, UsageError, Video
@@ -257,7 +257,7 @@ def media_key(part: Media) -> int:
     name = NAMES[part.kind]
     if part.path is not None:
         return stable_hash(f"{name}\0{part.path}")
-    return stable_hash(f"{name}\0".encode() + content(part))
+    return stable_hash(f"{name}\0".encode() + content_bytes(part))
 
 
 def stable_hash(value: str | bytes) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tonggan.config import Config
 from tonggan.types import Identity, TongganError
 
-TRAINING_ONLY = frozenset({"scale_init", "max_scale", "bias_init", "dropout", "head_dropout", "patch_keep", "padding_id"})
+TRAINING_ONLY = frozenset({"scale_init", "max_scale", "bias_init", "dropout", "head_dropout", "patch_keep", "drop_connect", "padding_id"})
 """Settings that change how weights were found, not what they compute."""
 
 

@@ -209,7 +209,11 @@ class Run:
             part.requires_grad_(False)
         if stage.adapt is not None:
             frozen += adapt.still(self.model, stage.adapt)
-        streams = [self._stream(stage, stream) for stream in stage.streams]
+        made: dict[str, nn.Module] = {}
+        for stream in stage.streams:  # streams of one task learn by one step: what it has of its own (a teacher) is theirs together
+            if (task := stream.step.model_dump_json()) not in made:
+                made[task] = self._step(stream)
+        streams = [self._stream(stage, stream, made[stream.step.model_dump_json()]) for stream in stage.streams]
         directory = self._stage_directory(number)
         return Trainer(
             self.model,
@@ -279,7 +283,7 @@ class Run:
                     pairs += [(t.text, english, stream.weight) for t in row.texts if t.lang == "zh"]
         return pairs
 
-    def _stream(self, stage: Stage, stream: StreamConfig) -> Stream:
+    def _stream(self, stage: Stage, stream: StreamConfig, step: nn.Module) -> Stream:
         rows, langs, kinds = self._rows.stream(stream), stream.data.langs, stream.step.modalities
         pictures = text = teacher = None
         if isinstance(stream.step, TransferConfig):
@@ -310,7 +314,7 @@ class Run:
             classes=classes_of(rows, stream.data.label) if stream.data.label else (),
         )
         loader = stream.loader.model_copy(update={"batch_size": min(stream.loader.batch_size, len(rows))})
-        return Stream(stream.name, self._step(stream), Loader(rows, collate, loader, seed=self.config.seed), stream.weight, stream.every)
+        return Stream(stream.name, step, Loader(rows, collate, loader, seed=self.config.seed), stream.weight, stream.every)
 
     def _apart(self, stream: StreamConfig, rows: Dataset) -> None:
         """Contrastive learning tells rows apart; where nothing differs, its loss stays at chance from the first update to the last."""

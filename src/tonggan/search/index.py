@@ -22,7 +22,7 @@ import numpy as np
 
 from tonggan.data.audio import canonical_sound
 from tonggan.data.images import canonical_picture
-from tonggan.data.media import content
+from tonggan.data.media import content_bytes
 from tonggan.data.pairs import NAMES
 from tonggan.data.video import canonical_clip
 from tonggan.search.store import EXACT_UP_TO, Hit, LanceStore, Record
@@ -248,7 +248,7 @@ def _shown(row: Row, model: Model) -> Image | Video | Audio | None:
 
 
 def _known_by(row: Row, part: Media) -> str:
-    return hashlib.sha256(content(part) + b"\0" + _meta(row).encode()).hexdigest()
+    return hashlib.sha256(content_bytes(part) + b"\0" + _meta(row).encode()).hexdigest()
 
 
 def _meta(row: Row) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tonggan.data.media import content
+from tonggan.data.media import content_bytes
 from tonggan.data.prompts import TEMPLATES
 from tonggan.search import Hit, Index
 from tonggan.types import CannotError, Embeddings, Item, MediaError, Model, Text, UsageError, as_part
@@ -191,5 +191,5 @@ def _split(found: Embeddings, count: int) -> list[Embedded]:
 def _key(item: Item) -> bytes:
     part = as_part(item)
     digest = hashlib.sha256(part.kind.encode())
-    digest.update(part.text.encode() if isinstance(part, Text) else content(part))
+    digest.update(part.text.encode() if isinstance(part, Text) else content_bytes(part))
     return digest.digest()

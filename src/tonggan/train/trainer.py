@@ -120,7 +120,7 @@ class Trainer:
         self._autocast = pick_precision(train.precision, self.device)
         for stream in self.streams:
             stream.step.to(self.device)
-        self._whole = Whole(module, {stream.name: stream.step for stream in self.streams})
+        self._whole = Whole(module, {stream.name: stream.step for stream in reversed(self.streams)})
         self.optimizer = self._whole.optimizer(optim)
         self.average = Average(module, optim.ema) if optim.ema is not None else None
         self.step, self.seconds, self.best, self.waited, self.fifths = 0, 0.0, -math.inf, 0, 0
@@ -215,8 +215,8 @@ class Trainer:
         with self.clock("optimizer"):
             record["grad_norm"] = self._clip(ids)
             self.optimizer.step()
-            for stream in due:
-                after = getattr(stream.step, "after_update", None)
+            for step in dict.fromkeys(stream.step for stream in due):
+                after = getattr(step, "after_update", None)
                 if after is not None:
                     after()
             self.step += 1

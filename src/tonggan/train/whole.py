@@ -19,7 +19,9 @@ class Whole(nn.Module):
     def __init__(self, module: nn.Module, steps: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.module = module
-        self.steps = nn.ModuleDict(steps)
+        # A step that several streams share is kept once, under the name of the first.
+        names = {step: name for name, step in steps.items()}
+        self.steps = nn.ModuleDict({name: step for step, name in names.items()})
 
     def optimizer(self, config: OptimConfig) -> torch.optim.AdamW:
         """Of everything that is to be trained."""

@@ -48,7 +48,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     # The published file speaks of the pictures of the network it was taken from; what this one reads, its processor says.
     vision = {**(raw.get("vision_config") or {}), "image_size": image.side}
     tower = efficientnet_hf.tower_in(vision, f"{where}: vision_config", image.mean, image.std, head=False)
-    dim, width = raw.get("projection_dim", 640), efficientnet_hf.width_of(tower)
+    dim, width = raw.get("projection_dim", 640), tower.width
     if dim != width:
         raise TongganError(f"{where}: text vectors of {dim} numbers (projection_dim), picture vectors of {width} (width_coefficient)")
     config = DualEncoderConfig(

@@ -21,8 +21,7 @@ from tonggan.hub.convert.table import KeyTable, Rules, prefixed
 from tonggan.hub.convert.tensors_in import only
 from tonggan.hub.weights import write_json
 from tonggan.models import Classifier, ClassifierConfig, DualEncoder, DualEncoderConfig, ModelConfig
-from tonggan.models.towers import Colour, ConvTower, EfficientNetConfig
-from tonggan.nn.conv import SIZES, channels
+from tonggan.models.towers import Colour, ConvTower, EfficientNetConfig, published_factors
 from tonggan.types import TongganError
 
 MODEL_TYPES = ("efficientnet",)
@@ -65,11 +64,8 @@ def tower_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour, *, h
     """Our tower of their config.json (or of ALIGN's vision_config, which has no head)."""
     need(raw, FIXED, where)
     size, factors = raw.get("image_size", 600), (float(raw.get("width_coefficient", 2.0)), float(raw.get("depth_coefficient", 3.1)))
-    width, expected = raw.get("hidden_dim", 2560), channels(1280, factors[0])
-    if head and width != expected:
-        raise TongganError(f"{where}: hidden_dim is {width}, but a width_coefficient of {factors[0]} makes {expected}")
-    named = next((name for name in NAMES if SIZES[name][:2] == factors), None)
-    return EfficientNetConfig.parse(
+    named = next((name for name in NAMES if published_factors(name) == factors), None)
+    made = EfficientNetConfig.parse(
         {
             "image_size": size,
             "mean": mean,
@@ -83,6 +79,9 @@ def tower_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour, *, h
         },
         where,
     )
+    if head and (width := raw.get("hidden_dim", 2560)) != made.width:
+        raise TongganError(f"{where}: hidden_dim is {width}, but a width_coefficient of {factors[0]} makes {made.width}")
+    return made
 
 
 NAMES = tuple(name for name in get_args(EfficientNetConfig.model_fields["variant"].annotation) if name.startswith("b"))
@@ -90,21 +89,16 @@ NAMES = tuple(name for name in get_args(EfficientNetConfig.model_fields["variant
 
 def tower_out(image: EfficientNetConfig) -> dict[str, Any]:
     """Their settings of our tower."""
-    wide, deep = image.factors or SIZES[image.variant][:2]
+    wide, deep = image.scaled_by
     return {
         **FIXED,
         "image_size": image.image_size,
         "width_coefficient": wide,
         "depth_coefficient": deep,
-        "hidden_dim": channels(1280, wide),  # without a head it says nothing
+        "hidden_dim": image.model_copy(update={"head": True}).width,  # without a head it says nothing
         "depthwise_padding": list(image.odd or ()),
         "drop_connect_rate": image.drop_connect,
     }
-
-
-def width_of(image: EfficientNetConfig) -> int:
-    """How many numbers the tower makes of a picture."""
-    return channels(1280 if image.head else FIXED["out_channels"][-1], (image.factors or SIZES[image.variant])[0])
 
 
 def tower_misfit(image: object) -> str | None:
@@ -126,7 +120,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     if CLASSIFIER in raw.get("architectures", ()):
         config = ClassifierConfig(image=tower, classes=classes_in(raw))
     else:
-        config = DualEncoderConfig(image=tower, dim=width_of(tower), image_projection="none")
+        config = DualEncoderConfig(image=tower, dim=tower.width, image_projection="none")
     return config, Processor(ImageProcessor(image))
 
 

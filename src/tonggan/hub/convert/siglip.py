@@ -137,13 +137,13 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
 def tokenizer_in(directory: Path, context: int) -> Tokenizer:
     """SigLIP's SentencePiece, or SigLIP 2's tokenizer.json; every text is padded to the trained length.
 
-    Padding is attended to unless the tokenizer gives an attention mask (`model_input_names`), as published ones do not.
+    Padding is attended to, as in training, unless the file says that its tokenizer gives an attention mask (`model_input_names`).
     """
     file = directory / "tokenizer_config.json"
     said = read_json(file) if file.is_file() else {}
     need(said, {"do_lower_case": True, "padding_side": "right", "legacy": True}, str(file))
     length = min(said.get("model_max_length") or context, context)
-    counts = "attention_mask" not in said.get("model_input_names", ["input_ids", "attention_mask"])
+    counts = "attention_mask" not in said.get("model_input_names", ())
     if (directory / "spiece.model").is_file():
         model = SentencePieceModel.parse((directory / "spiece.model").read_bytes(), str(directory / "spiece.model"))
         text = Tokenizer.sentencepiece(model, "</s>", TextProcessing(cleaning="siglip", max_length=length))

@@ -16,6 +16,7 @@ from tonggan.models.towers.image import (
     ViT,
     ViTConfig,
     build_image,
+    published_factors,
     published_size,
 )
 from tonggan.models.towers.text import (
@@ -71,5 +72,6 @@ __all__ = [
     "build_image",
     "build_text",
     "build_video",
+    "published_factors",
     "published_size",
 ]

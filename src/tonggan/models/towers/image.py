@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tonggan.config import Config, PictureSize, height_width
 from tonggan.nn.activations import Activation
-from tonggan.nn.conv import SIZES, AttentionPool2d, EfficientNet, ResNet
+from tonggan.nn.conv import SIZES, AttentionPool2d, EfficientNet, ResNet, channels
 from tonggan.nn.patches import Normalize, PatchEmbed, drop_patches
 from tonggan.nn.positions import FixedPositions, LearnedPositions, sinusoids_2d
 from tonggan.nn.resampler import attention_pool
@@ -95,6 +95,18 @@ class EfficientNetConfig(ImageConfig):
     drop_connect: float = 0.0
     """Share of pictures for which the last block leaves its branch out in training; earlier blocks less often (section 3.3 of Huang et
     al. 2016, stochastic depth)."""
+
+    @property
+    def scaled_by(self) -> tuple[float, float]:
+        """Factors of width and depth."""
+        return self.factors or published_factors(self.variant)
+
+    @property
+    def width(self) -> int:
+        """How many numbers the tower makes of a picture."""
+        if not self.head:
+            return channels(320, self.scaled_by[0])
+        return 1280 if self.variant.startswith("lite") else channels(1280, self.scaled_by[0])
 
 
 ImageTowerConfig: TypeAlias = Annotated[ViTConfig | ResNetConfig | EfficientNetConfig, Field(discriminator="kind")]
@@ -206,6 +218,11 @@ ImageTower: TypeAlias = ViT | ConvTower
 def build_image(config: ViTConfig | ResNetConfig | EfficientNetConfig) -> ImageTower:
     """The picture tower of a configuration; weights are random."""
     return ViT(config) if isinstance(config, ViTConfig) else ConvTower(config)
+
+
+def published_factors(variant: str) -> tuple[float, float]:
+    """By which an EfficientNet variant is wider and deeper than B0."""
+    return SIZES[variant][:2]
 
 
 def published_size(variant: str) -> int:

@@ -1,0 +1,120 @@
+"""data2vec on pictures and on speech: a linear classifier on its features, beside the untrained model's and the raw input's.
+
+    make latent        (two trainings of 40 minutes at most on 2 cores; needs a quiet machine; writes runs/latent/*)
+
+Stop it at will: the same command goes on where it was. Probes look at rows that nothing was learnt from; they choose nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tonggan import load, recipes
+from tonggan.data import open_data
+from tonggan.data.audio import AudioProcessing, AudioProcessor
+from tonggan.data.images import ImageProcessing, ImageProcessor
+from tonggan.evaluate import Result, paired
+from tonggan.evaluate.tasks.labelled import Kind
+from tonggan.evaluate.tasks.probe import probe
+from tonggan.recipes.config import RunConfig
+from tonggan.recipes.run import Run
+from tonggan.types import Audio, Identity, Image, Item, Model, Row
+
+OUT = Path("runs/latent")
+LANGUAGE = "es"
+"""Whose speakers are not heard in training."""
+
+
+class Raw(Model):
+    """The input itself: pictures of 32 x 32 pixels, or of a log-mel spectrogram the mean and deviation of each bin in each of eight
+    equal stretches of time."""
+
+    name, can, modalities = "raw input", frozenset({"features"}), frozenset({"image", "audio"})
+    identity = Identity({}, "0" * 64)
+
+    def features(self, items: Sequence[Item], layer: str = "pooled") -> np.ndarray:
+        pictures = ImageProcessor(ImageProcessing(mode="pad", size=32))
+        sounds = AudioProcessor(AudioProcessing(seconds=3.0))
+        made = []
+        for item in items:
+            if isinstance(item, Image):
+                made.append(pictures(item).reshape(-1).astype(np.float32) / 255)
+            elif isinstance(item, Audio):
+                parts = np.array_split(sounds(item), 8, axis=1)
+                made.append(np.concatenate([np.concatenate([part.mean(axis=1), part.std(axis=1)]) for part in parts]))
+        return np.stack(made)
+
+
+def pictures_by_look() -> list[Row]:
+    """Scenes of another seed: their colour and shape, 90 classes."""
+    return [row for row in open_data("scenes", options={"n": 6000, "size": 64, "seed": 1}) if "look" in row.meta]
+
+
+def emoji_by_group() -> list[Row]:
+    """Emoji: Unicode's eight groups. None of the test emoji were learnt from."""
+    return [row for row in open_data("openmoji") if "category" in row.meta]
+
+
+def stamps_by_name() -> list[Row]:
+    """Which of 50 stamps is named, in a language that was not heard in training."""
+    return list(open_data("stamps", options={"spoken": True, "stamps": 50, "held_out": LANGUAGE}))
+
+
+def stamps_by_language() -> list[Row]:
+    """Which language is spoken, of stamps that were not heard in training."""
+    return list(open_data("stamps", options={"spoken": True}))
+
+
+TASKS: dict[str, list[tuple[str, Kind, str, Any]]] = {
+    "data2vec-pictures": [("scenes", "image", "look", pictures_by_look), ("openmoji", "image", "category", emoji_by_group)],
+    "data2vec-speech": [("stamps named", "audio", "stamp", stamps_by_name), ("language", "audio", "lang", stamps_by_language)],
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Train (or go on training), then probe all three."""
+    for name in names or TASKS:
+        config = RunConfig.read(recipes.path(name))
+        run = Run(config, OUT / name)
+        untrained = run.local()
+        results = {}
+        for task, kind, label, rows in TASKS[name]:
+            some = rows()
+            for who, model in (("untrained", untrained), ("raw input", Raw())):
+                results[task, who] = measured(name, task, who, model, some, label, kind)
+        finished = run.train(resume=run.begun())
+        print(f"{name}: {finished.steps} updates, {finished.seconds / 60:.1f} minutes")
+        for task, kind, label, rows in TASKS[name]:
+            found = measured(name, task, "trained", load(str(OUT / name)), rows(), label, kind)
+            for who in ("untrained", "raw input"):
+                gain = paired(found, replace(results[task, who], protocol=found.protocol))["probe acc1"]
+                print(f"  {task}: trained - {who}: {100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] points")
+        lines = [json.loads(line) for line in (OUT / name / "metrics.jsonl").read_text("utf-8").splitlines()]
+        print(
+            "  minutes: loss  ",
+            "  ".join(f"{r['seconds'] / 60:.0f}: {r['loss']:.3f}" for r in lines[:: max(1, len(lines) // 12)] if "loss" in r),
+        )
+
+
+def measured(name: str, task: str, who: str, model: Model, rows: list[Row], label: str, kind: Kind) -> Result:
+    """A probe, printed and kept."""
+    found = probe(model, rows, label=label, kind=kind, data=f"{name}: {task}")
+    found.write(OUT, f"{name} {task} {who}".replace(" ", "-"))
+    m = found.metrics["probe acc1"]
+    majority = found.extra["majority"]["share"]
+    print(
+        f"  {task}, {who}: {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}], most frequent class {100 * majority:.1f} %",
+        flush=True,
+    )
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
