@@ -121,6 +121,8 @@ def test_how_long_a_sound_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         found = duration(Audio.open(file))
         assert found == pytest.approx(12_345 / RATE, abs=0.1 if format == "MP3" else 1e-6), format  # MP3 pads to whole frames
     assert duration(Audio(array=np.stack([wave, wave]), rate=8_000)) == 12_345 / 8_000
-    assert [duration(sound) for sound in (Audio(data=b"no sound"), Audio(path=tmp_path / "none.wav"), Audio(url="http://x/a.wav"))] == [0] * 3
+    assert [duration(sound) for sound in (Audio(data=b"no sound"), Audio(path=tmp_path / "none.wav"), Audio(url="http://x/a.wav"))] == [
+        0
+    ] * 3
     monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
     assert duration(Audio.open(tmp_path / "a.WAV")) == pytest.approx(12_345 / RATE) and duration(Audio.open(tmp_path / "a.OGG")) == 0

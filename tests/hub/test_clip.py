@@ -227,3 +227,18 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         (broken / name).unlink()
         with pytest.raises(TongganError, match=name.split(".")[0]):
             hub.read(broken)
+
+
+def test_a_record_from_before_a_setting_existed_means_its_default(tmp_path: Path) -> None:
+    """Only where the setting is at its default: another value could not have been recorded."""
+    checkpoint = hub.read(save_clip(tmp_path / "clip", tiny_clip()))
+    hub.save(tmp_path / "saved", checkpoint.module, checkpoint.config, checkpoint.processor)
+    record = json.loads((tmp_path / "saved" / "tonggan.json").read_text())
+    assert record["identity"]["preprocessing"].pop("model.image.patch_bias") is False
+    assert record["identity"]["preprocessing"].pop("image.decode") == "exact"
+    (tmp_path / "saved" / "tonggan.json").write_text(json.dumps(record))
+    assert hub.read(tmp_path / "saved").identity.verified
+    assert record["identity"]["preprocessing"].pop("model.image.width") != 768
+    (tmp_path / "saved" / "tonggan.json").write_text(json.dumps(record))
+    with pytest.raises(TongganError, match=r"model\.image\.width: 27 != '\(absent\)'"):
+        hub.read(tmp_path / "saved")

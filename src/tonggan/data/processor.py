@@ -17,7 +17,7 @@ from tonggan.data.audio import AudioProcessing, AudioProcessor, canonical_sound
 from tonggan.data.images import ImageProcessing, ImageProcessor, canonical_picture, stack
 from tonggan.data.text import TextProcessing, Tokenizer
 from tonggan.data.video import VideoProcessing, VideoProcessor, canonical_clip
-from tonggan.tensors import Tokens, pad
+from tonggan.tensors import MODALITIES, Modality, Tokens, pad
 from tonggan.types import Image
 
 CANONICAL = {
@@ -64,10 +64,16 @@ class Processor:
         full = pad([[*row, *[config.pad_id] * (config.pad_to - len(row))] for row in ids], config.pad_id)
         return full if config.pad_counts else Tokens(full.ids, torch.tensor([len(row) for row in ids], dtype=torch.long))
 
+    def parts(self) -> dict[Modality, ImageProcessor | Tokenizer | AudioProcessor | VideoProcessor]:
+        """What there is, by kind of input."""
+        every: dict[Modality, ImageProcessor | Tokenizer | AudioProcessor | VideoProcessor | None]
+        every = {"image": self.image, "text": self.text, "audio": self.audio, "video": self.video}
+        return {kind: part for kind, part in every.items() if part is not None}
+
     def settings(self) -> dict[str, Any]:
         """What `tonggan.json` keeps; together with `tokenizer.json` it is the whole processor."""
-        parts = {"image": self.image, "text": self.text, "audio": self.audio, "video": self.video}
-        return {kind: part.config.model_dump(mode="json") if part else None for kind, part in parts.items()}
+        parts = self.parts()
+        return {kind: parts[kind].config.model_dump(mode="json") if kind in parts else None for kind in MODALITIES}
 
     def record(self) -> dict[str, Any]:
         """Every setting literally, and fingerprints of what the settings do: this half of a model's identity."""

@@ -22,7 +22,7 @@ from tonggan.hub.atomic import RECORD, new_directory, settle
 from tonggan.hub.convert import peft
 from tonggan.hub.convert.table import KeyTable
 from tonggan.hub.families import OURS, family_for
-from tonggan.hub.identity import TRAINING_ONLY, flat, weights_hash
+from tonggan.hub.identity import TRAINING_ONLY, flat, recorded_as, weights_hash
 from tonggan.hub.read import FORMAT, Checkpoint
 from tonggan.hub.weights import read_json, read_tensors, write_json, write_weights
 from tonggan.models import adapt
@@ -118,7 +118,7 @@ def read(directory: str | Path | Sequence[str | Path], base: Checkpoint) -> Chec
 def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int) -> Checkpoint:
     record = _record(directory)
     if "base" in record:
-        made_for = Identity(record["base"]["preprocessing"], record["base"]["weights"])
+        made_for = recorded_as(record["base"], base.config, base.processor)
         if wrong := base.identity.difference(made_for):
             shown = "\n".join(f"  {line}" for line in wrong[:12])
             raise TongganError(

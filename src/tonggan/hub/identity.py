@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tonggan.config import Config
+from tonggan.data.processor import Processor
 from tonggan.types import Identity, TongganError
 
 TRAINING_ONLY = frozenset({"scale_init", "max_scale", "bias_init", "dropout", "head_dropout", "patch_keep", "drop_connect", "padding_id"})
 """Settings that change how weights were found, not what they compute."""
 
 
-class Recorded(Protocol):
-    """What identity needs of a processor: every setting literally, and fingerprints of canonical inputs."""
-
-    def record(self) -> dict[str, Any]: ...
-
-
-def identity(module: nn.Module, config: Config, processor: Recorded | None) -> Identity:
+def identity(module: nn.Module, config: Config, processor: Processor | None) -> Identity:
     """The identity of a model in memory.
 
     `preprocessing` has flat names: `image.*` and `text.*` from the processor, `model.*` from the configuration
@@ -48,9 +43,19 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check(found: Identity, recorded: Mapping[str, Any], where: str) -> None:
+def recorded_as(recorded: Mapping[str, Any], config: Config, processor: Processor) -> Identity:
+    """The identity in a record. A setting that was added after it was written had no other value then than its default."""
+    later: dict[str, Any] = {}
+    parts: list[tuple[str, Config]] = [("model", config), *((kind, part.config) for kind, part in processor.parts().items())]
+    for prefix, part in parts:
+        every = dict(flat(part.model_dump(mode="json"), f"{prefix}."))
+        chosen = dict(flat(part.model_dump(mode="json", exclude_defaults=True), f"{prefix}."))
+        later |= {name: value for name, value in every.items() if name not in chosen and name.split(".")[-1] not in TRAINING_ONLY}
+    return Identity(later | recorded.get("preprocessing", {}), recorded.get("weights", ""))
+
+
+def check(found: Identity, saved: Identity, where: str) -> None:
     """Raise `TongganError` naming each field in which what was loaded differs from what was saved, with both values."""
-    saved = Identity(recorded.get("preprocessing", {}), recorded.get("weights", ""))
     differences = found.difference(saved)
     if differences:
         shown = "\n".join(f"  {line}" for line in differences[:12])

@@ -17,7 +17,7 @@ from tonggan.hub.convert import efficientnet
 from tonggan.hub.convert.fields import labels_in
 from tonggan.hub.convert.table import KeyTable
 from tonggan.hub.families import agree, family_of
-from tonggan.hub.identity import check, identity
+from tonggan.hub.identity import check, identity, recorded_as
 from tonggan.hub.weights import read_json, read_tensors, read_weights
 from tonggan.models import ModelConfig
 from tonggan.types import Identity, TongganError
@@ -70,7 +70,7 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
     module = build_with(config, table, theirs, str(path))
     found = identity(module, config, processor)
     if "identity" in record:
-        check(found, record["identity"], str(path))
+        check(found, recorded_as(record["identity"], config, processor), str(path))
     else:
         found = Identity(found.preprocessing, found.weights, verified=False)
     labels, dropped = tuple(record.get("labels") or ()) or labels_in(raw), tuple(table.dropped(theirs)) if table else ()

@@ -62,13 +62,14 @@ def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"model.config: {error}") from None
     fill(module, pretrained)
-    made = {
+    made: dict[Modality, Any] = {
         "image": towers["image"] and ImageProcessor(_pictures(towers["image"])),
         "text": tokenizer,
         "audio": towers["audio"] and AudioProcessor(_sounds(towers["audio"])),
         "video": towers["video"] and VideoProcessor(_clips(towers["video"])),
     }
-    processor = Processor(**{**made, **{kind: tower.prepares for kind, tower in pretrained.items()}})
+    made |= {kind: tower.prepares for kind, tower in pretrained.items()}
+    processor = Processor(made["image"], made["text"], made["audio"], made["video"])
     return Parts(module, shape, _changed(source, processor, shape))
 
 

@@ -182,7 +182,7 @@ class MatchingEvaluation(_Evaluation):
     """Whether a model that reads a picture and a text together tells each right pair from a wrong one."""
 
     kind: Literal["matching"] = "matching"
-    score: ClassVar[str] = "accuracy"
+    score: ClassVar[str] = "acc"
 
 
 class LossEvaluation(_Evaluation):
