@@ -1,4 +1,4 @@
-"""A tiny model that sees, reads, hears and watches, as a saved directory; its weights are random, so only likeness to itself means anything."""
+"""A tiny model that sees, reads, hears and watches, as a saved directory, with random weights; and files of sounds and clips."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ B = {"width_coefficient": 0.5, "depth_coefficient": 0.2, "hidden_dim": 640, "ima
 
 
 def shaken(model: PreTrainedModel) -> Any:
-    """Weights far enough from zero for the two GELUs to differ, no weight at a value that does nothing, running statistics away from 0 and 1."""
+    """Weights far enough from zero for the two GELUs to differ, none at a value that does nothing, running statistics not 0 and 1."""
     model.eval()
     generator = torch.Generator().manual_seed(1)
 

@@ -51,7 +51,7 @@ def tokens(directory: Path) -> dict[str, torch.Tensor]:
     from transformers import AutoTokenizer
 
     made = AutoTokenizer.from_pretrained(directory)
-    kind = "max_length" if "Siglip" in type(made).__name__ else True
+    kind = "max_length" if made.model_input_names == ["input_ids"] else True
     return dict(made(TEXTS, padding=kind, truncation=True, return_tensors="pt"))
 
 
@@ -219,3 +219,56 @@ def test_siglip_token_ids_on_awkward_strings(tmp_path: Path, byte_fallback: bool
         assert mine == its or ("</s>" in text and len(its) == 63 and mine[:-1] == its), repr(text)
     assert cut == [i for i, text in enumerate(texts) if len(theirs(text)["input_ids"]) > 64]
     assert any(theirs.unk_token_id in ids for ids in expected) != byte_fallback
+
+
+def gemma_like(directory: Path, **said: Any) -> Any:
+    """SigLIP 2's kind of tokenizer.json: byte-fallback BPE over ▁, in lower case, `<eos>` at the end, no mask; the file says it all."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(set("".join(awkward(300))) - set(" "))[:120]
+    words = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{i:02X}>" for i in range(256)), "▁", *letters, "re", "red", "▁red"]
+    vocab = {word: i for i, word in enumerate(dict.fromkeys(words))}
+    backend = Tokenizer(models.BPE(vocab, [("r", "e"), ("re", "d"), ("▁", "red")], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    rules = [normalizers.Lowercase(), normalizers.Replace(" ", "▁")]
+    backend.normalizer = normalizers.Sequence(rules) if said.pop("lowercase", True) else rules[1]
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    backend.decoder = decoders.ByteFallback()
+    backend.add_special_tokens(["<pad>", "<eos>", "<bos>", "<unk>"])
+    backend.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    directory.mkdir(exist_ok=True)
+    backend.save(str(directory / "tokenizer.json"))
+    told = {"tokenizer_class": "GemmaTokenizer", "model_max_length": 10**30, "pad_token": "<pad>", "padding_side": "right", **said}
+    (directory / "tokenizer_config.json").write_text(json.dumps({"model_input_names": ["input_ids"], **told}))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", padding_side="right")
+
+
+def test_siglip2_token_ids_on_awkward_strings(tmp_path: Path) -> None:
+    from tonggan.hub.convert.siglip import tokenizer_in
+
+    theirs = gemma_like(tmp_path / "model")
+    ours, texts = tokenizer_in(tmp_path / "model", 64), awkward(2000)
+    found, _ = ours.encode(texts)
+    assert found == theirs(texts, truncation=True, max_length=64)["input_ids"]
+    assert (ours.config.pad_to, ours.config.pad_counts, ours.pad_id) == (64, True, 0)
+    gemma_like(tmp_path / "kept", lowercase=False, tokenizer_class="Siglip2Tokenizer")
+    assert tokenizer_in(tmp_path / "kept", 64).encode(texts)[0] == found, "that class makes its text lower case"
+    gemma_like(tmp_path / "left", padding_side="left")
+    with pytest.raises(TongganError, match="padding_side='left'"):
+        tokenizer_in(tmp_path / "left", 64)
+
+
+def test_siglip2_directories_are_read_and_written(tmp_path: Path) -> None:
+    vocab = len(gemma_like(tmp_path / "model"))
+    theirs = references.siglip(vocab=vocab)
+    references.save(tmp_path / "model", theirs)
+    checkpoint = hub.read(tmp_path / "model")
+    hub.save(tmp_path / "saved", checkpoint.module, checkpoint.config, checkpoint.processor)
+    again = hub.read(tmp_path / "saved")
+    assert again.identity.verified and json.loads((tmp_path / "saved" / "config.json").read_text())["model_type"] == "siglip"
+    ids = checkpoint.processor.tokens(TEXTS).ids
+    assert torch.equal(tokens(tmp_path / "saved")["input_ids"][:, :13], ids)
+    close(
+        hub.outputs(again.module, {"input_ids": ids})["text_embeds"],
+        torch.nn.functional.normalize(theirs.text_model(ids).pooler_output, dim=1),
+    )

@@ -1,4 +1,4 @@
-"""ViT and EfficientNet directories, as classifiers and as picture towers: equal outputs and gradients, saved back so that transformers agrees."""
+"""ViT and EfficientNet directories, as classifiers and as picture towers: equal outputs and gradients, transformers reads them back."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def test_saved_back_transformers_gives_the_same(tmp_path: Path, family: str, set
     for name, value in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[name], value), name
     shown = [picture(), picture(30, 80, 1)]
-    close(torch.as_tensor(AutoImageProcessor.from_pretrained(tmp_path / "saved")(shown, return_tensors="pt")["pixel_values"]), pixels(family))
+    close(
+        torch.as_tensor(AutoImageProcessor.from_pretrained(tmp_path / "saved")(shown, return_tensors="pt")["pixel_values"]), pixels(family)
+    )
     ours = hub.read(tmp_path / "saved")
     assert ours.identity.verified
     assert ours.identity.difference(hub.identity(checkpoint.module, checkpoint.config, checkpoint.processor)) == []

@@ -119,7 +119,7 @@ REFERENCES = {
         ChineseCLIPConfig(text_config={"vocab_size": 21128}, vision_config={"patch_size": 16}, projection_dim=512)
     ),
 }
-"""The library's own sizes, which are those of google/siglip-base-patch16-224, kakaobrain/align-base and OFA-Sys/chinese-clip-vit-base-patch16."""
+"""The library's own sizes: of google/siglip-base-patch16-224, kakaobrain/align-base and OFA-Sys/chinese-clip-vit-base-patch16."""
 
 
 @pytest.mark.parametrize("name", REFERENCES)

@@ -123,7 +123,7 @@ def test_processor_and_model_that_disagree_name_both_numbers(tmp_path: Path) -> 
     from tonggan.hub.families import agree
 
     for changes, message in (
-        ({"pad_to": None}, "the model reads one length only: set pad_to=13"),
+        ({"pad_to": None}, "the model reads one length: set pad_to=13"),
         ({"pad_to": 20, "max_length": 20}, "up to 20 tokens by the tokenizer, 13 by the model"),
     ):
         with pytest.raises(TongganError, match=message):

@@ -78,7 +78,8 @@ def index(
     if approximate:
         typer.echo("search is approximate now" if built else "search stays exact: so few are searched quickly as they are")
     print_dropped(changes.dropped)
-    typer.echo(f'next: tonggan search {quote(str(to))} "your words"')
+    asked = '"your words"' if "text" in loaded.modalities else f"--{min(loaded.modalities)} FILE"
+    typer.echo(f"next: tonggan search {quote(str(to))} {asked}")
 
 
 def search(

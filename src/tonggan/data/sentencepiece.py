@@ -1,8 +1,8 @@
 """SentencePiece files (`spiece.model`): read and written without that library, and its normalisation done exactly.
 
 The file is a Protocol Buffers message, `ModelProto` of sentencepiece_model.proto; only the fields named here are looked at. The
-normalisation is a table from character sequences to what stands for them (Kudo and Richardson 2018, section 3.2), stored as a
-double-array trie. `tokenizers` has it too (`Precompiled`), but goes by grapheme and there loses combining marks: one in ten texts with such marks differs.
+normalisation is a table from character sequences to what stands for them (Kudo and Richardson 2018, section 3.2), a double-array trie.
+`tokenizers` has it too (`Precompiled`), but goes by grapheme and there loses combining marks: one in ten texts with such marks differs.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
         if vocab > text.vocab_size:
             wrong.append(f"vocabulary: {vocab} ids by the tokenizer, {text.vocab_size} by the model")
         if getattr(text, "pooling", None) == "last" and processor.text.config.pad_to is None:
-            wrong.append(f"padding: to each batch's longest by the tokenizer, but the model reads one length only: set pad_to={text.context}")
+            wrong.append(f"padding: to each batch's longest by the tokenizer, but the model reads one length: set pad_to={text.context}")
     audio, video = getattr(config, "audio", None), getattr(config, "video", None)
     if audio is not None and processor.audio is not None:
         wrong += _audio_differences(audio, processor.audio.config)

@@ -85,9 +85,7 @@ def _relatives_of_clip(vit: ViTConfig, text: TransformerTextConfig, bert: BertTe
         "mini-chinese-clip": DualEncoderConfig(image=vit, text=first, dim=128),
         "siglip-b-16": _siglip(
             base,
-            TransformerTextConfig(
-                vocab_size=32000, context=64, width=768, heads=12, mlp_width=3072, activation="gelu_tanh", eps=1e-6
-            ),
+            TransformerTextConfig(vocab_size=32000, context=64, width=768, heads=12, mlp_width=3072, activation="gelu_tanh", eps=1e-6),
         ),
         "align-base": _align(EfficientNetConfig(variant="b7", odd=(), head=False, image_size=289, mean=PLAIN, std=PLAIN), words, 640, 0.0),
         "chinese-clip-vit-b-16": DualEncoderConfig(

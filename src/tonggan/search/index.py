@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -44,6 +44,8 @@ from tonggan.types import (
     UsageError,
     Video,
 )
+
+Shown: TypeAlias = Image | Video | Audio
 
 FORMAT = 1
 MEDIA = ("image", "video", "audio")
@@ -140,7 +142,7 @@ class Index:
     def _add_chunk(
         self, model: Model, rows: list[Row], known: dict[str, tuple[str, str]], changes: Changes, options: EmbedOptions | None
     ) -> None:
-        due: dict[str, tuple[Row, Media, str, bytes]] = {}
+        due: dict[str, tuple[Row, Shown, str, bytes]] = {}
         moved: dict[str, str] = {}
         for row in rows:
             part = _shown(row, model)
@@ -162,19 +164,19 @@ class Index:
         entries = list(due.values())
         if not entries:
             return
-        embedded = model.embed([part for _, part, _, _ in entries], options)
+        embedded = model.embed([shown for _, shown, _, _ in entries], options)
         records = []
-        for i, (row, part, known_by, small) in enumerate(entries):
+        for i, (row, shown, known_by, small) in enumerate(entries):
             if i in embedded.errors:
                 changes.dropped.append(Dropped(row.id, embedded.errors[i]))
                 continue
             title = row.texts[0].text if row.texts else ""
-            records.append(Record(row.id, embedded.vectors[i], known_by, title, part.where, small, _meta(row)))
+            records.append(Record(row.id, embedded.vectors[i], known_by, title, shown.where, small, _meta(row)))
             if row.id in known:
                 changes.updated += 1
             else:
                 changes.added += 1
-            known[row.id] = (known_by, part.where)
+            known[row.id] = (known_by, shown.where)
         self._store.upsert(records)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -241,9 +243,9 @@ def _anything(model: Model) -> Item:
     return canonical_clip() if "video" in model.modalities else Audio(array=canonical_sound(16_000), rate=16_000)
 
 
-def _shown(row: Row, model: Model) -> Image | Video | Audio | None:
+def _shown(row: Row, model: Model) -> Shown | None:
     """What a row is found by, if there is anything."""
-    each: tuple[Sequence[Image | Video | Audio], ...] = (row.images, row.videos, row.audios)
+    each: tuple[Sequence[Shown], ...] = (row.images, row.videos, row.audios)
     return next((parts[0] for kind, parts in zip(MEDIA, each, strict=True) if parts and kind in model.modalities), None)
 
 
@@ -254,4 +256,3 @@ def _known_by(row: Row, part: Media) -> str:
 def _meta(row: Row) -> str:
     texts = [{"text": t.text, "lang": t.lang} for t in row.texts if isinstance(t, Text)]
     return json.dumps({"texts": texts, "group": row.group, "split": row.split, "meta": dict(row.meta)}, ensure_ascii=False, sort_keys=True)
-

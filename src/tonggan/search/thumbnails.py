@@ -47,4 +47,4 @@ def _waveform(samples: Float32[np.ndarray, "S"]) -> PIL.Image.Image:
     half = SIDE // 4
     reach = half * loud / max(float(loud.max()), 1e-9)
     inked = np.abs(np.arange(2 * half) - half + 0.5)[:, None] <= np.maximum(reach, 0.5)
-    return PIL.Image.fromarray(np.where(inked[:, :, None], np.uint8(INK), np.uint8(PAPER)))
+    return PIL.Image.fromarray(np.where(inked[:, :, None], INK, PAPER).astype(np.uint8))

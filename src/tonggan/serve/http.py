@@ -1,7 +1,7 @@
 """The HTTP entrance: OpenAI's embeddings API, and search and classification beside it. All work is the engine's.
 
-Pictures and clips come as data URIs only, sounds as these or as base64: a server that fetched URLs or opened paths for its callers could be made to read what
-they must not see.
+Pictures and clips come as data URIs only, sounds as these or as base64: a server that fetched URLs or opened paths for its
+callers could be made to read what they must not see.
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ def _items(request: EmbeddingsRequest) -> list[Item]:
             part for message in request.messages for part in ([message.content] if isinstance(message.content, str) else message.content)
         ]
         if len(parts) != 1:
-            raise UsageError(f"messages: one text, picture, sound or clip per request, got {len(parts)} parts; this model does not fuse them")
+            raise UsageError(f"messages: one text, picture, sound or clip per request, got {len(parts)} parts; this model fuses none")
         return [_item(parts[0], request.modality)]
     given = [request.input] if isinstance(request.input, str) else request.input or []
     if not given:
