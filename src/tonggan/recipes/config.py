@@ -128,7 +128,7 @@ class Stage(Config):
         if self.adapt and (self.centre or self.bilingual):
             raise ValueError("centre and bilingual change the base that an adapter stands beside: do them in a stage before")
         cached = [part for part in ("image", "text") if part in self.freeze]
-        if self.adapt and (both := [part for part in cached if not self.adapt.parts or part in self.adapt.parts]):
+        if self.adapt and (both := [part for part in cached if self.adapt.reaches(part)]):
             raise ValueError(f"{both[0]} is frozen and would be encoded once, but the adapter goes into it; set adapt.parts to other parts")
         return self
 

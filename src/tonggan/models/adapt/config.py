@@ -17,6 +17,10 @@ class AdapterConfig(Config):
     whole: tuple[str, ...] = ()
     """Parts that learn whole beside it and are kept with it, e.g. (image_head, text_head)."""
 
+    def reaches(self, part: str) -> bool:
+        """Whether anything inside a part of the model learns."""
+        return not self.parts or any(f"{name}.".startswith(f"{part}.") for name in (*self.parts, *self.whole))
+
 
 class LowRankConfig(AdapterConfig):
     """A product of two narrow matrices beside each chosen linear layer."""
@@ -75,6 +79,10 @@ class ProbeConfig(AdapterConfig):
 
     kind: Literal["probe"] = "probe"
     whole: tuple[str, ...] = Field(default=("image_head", "text_head"), min_length=1)
+
+    def reaches(self, part: str) -> bool:
+        """Whether anything inside a part of the model learns."""
+        return any(f"{name}.".startswith(f"{part}.") for name in self.whole)
 
 
 AdaptConfig: TypeAlias = Annotated[LoraConfig | DoraConfig | PromptConfig | BottleneckConfig | ProbeConfig, Field(discriminator="kind")]
