@@ -99,7 +99,7 @@ def test_mini_presets_overfit_one_batch(name: str) -> None:
     torch.manual_seed(0)
     model = build(presets()[name])
     assert isinstance(model, DualEncoder)
-    pixels, tokens = data(8)
+    pixels, tokens = data(16)
     adam = torch.optim.AdamW(model.parameters(), lr=2e-3)
     for _ in range(40):
         # By InfoNCE: SigLIP's bias starts so low that its own loss falls within hundreds of updates only.

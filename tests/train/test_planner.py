@@ -37,7 +37,7 @@ class Net(nn.Module):
 def make(run: Path, **train: Any) -> tuple[Trainer, Stream, Batch]:
     step = Net()
     stream = Stream("only", step, None)  # type: ignore[arg-type]
-    trainer = Trainer(step, [stream], TrainConfig(steps=1, **train), OptimConfig(), run=run, save=lambda _: None)
+    trainer = Trainer(step, [stream], TrainConfig(**({"steps": 100} | train)), OptimConfig(), run=run, save=lambda _: None)
     return trainer, stream, Batch(ids=("a",) * 32, image_features=torch.randn(32, 64))
 
 
@@ -117,4 +117,13 @@ def test_batch_norm_in_parts_is_warned_about(tmp_path: Path) -> None:
     trainer, stream, batch = make(tmp_path, micro_batch=8)
     assert "BatchNorm sees parts of 8 rows" in preflight(trainer, stream, batch).warnings[0]
     trainer, stream, batch = make(tmp_path)
+    assert preflight(trainer, stream, batch).warnings == ()
+
+
+def test_running_statistics_that_lag_behind_are_warned_about(tmp_path: Path) -> None:
+    trainer, stream, batch = make(tmp_path, steps=20)
+    assert "follow by 0.1 an update: after 20 updates" in preflight(trainer, stream, batch).warnings[0]
+    for part in stream.step.modules():
+        if isinstance(part, nn.BatchNorm1d):
+            part.momentum = 0.5
     assert preflight(trainer, stream, batch).warnings == ()

@@ -154,4 +154,17 @@ def _print(run: Run, finished: Finished, before: bool, kept: Path | None) -> Non
     typer.echo(f"model: {_model(run.out)}")
     there, index, data = quote(str(run.out)), quote(str(run.out / "index")), quote(str(kept or "DATA"))
     unseen = f"{data} --split test" if kept is not None and "test" in Dataset.read(kept).splits else "DATA"
-    typer.echo(f"next: tonggan eval {there} --data {unseen}\n      tonggan index {there} {data} --to {index}\n      tonggan serve {there}")
+    model = run.local()
+    seen = next((kind for kind in ("image", "video", "audio") if kind in model.modalities), None)
+    of = "" if seen in ("image", None) else f" --of {seen}"
+    further = []
+    if "embed" in model.can and seen and "text" in model.modalities:
+        further += [f"tonggan eval {there} --data {unseen}{of}"]
+    if "match" in model.can:
+        further += [f"tonggan eval {there} --data {unseen} --task matching"]
+    if "embed" in model.can and seen:
+        further += [f"tonggan index {there} {data} --to {index}", f"tonggan serve {there}"]
+    if not further and seen:
+        further = [f"tonggan eval {there} --data {unseen} --task probe{of} --label COLUMN"]
+    if further:
+        typer.echo("next: " + "\n      ".join(further))

@@ -17,7 +17,19 @@ from tonggan.config import Config
 from tonggan.data.processor import Processor
 from tonggan.types import Identity, TongganError
 
-TRAINING_ONLY = frozenset({"scale_init", "max_scale", "bias_init", "dropout", "head_dropout", "patch_keep", "drop_connect", "padding_id"})
+TRAINING_ONLY = frozenset(
+    {
+        "scale_init",
+        "max_scale",
+        "bias_init",
+        "dropout",
+        "head_dropout",
+        "patch_keep",
+        "drop_connect",
+        "norm_momentum",
+        "padding_id",
+    }
+)
 """Settings that change how weights were found, not what they compute."""
 
 

@@ -43,7 +43,7 @@ def presets() -> dict[str, Preset]:
         "mini": DualEncoderConfig(image=mini_vit, text=mini_text, dim=128),
         "mini-rn": DualEncoderConfig(image=mini_rn, text=mini_text, dim=128),
         "mini-effnet": DualEncoderConfig(
-            image=EfficientNetConfig(variant="lite0", image_size=64, mean=PLAIN, std=PLAIN),
+            image=EfficientNetConfig(variant="lite0", norm_momentum=0.1, image_size=64, mean=PLAIN, std=PLAIN),
             text=mini_bert,
             dim=128,
         ),
@@ -78,7 +78,9 @@ def _relatives_of_clip(vit: ViTConfig, text: TransformerTextConfig, bert: BertTe
     first = bert.model_copy(update={"pooling": "first"})
     base = ViTConfig(activation="gelu_tanh", eps=1e-6, mean=PLAIN, std=PLAIN)
     words = BertTextConfig(width=768, layers=12, heads=12, mlp_width=3072, pooling="first")
-    small = EfficientNetConfig(variant="b0", factors=(0.5, 0.5), odd=(), head=False, image_size=64, mean=PLAIN, std=PLAIN)
+    small = EfficientNetConfig(
+        variant="b0", factors=(0.5, 0.5), odd=(), head=False, norm_momentum=0.1, image_size=64, mean=PLAIN, std=PLAIN
+    )
     return {
         "mini-siglip": _siglip(vit.model_copy(update={"activation": "gelu_tanh"}), text.model_copy(update={"activation": "gelu_tanh"})),
         "mini-align": _align(small, first, 160, math.log(1 / 0.07)),

@@ -228,7 +228,8 @@ class EfficientNet(nn.Module):
     """EfficientNet by its variant's name. Lite (2020) has no squeeze, ReLU6, and does not scale stem, head, first and last stage.
 
     `factors` of width and depth may replace the variant's; `odd` are the blocks that pad as for input of odd size, stem and others as
-    for even size (None: by what comes); without a `head` the last block is the end, as in ALIGN. `.width` is the output's channels (with
+    for even size (None: by what comes); without a `head` the last block is the end, as in ALIGN. By `momentum` running statistics follow
+    (TensorFlow's 0.99 of the old is 0.01 here). `.width` is the output's channels (with
     a head 1280 for b0 and all Lite).
     """
 
@@ -240,6 +241,7 @@ class EfficientNet(nn.Module):
         odd: Sequence[int] | None = None,
         head: bool = True,
         drop_connect: float = 0.0,
+        momentum: float = 0.01,
     ) -> None:
         super().__init__()
         wide, deep = factors or SIZES[variant][:2]
@@ -259,6 +261,8 @@ class EfficientNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C H2 W2"]:
         x = self.act(self.norm0(self.stem(pixels)))
@@ -285,5 +289,4 @@ def channels(count: int, wide: float) -> int:
 
 
 def _norm(width: int) -> nn.BatchNorm2d:
-    # TensorFlow's epsilon and momentum (0.99 of the old).
-    return nn.BatchNorm2d(width, eps=1e-3, momentum=0.01)
+    return nn.BatchNorm2d(width, eps=1e-3)  # TensorFlow's

@@ -15,6 +15,8 @@ from tonggan.types import TongganError
 
 ENOUGH = 0.9
 """Use at most this part of what is free."""
+SETTLED = 5
+"""Updates times momentum from which on less than a hundredth of the old running statistics is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +81,15 @@ def _too_large(rows: int, micro: int | None, why: str) -> str:
 
 
 def _warnings(trainer: Trainer, stream: Stream, batch: Batch) -> list[str]:
-    live = any(isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training for part in stream.step.modules())
-    micro = trainer.train.micro_batch
+    live = [part for part in stream.step.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.training]
+    micro, steps = trainer.train.micro_batch, trainer.train.steps
+    told = []
     if live and micro is not None and micro < len(batch):
-        return [f"BatchNorm sees parts of {micro} rows, not the batch of {len(batch)}: its statistics differ from those of a whole batch"]
-    return []
+        told += [f"BatchNorm sees parts of {micro} rows, not the batch of {len(batch)}: its statistics differ from those of a whole batch"]
+    slow = min((part.momentum for part in live if part.momentum), default=None)
+    if slow is not None and steps is not None and steps * slow < SETTLED:
+        told += [
+            f"BatchNorm's running statistics follow by {slow:g} an update: after {steps} updates they are still partly those of before, "
+            "and evaluation, which uses them, may be far below training. Train longer, or let them follow faster (norm_momentum: 0.1)"
+        ]
+    return told

@@ -44,6 +44,8 @@ class TrainConfig(Config):
     device: str = "auto"
     eval_every: int | None = Field(default=None, ge=1)
     """Updates between evaluations; None: five times in all."""
+    eval_first: bool = False
+    """Evaluate before the first update too: what the untrained model does."""
     patience: int | None = Field(default=None, ge=1)
     """Evaluations without a better score after which training stops; None: never."""
     checkpoint_seconds: float = Field(default=120.0, ge=0)
@@ -144,6 +146,8 @@ class Trainer:
         stopped: Literal["done", "patience", "interrupted"] = "patience" if self._out_of_patience() else "done"
         saved = time.monotonic()
         try:
+            if self.step == 0 and self.train.eval_first and self._evaluate is not None:
+                self._measure(logs, bar)
             with interrupts(self._interrupted):
                 while stopped == "done" and self.progress() < 1:
                     begun = time.perf_counter()

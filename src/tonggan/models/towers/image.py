@@ -95,6 +95,9 @@ class EfficientNetConfig(ImageConfig):
     drop_connect: float = 0.0
     """Share of pictures for which the last block leaves its branch out in training; earlier blocks less often (section 3.3 of Huang et
     al. 2016, stochastic depth)."""
+    norm_momentum: float = 0.01
+    """How fast the running statistics follow in training. The published value is for many thousands of updates: after a few hundred, the
+    statistics are still those of the untrained network, and evaluation means nothing. Then take 0.1."""
 
     @property
     def scaled_by(self) -> tuple[float, float]:
@@ -191,7 +194,12 @@ class ConvTower(nn.Module):
             self.dropout = nn.Dropout(0.0)
         else:
             self.net = EfficientNet(
-                config.variant, factors=config.factors, odd=config.odd, head=config.head, drop_connect=config.drop_connect
+                config.variant,
+                factors=config.factors,
+                odd=config.odd,
+                head=config.head,
+                drop_connect=config.drop_connect,
+                momentum=config.norm_momentum,
             )
             self.width = self.net.width
             self.dropout = nn.Dropout(config.dropout)
