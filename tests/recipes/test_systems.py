@@ -130,6 +130,13 @@ def test_three_tasks_at_once_say_their_shares_and_two_evaluations_look(tmp_path:
     assert load(tmp_path / "run").can >= {"embed", "match", "features"}
 
 
+def test_hiding_without_a_mask_token_says_what_to_set(tmp_path: Path) -> None:
+    step = {"kind": "latent", "modality": "image", "top_layers": 2, "smallest_block": 2}
+    config = run_of({"kind": "data2vec", "image": {**DATA2VEC, "mask_token": False}}, {"data": SCENES, "step": step})
+    with pytest.raises(UsageError, match=r"set model\.config\.image\.mask_token: true"):
+        Run(config, tmp_path, quiet=True).train()
+
+
 def test_streams_of_one_task_share_its_teacher_which_moves_once_an_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tonggan.steps.latent import LatentStep
 

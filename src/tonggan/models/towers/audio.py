@@ -18,6 +18,7 @@ from tonggan.nn.audio import ConvPositions, SpectrogramStem, WaveformStem, mean_
 from tonggan.nn.positions import FixedPositions, sinusoids
 from tonggan.nn.transformer import Trace, Transformer, encoder_block, init_transformer
 from tonggan.tensors import Hidden, Mask, Sounds
+from tonggan.types import UsageError
 
 
 class LogMelConfig(Config):
@@ -167,7 +168,8 @@ class Waveform(nn.Module):
         lengths = self.stem.lengths(sounds.lengths)
         x = self.projection(self.stem_norm(self.stem(sounds.values)))
         if hidden is not None:
-            assert self.mask_token is not None, "hiding frames needs a mask token"
+            if self.mask_token is None:
+                raise UsageError("hiding frames needs a mask token, and this tower has none; set model.config.audio.mask_token: true")
             x = torch.where(hidden[:, :, None], self.mask_token, x)
         own = real(lengths, x.shape[1])
         x = x * own[:, :, None]

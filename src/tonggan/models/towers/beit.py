@@ -19,6 +19,7 @@ from tonggan.nn.patches import Normalize, PatchEmbed
 from tonggan.nn.positions import GridBias, LearnedPositions
 from tonggan.nn.transformer import Trace, Transformer, encoder_block, init_transformer
 from tonggan.tensors import Hidden
+from tonggan.types import UsageError
 
 
 class BeitConfig(ImageConfig):
@@ -95,7 +96,8 @@ class Beit(nn.Module):
                 f"pictures of {tuple(pixels.shape[2:])} pixels give {x.shape[1]} patches; this tower reads {self.config.image_size}"
             )
         if hidden is not None:
-            assert self.mask_token is not None, "hiding patches needs a mask token"
+            if self.mask_token is None:
+                raise UsageError("hiding patches needs a mask token, and this tower has none; set model.config.image.mask_token: true")
             x = torch.where(hidden[:, :, None], self.mask_token, x)
         x = torch.cat([self.class_token.expand(len(x), 1, -1), x], dim=1)
         if self.positions is not None:
