@@ -1,6 +1,6 @@
 """docs/pages.jpg: the first 125 pages (500 questions) of pages-zh-en, to be looked at.
 
-    .venv/bin/python scripts/contact_sheet.py docs/pages.jpg
+.venv/bin/python scripts/contact_sheet.py docs/pages.jpg
 """
 
 from __future__ import annotations

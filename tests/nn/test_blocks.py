@@ -113,7 +113,9 @@ def test_patches_are_a_convolution() -> None:
     with pytest.raises(ValueError, match="hold no patch of 4 x 4"):
         embed(torch.randn(1, 3, 3, 8, dtype=torch.float64))
     oblong = PatchEmbed((2, 3), 5)
-    assert torch.allclose(oblong(pixels.float()), F.conv2d(pixels.float(), oblong.weight, stride=(2, 3)).flatten(2).transpose(1, 2), atol=1e-5)
+    assert torch.allclose(
+        oblong(pixels.float()), F.conv2d(pixels.float(), oblong.weight, stride=(2, 3)).flatten(2).transpose(1, 2), atol=1e-5
+    )
 
 
 def test_normalize_takes_bytes_and_leaves_floats() -> None:

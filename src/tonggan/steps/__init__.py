@@ -24,9 +24,7 @@ StepConfig: TypeAlias = Annotated[
 ]
 
 
-def build(
-    model: nn.Module, config: StepConfig, *, teacher: DualEncoder | None = None, vocabulary: Vocabulary | None = None
-) -> nn.Module:
+def build(model: nn.Module, config: StepConfig, *, teacher: DualEncoder | None = None, vocabulary: Vocabulary | None = None) -> nn.Module:
     """The step of a configuration; `teacher` is for those that learn from a frozen model, `vocabulary` for those that hide words.
 
     Raises `UsageError` when the model cannot do what the step trains.
