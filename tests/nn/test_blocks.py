@@ -176,8 +176,8 @@ def test_attention_pooling_is_one_query_and_torchs_attention() -> None:
     part = reading.attention
     query = pool.queries[:, None].expand(-1, 2, -1)
     read, _ = F.multi_head_attention_forward(
-        query, x.transpose(0, 1), x.transpose(0, 1), 12, 3, None, torch.cat([part.q.bias, part.k.bias, part.v.bias]), None, None, False, 0.0,
-        part.out.weight, part.out.bias, use_separate_proj_weight=True,
+        query, x.transpose(0, 1), x.transpose(0, 1), 12, 3, None, torch.cat([part.q.bias, part.k.bias, part.v.bias]), None, None, False,
+        0.0, part.out.weight, part.out.bias, use_separate_proj_weight=True,
         q_proj_weight=part.q.weight, k_proj_weight=part.k.weight, v_proj_weight=part.v.weight,
     )  # fmt: skip
     expected = read[0] + reading.feed_forward(reading.norm2(read[0]))

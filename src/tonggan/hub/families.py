@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -62,44 +62,41 @@ class Family:
         return raw.get("model_type") in self.model_types and (not self.heads or bool(set(self.heads) & set(raw.get("architectures") or ())))
 
 
-CLIP = Family("clip", clip.MODEL_TYPES, clip.read, clip.write, clip.misfit, clip.table, clip.outputs)
-BERT = Family("bert", bert.MODEL_TYPES, bert.read, bert.write, bert.misfit, bert.table, bert.outputs)
-ROBERTA = Family("roberta", roberta.MODEL_TYPES, roberta.read, roberta.write, roberta.misfit, roberta.table, bert.outputs)
-DATA2VEC_TEXT = Family(
-    "data2vec-text", data2vec_text.MODEL_TYPES, data2vec_text.read, data2vec_text.write, data2vec_text.misfit, data2vec_text.table,
-    data2vec_text.outputs,
-)  # fmt: skip
-DATA2VEC_VISION = Family(
-    "data2vec-vision", data2vec_vision.MODEL_TYPES, data2vec_vision.read, data2vec_vision.write, data2vec_vision.misfit,
-    data2vec_vision.table, data2vec_vision.outputs,
-)  # fmt: skip
-DATA2VEC_AUDIO = Family(
-    "data2vec-audio", data2vec_audio.MODEL_TYPES, data2vec_audio.read, data2vec_audio.write, data2vec_audio.misfit,
-    data2vec_audio.table, data2vec_audio.outputs,
-)  # fmt: skip
-WHISPER = Family("whisper", whisper.MODEL_TYPES, whisper.read, whisper.write, whisper.misfit, whisper.table, whisper.outputs)
-VIDEOMAE = Family("videomae", videomae.MODEL_TYPES, videomae.read, videomae.write, videomae.misfit, videomae.table, videomae.outputs)
-SIGLIP = Family("siglip", siglip.MODEL_TYPES, siglip.read, siglip.write, siglip.misfit, siglip.table, siglip.outputs, siglip.HEADS)
-CHINESE_CLIP = Family(
-    "chinese-clip", chinese_clip.MODEL_TYPES, chinese_clip.read, chinese_clip.write, chinese_clip.misfit, chinese_clip.table,
-    chinese_clip.outputs,
-)  # fmt: skip
-ALIGN = Family("align", align.MODEL_TYPES, align.read, align.write, align.misfit, align.table, align.outputs)
-VIT = Family("vit", vit.MODEL_TYPES, vit.read, vit.write, vit.misfit, vit.table, vit.outputs, vit.HEADS)
-EFFICIENTNET = Family(
-    "efficientnet", efficientnet_hf.MODEL_TYPES, efficientnet_hf.read, efficientnet_hf.write, efficientnet_hf.misfit, efficientnet_hf.table,
-    efficientnet_hf.outputs,
-)  # fmt: skip
-VILT = Family("vilt", vilt.MODEL_TYPES, vilt.read, vilt.write, vilt.misfit, vilt.table, vilt.outputs, vilt.HEADS)
-BLIP_RETRIEVAL = Family(
-    "blip", blip_retrieval.MODEL_TYPES, blip_retrieval.read, blip_retrieval.write, blip_retrieval.misfit, blip_retrieval.table,
-    blip_retrieval.outputs, blip_retrieval.HEADS,
-)  # fmt: skip
+class Format(Protocol):
+    """What a module in `convert/` for a published format has."""
+
+    @property
+    def MODEL_TYPES(self) -> tuple[str, ...]: ...  # noqa: N802 - a constant in each module
+
+    def read(self, raw: Mapping[str, Any], directory: Path, /) -> tuple[ModelConfig, Processor]: ...
+    def write(self, directory: Path, config: ModelConfig, processor: Processor, /) -> None: ...
+    def misfit(self, config: ModelConfig, processor: Processor | None, /) -> str | None: ...
+    def table(self, config: ModelConfig, /) -> KeyTable: ...
+    def outputs(self, module: Any, inputs: Mapping[str, Tensor], /) -> dict[str, Tensor]: ...
+
+
+def _family(name: str, form: Format, heads: tuple[str, ...] = ()) -> Family:
+    return Family(name, form.MODEL_TYPES, form.read, form.write, form.misfit, form.table, form.outputs, heads)
+
+
 OURS = Family("tonggan", ours.MODEL_TYPES, ours.read, ours.write, lambda config, processor: None, None, None)
 PUBLISHED = (
-    CLIP, SIGLIP, CHINESE_CLIP, ALIGN, VIT, EFFICIENTNET, BERT, ROBERTA, DATA2VEC_TEXT,
-    DATA2VEC_VISION, DATA2VEC_AUDIO, WHISPER, VIDEOMAE, VILT, BLIP_RETRIEVAL,
-)  # fmt: skip
+    _family("clip", clip),
+    _family("siglip", siglip, siglip.HEADS),
+    _family("chinese-clip", chinese_clip),
+    _family("align", align),
+    _family("vit", vit, vit.HEADS),
+    _family("efficientnet", efficientnet_hf),
+    _family("bert", bert),
+    _family("roberta", roberta),
+    _family("data2vec-text", data2vec_text),
+    _family("data2vec-vision", data2vec_vision),
+    _family("data2vec-audio", data2vec_audio),
+    _family("whisper", whisper),
+    _family("videomae", videomae),
+    _family("vilt", vilt, vilt.HEADS),
+    _family("blip", blip_retrieval, blip_retrieval.HEADS),
+)
 """In the order in which a model is tried for a format that has a place for it: the more particular first."""
 
 

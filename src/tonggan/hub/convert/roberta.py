@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tonggan.data.processor import Processor
 from tonggan.data.text import Tokenizer
 from tonggan.hub.convert import bert, sentence
 from tonggan.hub.convert.table import KeyTable, Rules
 from tonggan.hub.convert.tokenizer import write_tokenizer
 from tonggan.hub.weights import write_json
-from tonggan.models import BertConfig, ModelConfig
+from tonggan.models import BertConfig, DualEncoder, MaskedBert, ModelConfig
 from tonggan.models.towers import BertTextConfig
 
 MODEL_TYPES = ("roberta", "xlm-roberta")
@@ -79,6 +81,11 @@ def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     if text is None:
         return "it is not a RoBERTa alone"
     return misfit_of(text, config, "roberta") or bert.misfit_of_kind(config, processor)
+
+
+def outputs(module: DualEncoder | MaskedBert, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`RobertaModel`'s and `RobertaForMaskedLM`'s, which have the names of BERT's."""
+    return bert.outputs(module, inputs)
 
 
 def misfit_of(text: BertTextConfig, config: ModelConfig, published_as: str) -> str | None:
