@@ -4,7 +4,7 @@ export PYTHON
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup demo test test-all test-core lint format bench splits emoji pages clean
+.PHONY: help setup demo test test-all test-core lint format bench splits emoji latent vlmo pages clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,12 @@ splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
 
 emoji: setup  ## CLIP from scratch on emoji, an artist left out, beside its plain version (an hour, quiet machine)
 	$(BIN)/python benchmarks/unseen_artist.py
+
+latent: setup  ## data2vec on pictures and on speech, probed beside untrained models and raw input (80 minutes, quiet machine)
+	$(BIN)/python benchmarks/latent.py
+
+vlmo: setup  ## VLMo on stamps and emoji against plain CLIP of equal size and time (80 minutes, quiet machine)
+	$(BIN)/python benchmarks/vlmo.py
 
 pages: setup  ## write docs/comparison.md, its Chinese and the contact sheet docs/pages.jpg anew
 	$(BIN)/python -m tonggan.compare.registry.pages docs

@@ -68,8 +68,9 @@ def stamps_by_name() -> list[Row]:
 
 
 def stamps_by_language() -> list[Row]:
-    """Which language is spoken, of stamps that were not heard in training."""
-    return list(open_data("stamps", options={"spoken": True}))
+    """Which language is spoken, in sounds that were not heard in training."""
+    rows = open_data("stamps", options={"spoken": True, "held_out": LANGUAGE})
+    return [row.with_(split="test" if row.split == "val" else row.split) for row in rows if row.split in ("train", "val")]
 
 
 TASKS: dict[str, list[tuple[str, Kind, str, Any]]] = {
