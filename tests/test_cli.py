@@ -179,6 +179,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
     assert Path(made["file"]).read_text("utf-8") == out
 
 
+@pytest.mark.slow
 def test_train_eval_embed_index_search_on_scenes(tmp_path: Path) -> None:
     """The whole path on a toy: from nothing to a search, by the command line alone."""
     run = tmp_path / "run"

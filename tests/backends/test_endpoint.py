@@ -153,6 +153,7 @@ print(sum(a.outcome == "answered" for a in answers))
 """
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_nothing_that_arrived_is_sent_again(tmp_path: Path) -> None:
     with Running(delay=0.05) as provider:
         command = [sys.executable, "-c", CHILD, provider.url, str(tmp_path / "answers.db")]

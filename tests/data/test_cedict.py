@@ -81,6 +81,7 @@ def test_an_absent_dictionary_says_how_to_get_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.source("cedict")
+@pytest.mark.slow
 def test_the_whole_dictionary() -> None:
     rows = get("cedict").rows()
     assert 65_000 < len(rows) < 80_000
