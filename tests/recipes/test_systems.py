@@ -162,6 +162,18 @@ def test_streams_of_one_task_share_its_teacher_which_moves_once_an_update(tmp_pa
     assert kept == {"steps/one"}, "once, not twice"
 
 
+def test_looks_keep_their_languages_whatever_the_stage_is_evaluated_by(tmp_path: Path) -> None:
+    both = {"source": "scenes", "options": {"n": 30, "size": 32}, "split": None}
+    model = {"kind": "dual_encoder", "image": SHAPE, "text": WORDS, "dim": 8}
+    config = run_of(
+        model, {"data": SCENES}, evaluation={"data": both}, looks=[{"kind": "retrieval", "data": both, "langs": ["en"]}], stage={"langs": ["zh"]}
+    )  # fmt: skip
+    Run(config, tmp_path / "run", quiet=True).train()
+    found = numbers(tmp_path / "run")
+    assert {"eval/t2i zh R@1", "eval/retrieval t2i en R@1"} <= set(found)
+    assert not {"eval/t2i en R@1", "eval/retrieval t2i zh R@1"} & set(found)
+
+
 def two_stages(**adapt: Any) -> RunConfig:
     streams = [{"data": SCENES, "loader": {"batch_size": 8}}]
     train, optim = {"steps": 3, "log_every": 1}, {"lr": 1e-2, "warmup": 1}

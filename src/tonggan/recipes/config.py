@@ -103,7 +103,7 @@ class Stage(Config):
     adapt: AdaptConfig | None = None
     """An adapter, which alone learns, on the model that the stage begins with. It is saved as an adapter, beside its base."""
     langs: tuple[str, ...] | None = None
-    """Languages by which this stage is evaluated; None: the evaluation's own."""
+    """Languages by which this stage is evaluated; None: the evaluation's own. `looks` keep theirs."""
     views: int = Field(1, ge=1, le=4)
     """Views of each picture that a frozen picture tower encodes once (plain, mirrored, shrunk, both); training picks among them."""
     centre: bool = False

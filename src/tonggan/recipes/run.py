@@ -337,12 +337,14 @@ class Run:
         """The numbers of what chooses, then of what is only looked at, these under their kinds' names."""
         evaluation = self.config.evaluation
         assert evaluation is not None
-        found = self._measure(evaluation, stage, streams)
+        found = self._measure(evaluation, stage.langs or evaluation.langs, stage, streams)
         for look in self.config.looks:
-            found |= {f"{look.kind} {name}": value for name, value in self._measure(look, stage, streams).items()}
+            found |= {f"{look.kind} {name}": value for name, value in self._measure(look, look.langs, stage, streams).items()}
         return found
 
-    def _measure(self, evaluation: EvaluationConfig, stage: Stage, streams: Sequence[Stream]) -> dict[str, float]:
+    def _measure(
+        self, evaluation: EvaluationConfig, langs: tuple[str, ...] | None, stage: Stage, streams: Sequence[Stream]
+    ) -> dict[str, float]:
         rows = self._rows.held_out(evaluation)
         if isinstance(evaluation, LossEvaluation):
             first, device = stage.streams[0], next(self.model.parameters()).device
@@ -350,14 +352,14 @@ class Run:
             collate = PairCollate(
                 self.parts.processor,
                 seed=self.config.seed,
-                langs=evaluation.langs,
+                langs=langs,
                 modalities=first.step.modalities,
                 label=label,
                 classes=classes_of(learnt, label) if label else (),
             )
             found = held_out_loss(streams[0].step, collate, rows, first.loader.batch_size, device)
         else:
-            found = measure(evaluation, self.local(), rows, stage.langs or evaluation.langs)
+            found = measure(evaluation, self.local(), rows, langs)
         self._rows.drop(found.dropped)
         return found.metrics
 
