@@ -165,9 +165,8 @@ def test_streams_of_one_task_share_its_teacher_which_moves_once_an_update(tmp_pa
 def test_looks_keep_their_languages_whatever_the_stage_is_evaluated_by(tmp_path: Path) -> None:
     both = {"source": "scenes", "options": {"n": 30, "size": 32}, "split": None}
     model = {"kind": "dual_encoder", "image": SHAPE, "text": WORDS, "dim": 8}
-    config = run_of(
-        model, {"data": SCENES}, evaluation={"data": both}, looks=[{"kind": "retrieval", "data": both, "langs": ["en"]}], stage={"langs": ["zh"]}
-    )  # fmt: skip
+    looks = [{"kind": "retrieval", "data": both, "langs": ["en"]}]
+    config = run_of(model, {"data": SCENES}, evaluation={"data": both}, looks=looks, stage={"langs": ["zh"]})
     Run(config, tmp_path / "run", quiet=True).train()
     found = numbers(tmp_path / "run")
     assert {"eval/t2i zh R@1", "eval/retrieval t2i en R@1"} <= set(found)
