@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sounds import sound_file, tones
 from transformers import Wav2Vec2FeatureExtractor, WhisperFeatureExtractor
 
+from sounds import sound_file, tones
 from tonggan.config import ConfigError
 from tonggan.data.audio import MAX_SECONDS, AudioProcessing, AudioProcessor, canonical_sound, load_audio, mel_filters
 from tonggan.types import Audio, MediaError

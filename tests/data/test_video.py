@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-from sounds import frames, sound_file, tones, video_file
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
+from sounds import frames, sound_file, tones, video_file
 from tonggan.data.images import ImageProcessing
 from tonggan.data.video import VideoProcessing, VideoProcessor, canonical_clip, load_frames, picks
 from tonggan.types import MediaError, Video

@@ -17,7 +17,7 @@ from transformers import AutoModel
 from hub.references import TEXTS, clip_processor, close, picture, save_clip, tiny_clip
 from hub.references_sound_sight import data2vec_vision, save_data2vec_vision
 from hub.test_bert import tiny_sentence_encoder
-from hub.test_pairs import FAMILIES, pixels, tokens
+from hub.test_two_towers import FAMILIES, pixels, tokens
 from tonggan import hub
 from tonggan.backends import load, load_local
 from tonggan.hub import Checkpoint, adapters
