@@ -17,6 +17,7 @@ from tonggan.train.optim import OptimConfig
 from tonggan.train.shares import Shares
 from tonggan.train.trainer import Stream, TrainConfig, Trainer
 from tonggan.train.whole import Whole
+from tonggan.types import UsageError
 
 
 class Numbers:
@@ -141,3 +142,9 @@ def test_only_what_two_streams_move_is_compared() -> None:
     own.sum().backward()
     alone.add("a")
     assert alone.of_each() == {}
+
+
+def test_a_micro_batch_for_a_task_that_compares_no_rows_says_what_to_set(tmp_path: Path) -> None:
+    trainer, _, _ = make(tmp_path / "micro", micro_batch=2)
+    with pytest.raises(UsageError, match=r"set a smaller loader\.batch_size \(2\)"):
+        trainer.fit()

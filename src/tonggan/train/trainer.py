@@ -251,6 +251,11 @@ class Trainer:
         self.prepare_step(stream)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             if micro is not None and micro < len(batch):
+                if not hasattr(stream.step, "couple"):
+                    raise UsageError(
+                        f"stream {stream.name}: train.micro_batch is for tasks that compare rows with each other, and this one is none; "
+                        f"set a smaller loader.batch_size ({micro}) instead"
+                    )
                 with self.clock("forward, backward, forward again"):
                     return cached_backward(stream.step, batch, micro, weight=stream.weight)  # type: ignore[arg-type]
             with self.clock("forward"):
