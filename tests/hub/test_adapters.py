@@ -305,3 +305,15 @@ def test_prompts_have_no_place_in_a_bias_by_position(tmp_path: Path) -> None:
     save_data2vec_vision(tmp_path / "beit", data2vec_vision())
     with pytest.raises(UsageError, match="has an attention bias by position, in which prompts have no place"):
         adapt.attach(hub.read(tmp_path / "beit").module, PromptConfig())
+
+
+def test_a_base_that_learnt_beside_its_adapter_is_not_saved_as_if_it_had_not(tmp_path: Path) -> None:
+    """View and base share their weights: comparing the two would see nothing."""
+    base = hub.read(save_clip(tmp_path / "clip", tiny_clip()))
+    config = LoraConfig(parts=("text",), targets=("attention.q",))
+    view = adapt.attach(base.module, config)
+    with torch.no_grad():
+        view.get_parameter("text_head.weight").add_(0.1)
+    with pytest.raises(TongganError, match="weights of the base .* itself have changed"):
+        adapters.save(tmp_path / "adapter", view, base, config)
+    assert not (tmp_path / "adapter").exists()

@@ -74,6 +74,11 @@ def save(
             f"{directory}: {', '.join(moved[:3])} changed beside the adapter, which keeps only its own; batch norms of the base must "
             "stay in evaluation mode (models.adapt.still)"
         )
+    if weights_hash(base.module.state_dict()) != base.identity.weights:  # the view shares them, so they would change for both
+        raise TongganError(
+            f"{directory}: weights of the base {base.name} itself have changed, which an adapter does not keep; let only the adapter "
+            "learn, or name the part in `whole`"
+        )
     # A directory is told in full, so that the adapter can be opened from anywhere.
     name = str(Path(base.name).absolute()) if Path(base.name).is_dir() else base.name
     with new_directory(directory) as new:
