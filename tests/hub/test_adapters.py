@@ -314,6 +314,6 @@ def test_a_base_that_learnt_beside_its_adapter_is_not_saved_as_if_it_had_not(tmp
     view = adapt.attach(base.module, config)
     with torch.no_grad():
         view.get_parameter("text_head.weight").add_(0.1)
-    with pytest.raises(TongganError, match="weights of the base .* itself have changed"):
+    with pytest.raises(TongganError, match=r"weights of the base .* itself have changed"):
         adapters.save(tmp_path / "adapter", view, base, config)
     assert not (tmp_path / "adapter").exists()
