@@ -317,3 +317,13 @@ def test_a_base_that_learnt_beside_its_adapter_is_not_saved_as_if_it_had_not(tmp
     with pytest.raises(TongganError, match=r"weights of the base .* itself have changed"):
         adapters.save(tmp_path / "adapter", view, base, config)
     assert not (tmp_path / "adapter").exists()
+
+
+def test_two_adapters_that_learnt_the_same_part_are_not_put_together(tmp_path: Path) -> None:
+    """The later one would silently take the earlier one's place."""
+    base = hub.read(save_clip(tmp_path / "clip", tiny_clip()))
+    for part in ("image", "text"):
+        config = LoraConfig(parts=(part,), targets=("attention.q",), whole=("text_head",))
+        adapters.save(tmp_path / part, adapt.attach(base.module, config), base, config)
+    with pytest.raises(TongganError, match=r"text_head\.weight of its own, and so has .*image; two adapters"):
+        adapters.read([tmp_path / "image", tmp_path / "text"], base)

@@ -34,8 +34,9 @@ from tonggan.models.int8 import Int8Embedding, Int8Linear, integer_product, quan
 from tonggan.search import Index
 from tonggan.serve.engine import Engine
 from tonggan.serve.http import create_app
-from tonggan.types import Image, Row, TongganError
+from tonggan.types import Image, Row, TongganError, UsageError
 from tonggan.verify import verify
+from tonggan.verify.copies import against_model
 
 ITEMS = [*TEXTS, Image(array=np.asarray(picture())), Image(array=np.asarray(picture(30, 80, 1)))]
 
@@ -295,3 +296,18 @@ def test_a_server_that_is_not_there_says_so(place: Path) -> None:
 
 def test_an_exported_copy_is_a_local_model(originals: Path, form: str) -> None:
     assert isinstance(LocalModel(open_directory(originals / form, unverified=True), "cpu"), LocalModel)
+
+
+def test_a_copy_is_no_model_to_save(place: Path, tmp_path: Path) -> None:
+    copy = open_directory(place / "int8", unverified=True)
+    with pytest.raises(UsageError, match="a copy in another form"):
+        hub.save(tmp_path / "out", copy.module, copy.config, copy.processor, provenance=copy.provenance)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tower_that_was_not_compared_is_no_pass(place: Path) -> None:
+    original = LocalModel(hub.read(place / "clip"), "cpu")
+    original.modalities = original.modalities | {"video"}
+    report = against_model(original, original, "int8", count=1, seed=0, versions={})
+    assert not report.passed
+    assert [one.name for one in report.sections[0].differences if one.problem] == ["vectors of video"]

@@ -115,12 +115,13 @@ def read(directory: str | Path | Sequence[str | Path], base: Checkpoint) -> Chec
     """
     places = [directory] if isinstance(directory, str | Path) else list(directory)
     found = base
+    taken: dict[str, Path] = {}
     for number, place in enumerate(map(Path, places)):
-        found = _put(found, place, base, number)
+        found = _put(found, place, base, number, taken)
     return replace(found, name="+".join(map(str, places)))
 
 
-def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int) -> Checkpoint:
+def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int, taken: dict[str, Path]) -> Checkpoint:
     record = _record(directory)
     if "base" in record:
         made_for = recorded_as(record["base"], base.config, base.processor)
@@ -132,6 +133,11 @@ def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int) -> Chec
     config, tensors = _content(directory, base, record)
     view = adapt.attach(on.module, config)
     own = adapt.own(view, on.module, config)
+    if both := [name for name in own if name in taken]:  # a part learnt whole by each: the later would take the earlier's place
+        raise TongganError(
+            f"{directory}: has {both[0]} of its own, and so has {taken[both[0]]}; two adapters on one base cannot share a part"
+        )
+    taken |= dict.fromkeys(own, directory)
     wrong = [f"unknown: {name}" for name in tensors if name not in own] + [f"missing: {name}" for name in own if name not in tensors]
     wrong += [
         f"{n}: {list(t.shape)} in the file, {list(own[n].shape)} here" for n, t in tensors.items() if n in own and t.shape != own[n].shape

@@ -42,6 +42,8 @@ def save(
     """
     if is_adapted(module):
         raise UsageError(f"{directory}: the model has an adapter; save that with hub.adapters.save, or merge it first (models.adapt.merge)")
+    if "copy" in (provenance or {}):
+        raise UsageError(f"{directory}: the model is a copy in another form, without the weights of its original; take the original")
     agree(config, processor, str(directory))
     family = OURS if format == "tonggan" else family_for(config, processor, insist=format == "transformers")
     state = module.state_dict()

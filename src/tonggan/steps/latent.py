@@ -25,8 +25,8 @@ from tonggan.types import UsageError
 
 class LatentConfig(Config):
     """What is hidden, what is aimed at, and how the teacher follows. The defaults are the paper's for pictures (section 4.1); it has
-    for speech: top_layers 8, of feed_forward, norm instance, beta 0, share 0.65, share_stem (section 4.2); for text: top_layers 10, of
-    feed_forward, norm instance, norm_mean layer, beta 4, share 0.15, share_stem (section 4.3)."""
+    for speech: top_layers 8, of feed_forward, norm instance, norm_mean none, beta 0, share 0.65, share_stem (section 4.2); for text:
+    top_layers 10, of feed_forward, norm instance, norm_mean layer, beta 4, share 0.15, share_stem (section 4.3)."""
 
     kind: Literal["latent"] = "latent"
     modality: Literal["image", "audio", "text"] = "image"

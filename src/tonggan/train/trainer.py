@@ -215,6 +215,8 @@ class Trainer:
             if prefix:
                 record[f"{prefix}loss"] = loss
         if shares is not None:
+            # Of one update, or they would not sum to 1: what an earlier one left is dropped.
+            self._since = {name: value for name, value in self._since.items() if not name.endswith("/gradient_share")}
             record |= {f"{name}/gradient_share": share for name, share in shares.of_each().items()}
         with self.clock("optimizer"):
             record["grad_norm"] = self._clip(ids)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tonggan.backends import LocalModel
-from tonggan.types import CannotError, Image, Item, Text, TongganError
+from tonggan.types import Audio, CannotError, Image, Item, Text, TongganError, Video
 from tonggan.verify.inputs import write_items
 from tonggan.verify.measure import Difference, compare
 from tonggan.verify.report import Report, Section
@@ -59,12 +59,16 @@ def _compared(
             "text": [Text(text) for text in items.texts],
             "image": [Image.open(file) for file in items.images],
         }
+        if what != "endpoint":  # what is asked over the network is text and pictures
+            kinds |= {"audio": [Audio.open(file) for file in items.sounds], "video": [Video.open(file) for file in items.clips]}
         for kind, given in kinds.items():
             if given and kind in original.modalities:
                 mine, theirs = _vectors(original, given), other(given)
                 found.append(compare(f"vectors of {kind}", theirs, mine, TOLERANCE[what], by=BY[what]))
                 both[kind] = (mine, theirs)
-    if len(both) == 2 and not any(one.problem for one in found):
+    # What was not compared may be anything: a copy of which a tower was never run is not admitted.
+    found += [Difference(f"vectors of {kind}", problem="not compared") for kind in sorted(original.modalities - both.keys())]
+    if {"text", "image"} <= both.keys() and not any(one.problem for one in found):
         # Said, not judged: random pictures are about equally far from every text, so ranks among them mean little.
         (text, text2), (image, image2) = both["text"], both["image"]
         ranks = compare("ranks", text2 @ image2.T, text @ image.T, 0.0, scores=True)
