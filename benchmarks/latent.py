@@ -63,14 +63,15 @@ def emoji_by_group() -> list[Row]:
 
 
 def stamps_by_name() -> list[Row]:
-    """Which of 50 stamps is named, in a language that was not heard in training."""
-    return list(open_data("stamps", options={"spoken": True, "stamps": 50, "held_out": LANGUAGE}))
+    """Which of 50 stamps is named, in a language that was not heard in training. A stamp is the class, not a tie between the sides."""
+    rows = open_data("stamps", options={"spoken": True, "stamps": 50, "held_out": LANGUAGE})
+    return [row.with_(group=row.meta["stamp"]) for row in rows]
 
 
 def stamps_by_language() -> list[Row]:
-    """Which language is spoken, in sounds that were not heard in training."""
+    """Which language is spoken, in sounds that were not heard in training. What is named in two languages ties no sounds together."""
     rows = open_data("stamps", options={"spoken": True, "held_out": LANGUAGE})
-    return [row.with_(split="test" if row.split == "val" else row.split) for row in rows if row.split in ("train", "val")]
+    return [row.with_(group=None, split="test" if row.split == "val" else row.split) for row in rows if row.split in ("train", "val")]
 
 
 TASKS: dict[str, list[tuple[str, Kind, str, Any]]] = {

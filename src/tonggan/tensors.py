@@ -66,6 +66,11 @@ class Tokens:
         """The same on `device`."""
         return self._map(lambda t: t.to(device))
 
+    @property
+    def device(self) -> torch.device:
+        """Where the ids are."""
+        return self.ids.device
+
     def _map(self, f: Callable[[Tensor], Tensor]) -> Tokens:
         return Tokens(f(self.ids), f(self.lengths), None if self.starts is None else f(self.starts))
 
@@ -95,6 +100,11 @@ class Sounds:
     def to(self, device: torch.device | str) -> Sounds:
         """The same on `device`."""
         return self._map(lambda t: t.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values.device
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Sounds:
         return Sounds(f(self.values), f(self.lengths))
@@ -130,6 +140,12 @@ class Batch:
     def features(self, kind: Modality) -> Tensor | None:
         """What stands in for the input of a frozen tower, None when nothing does."""
         return {"image": self.image_features, "text": self.text_features}.get(kind)
+
+    @property
+    def device(self) -> torch.device | None:
+        """Where its tensors are; None for a batch that has none."""
+        values = (getattr(self, item.name) for item in fields(self))
+        return next((value.device for value in values if value is not None and not isinstance(value, tuple)), None)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = True) -> Batch:
         """The same batch with every tensor on `device`."""

@@ -19,9 +19,10 @@ from tonggan.data.images import ImageProcessing, ImageProcessor
 from tonggan.data.processor import Processor
 from tonggan.data.text import train_bpe
 from tonggan.data.video import VideoProcessing, VideoProcessor
-from tonggan.models import DualEncoderConfig
+from tonggan.hub import Checkpoint
+from tonggan.models import DualEncoderConfig, SingleStreamConfig
 from tonggan.models.towers import FramesConfig, LogMelConfig, TransformerTextConfig, ViTConfig, WaveformConfig
-from tonggan.types import Audio, CannotError, EmbedOptions, Image, Text, TongganError, Video
+from tonggan.types import Audio, CannotError, EmbedOptions, Identity, Image, Text, TongganError, Video
 
 PLAIN = (0.5, 0.5, 0.5)
 VIT = ViTConfig(image_size=16, patch_size=8, width=18, layers=1, heads=3, mlp_width=20, mean=PLAIN, std=PLAIN)
@@ -91,6 +92,20 @@ def test_a_cut_sound_is_its_beginning(model: LocalModel) -> None:
     assert np.array_equal(long.vectors, start.vectors)
 
 
+def test_a_sound_shorter_than_one_frame_is_the_same_alone_and_in_a_batch(model: LocalModel) -> None:
+    """A waveform's tower takes 25 samples for a frame, a spectrogram has one of any sound."""
+    given = [sound(24), sound(900, 1), sound(25, 2)]
+    together = model.embed(given)
+    refused = model.config.audio.kind == "waveform"  # type: ignore[union-attr]
+    assert sorted(together.errors) == ([0] if refused else [])
+    for i, item in enumerate(given):
+        alone = model.embed([item])
+        assert alone.errors.get(0) == together.errors.get(i)
+        assert np.abs(alone.vectors[0] - together.vectors[i]).max() <= 1e-5
+    if refused:
+        assert together.errors[0] == "0.0015 s is too short: the model hears no less than 0.001563 s (25 samples)"
+
+
 def test_sounds_of_like_length_share_a_batch(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[list[int]] = []
     collate = model.processor.audio.collate  # type: ignore[union-attr]
@@ -125,3 +140,17 @@ def test_a_changed_setting_is_found_when_it_is_loaded(tmp_path: Path) -> None:
     record.write_text(changed, "utf-8")
     with pytest.raises(TongganError, match=r"audio\.mel: .*\n  audio\.scale: 'htk' != 'slaney'"):
         tonggan.load(str(tmp_path))
+
+
+def test_half_a_character_spoils_no_other_pair_of_a_batch() -> None:
+    torch.manual_seed(0)
+    shape = {"width": 18, "layers": 1, "heads": 3, "mlp_width": 20}
+    config = SingleStreamConfig.parse({"image": {"image_size": 16, "patch_size": 8}, "text": {"vocab_size": 400, "context": 16}, **shape})
+    processor = Processor(ImageProcessor(IMAGE), train_bpe(["a red bird"] * 2, 320, max_length=16))
+    reader = LocalModel(Checkpoint(models.build(config).eval(), config, processor, Identity({}, ""), "reader"), "cpu")
+    picture = Image(array=np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
+    texts = ["a red bird", "\ud83d", "a bird", "half \udc00 of one"]
+    found = reader.match([(picture, text) for text in texts])
+    assert np.isnan(found).tolist() == [False, True, False, True]
+    assert found[[0, 2]] == pytest.approx(reader.match([(picture, "a red bird"), (picture, "a bird")]), abs=1e-6)
+    assert np.isnan(reader.match([(picture, "\ud83d")])).all()

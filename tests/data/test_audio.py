@@ -102,6 +102,21 @@ def test_the_other_logarithm_is_of_the_same_energies() -> None:
     assert padded.collate([padded(given)]).values[0, :, -1].tolist() == pytest.approx([np.log(1e-10)] * 80)
 
 
+def test_what_is_too_short_for_the_tower_is_refused_and_the_least_is_said() -> None:
+    process = AudioProcessor(AudioProcessing(kind="waveform"), shortest=400)
+    assert process(tones(400)).shape == (400,)
+    with pytest.raises(MediaError, match=r"0\.02494 s is too short: the model hears no less than 0\.025 s \(400 samples\)"):
+        process(tones(399))
+    with pytest.raises(MediaError, match="too short"):  # counted at the model's rate, not at the file's
+        process(Audio(data=sound_file(tones(700, rate=32_000), 32_000)))
+
+
+def test_a_spectrogram_of_less_than_one_window_is_that_of_silence_behind_it() -> None:
+    process = AudioProcessor(AudioProcessing())
+    short = tones(133)
+    assert np.array_equal(process(short), process(np.pad(short, (0, 267))))
+
+
 def test_what_is_too_long_is_cut_and_said() -> None:
     process = AudioProcessor(AudioProcessing(kind="waveform", seconds=0.5))
     for samples, cut in ((8_000, False), (8_001, True)):

@@ -158,6 +158,8 @@ def test_settings_reach_tower_and_head(tmp_path: Path, kind: str, settings: dict
 
 def test_another_padding_moves_robertas_positions(tmp_path: Path) -> None:
     theirs = tiny(tmp_path, "roberta", RobertaForMaskedLM, pad_token_id=3, max_position_embeddings=44)
+    file = tmp_path / "tokenizer_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pad_token": "<unk>"}))  # whose id is 3
     inputs = given(theirs.config.vocab_size, 3, "left")
     seen = inputs["attention_mask"].bool()
     close(hub.outputs(tmp_path, inputs)["logits"][seen], theirs(**inputs).logits[seen])
@@ -273,6 +275,9 @@ def test_what_is_changed_or_not_supported_is_named(tmp_path: Path) -> None:
     with pytest.raises(TongganError, match=r"model\.text\.eps: 0\.001 != 1e-05"):
         hub.read(tmp_path / "ours")
     file.write_text(json.dumps({**plain, "pad_token_id": 0, "max_position_embeddings": 41}))
+    with pytest.raises(TongganError, match="padding: id 1 by the tokenizer, 0 by the model"):
+        hub.read(tmp_path / "ours")
+    file.write_text(json.dumps({**plain, "max_position_embeddings": 41}))
     with pytest.raises(TongganError, match=r"position_embeddings.*\[42, 33\] in the file, \[41, 33\] by config.json"):
         hub.read(tmp_path / "ours")
     file.write_text(json.dumps({**plain, "tie_word_embeddings": False}))

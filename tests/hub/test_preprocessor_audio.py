@@ -15,7 +15,8 @@ from sounds import frames, tones
 from tonggan.data.audio import AudioProcessing, AudioProcessor
 from tonggan.data.images import ImageProcessing
 from tonggan.data.video import VideoProcessing, VideoProcessor
-from tonggan.hub.convert.preprocessor_audio import audio_in, audio_misfit, audio_out, read_settings, video_in, video_misfit, video_out
+from tonggan.hub.convert.preprocessor import read_settings
+from tonggan.hub.convert.preprocessor_audio import audio_in, audio_misfit, audio_out, video_in, video_misfit, video_out
 from tonggan.types import TongganError, Video
 
 
@@ -27,7 +28,7 @@ def file(directory: Path) -> dict[str, Any]:
 def test_whispers(tmp_path: Path, settings: dict[str, Any]) -> None:
     theirs = WhisperFeatureExtractor(**settings)
     theirs.save_pretrained(tmp_path)
-    config = audio_in(read_settings(tmp_path), "here")
+    config = audio_in(read_settings(tmp_path, "feature_extractor"), "here")
     process, given = AudioProcessor(config), tones(20_011)
     expected = theirs(given, sampling_rate=16_000, return_tensors="np")["input_features"]
     assert np.abs(process.collate([process(given)]).values.numpy() - expected).max() < 1e-4
@@ -75,7 +76,7 @@ def test_videomaes(tmp_path: Path, settings: dict[str, Any]) -> None:
 
 def test_the_newer_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": WhisperFeatureExtractor(feature_size=9).to_dict()}))
-    assert audio_in(read_settings(tmp_path), "here").bins == 9
+    assert audio_in(read_settings(tmp_path, "feature_extractor"), "here").bins == 9
 
 
 @pytest.mark.parametrize(

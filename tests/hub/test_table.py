@@ -52,6 +52,16 @@ def test_what_the_format_has_no_place_for_is_named() -> None:
         TABLE.export({"bias": torch.zeros(1)})
 
 
+def test_two_of_theirs_for_one_of_ours_must_be_the_same() -> None:
+    twice = KeyTable("twice", {"head.{p}": "out.{p}", "tied.{p}": "out.{p}"})
+    first, second = torch.randn(3), torch.randn(3)
+    ours = twice.import_({"tied.bias": first, "head.bias": first.clone()}, ["out.bias"])
+    assert torch.equal(ours["out.bias"], first) and list(twice.export(ours)) == ["head.bias"]
+    for other in (second, first[:2], first.double() + 1e-12):
+        with pytest.raises(TongganError, match=r"different values for one and the same tensor: tied\.bias and head\.bias; leave out"):
+            twice.import_({"tied.bias": first, "head.bias": other}, ["out.bias"])
+
+
 STACKED = KeyTable("stacked", prefixed("head.", "pool.", {"in_proj_{p}": Stacked(("q.{p}", "k.{p}", "v.{p}")), "out.{p}": "out.{p}"}))
 FUSED = {"head.in_proj_weight": torch.randn(6, 2), "head.in_proj_bias": torch.randn(6), "head.out.weight": torch.randn(2, 2)}
 PARTS = [f"pool.{part}.{kind}" for part in "qkv" for kind in ("weight", "bias")] + ["pool.out.weight"]

@@ -109,8 +109,9 @@ def test_what_does_not_fit_says_so(tmp_path: Path) -> None:
         start(towers={"text": vit})
     with pytest.raises(UsageError, match="the shape has no such tower to replace; it has: text"):
         begin(ModelSource(preset="mini-bert", vocab_size=320, towers={"image": vit}), CAPTIONS, frozenset({"text"}))
-    with pytest.raises(ConfigError, match="co_attention has no place for a bert tower"):
-        begin(ModelSource.parse({"config": {"kind": "co_attention"}, "towers": {"text": bert}}), CAPTIONS, BOTH)
+    student = {"kind": "data2vec", "image": {"kind": "beit"}}
+    with pytest.raises(ConfigError, match="data2vec has no place for a vit tower"):
+        begin(ModelSource.parse({"config": student, "towers": {"image": vit}}), CAPTIONS, frozenset({"image"}))
     with pytest.raises(ValidationError, match="give preset or config, not start"):
         ModelSource(start=vit, towers={"text": bert})
 

@@ -77,6 +77,29 @@ def test_the_line_between_a_model_and_its_adapter(tmp_path: Path, rows: Path) ->
     assert "旧能力" in (tmp_path / "out" / "report.html").read_text("utf-8")
 
 
+def test_a_point_is_chosen_on_rows_that_were_not_learnt_from(tmp_path: Path, rows: Path) -> None:
+    """Each skill on its own split and by its own column of classes."""
+    before = base(tmp_path)
+    adapter = tuned(before, tmp_path / "adapter")
+    sides = {"new": ("train", "val", "test"), "old": ("train", "test", "test"), "seen": ("train", "train", "train")}
+    for name, splits in sides.items():
+        column = f"{name} kind"
+        some = [row.with_(split=split, meta={column: row.id}) for row, split in zip(colour_rows() * 2, splits * 2, strict=True)]
+        some = [row.with_(id=f"{i}") for i, row in enumerate(some)]
+        Dataset.from_rows(some).write(tmp_path / name)
+    words = ("wise", tmp_path / "base", adapter, tmp_path / "out", "--points", 2, "--new", tmp_path / "new", "--old", tmp_path / "old")
+    code, _, err = call(*words, "--old-task", "classification", "--old-label", "old kind", "--json")
+    assert code == 0, err
+    assert f"new skill: 2 rows of {tmp_path / 'new'}, split val" in err and f"old skill: 4 rows of {tmp_path / 'old'}, split test" in err
+    code, _, err = call(*words[:-1], tmp_path / "seen")
+    assert code == 2 and "has no split val or test, only train; name one that was not learnt from: --old-split" in err
+    code, _, err = call(*words[:-1], rows, "--old-split", "tset")
+    assert code == 2 and "no split 'tset'" in err
+    both = ("--new-task", "classification", "--new-label", "new kind", "--new-split", "test", "--old-task", "labels")
+    code, _, err = call(*words, *both, "--old-label", "old kind", "--limit", 3)
+    assert code == 2 and "column 'new kind' has one class only" in err, "of the new skill, whose column was found"
+
+
 def test_models_that_do_not_compute_alike_are_refused(tmp_path: Path, rows: Path) -> None:
     base(tmp_path)
     other = hub.read(save_clip(tmp_path / "other", tiny_clip("gelu")))

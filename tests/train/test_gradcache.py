@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tonggan.objectives.contrastive import info_nce
-from tonggan.tensors import Batch, StepOutput
+from tonggan.tensors import Batch, Sounds, StepOutput
 from tonggan.train import checkpoint, gradcache
 from tonggan.train.gradcache import cached_backward
 
@@ -97,6 +97,34 @@ def test_the_generator_of_the_batchs_own_gpu_is_replayed(monkeypatch: pytest.Mon
     gradcache._restore(gradcache._random_state(on_second))
     checkpoint.restore_random(*checkpoint.random_state(second), second)
     assert [(float(state.sum()), device) for state, device in put] == [(3.0, second)] * 2
+
+
+@pytest.mark.parametrize("name", ["pixels", "tokens", "sounds", "clips", "image_features", "text_features"])
+def test_any_tensor_of_a_batch_says_which_gpu(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    second = torch.device("cuda:1")
+    asked: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", asked.append)
+    gradcache._random_state(Batch(ids=("a",), **{name: SimpleNamespace(device=second)}))  # type: ignore[arg-type]
+    assert asked == [second]
+
+
+def test_sounds_are_encoded_twice_with_the_same_dropout() -> None:
+    """Bit for bit, in parts of other lengths than one another."""
+    data = Batch(tuple("abcde"), sounds=Sounds(torch.randn(5, 9), torch.tensor([9, 4, 7, 1, 8])), clips=torch.randn(5, 4))
+    encoded: list[dict[str, Tensor]] = []
+
+    class Hearing(Toy):
+        def encode(self, batch: Batch) -> dict[str, Tensor]:
+            assert batch.sounds is not None and batch.clips is not None
+            heard, seen = batch.sounds.values[:, :6] * batch.sounds.lengths[:, None], batch.clips
+            encoded.append({"a": F.normalize(self.a(heard), dim=1), "b": F.normalize(self.b(seen), dim=1)})
+            return encoded[-1]
+
+    cached_backward(Hearing(dropout=0.5), data, 2)
+    assert len(encoded) == 6
+    for first, second in zip(encoded[:3], encoded[3:], strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in ("a", "b"))
+    assert not torch.equal(encoded[0]["a"], Hearing(dropout=0.5).encode(data.slice(0, 2))["a"]), "dropout was at work"
 
 
 def test_never_encodes_more_than_a_part() -> None:

@@ -310,4 +310,4 @@ def test_a_tower_that_was_not_compared_is_no_pass(place: Path) -> None:
     original.modalities = original.modalities | {"video"}
     report = against_model(original, original, "int8", count=1, seed=0, versions={})
     assert not report.passed
-    assert [one.name for one in report.sections[0].differences if one.problem] == ["vectors of video"]
+    assert [one.name for one in report.sections[0].differences if one.problem] == ["video"]

@@ -55,6 +55,12 @@ def test_zero_is_only_like_zero() -> None:
     assert compare("x", zero + 1e-12, zero, 1e-5, floor=1e-6).passed
 
 
+def test_rows_that_are_short_have_a_cosine_too() -> None:
+    tiny = torch.tensor([[3e-9, 4e-9], [0.0, 0.0]])
+    assert compare("x", tiny, tiny, 0.98, by="cosine").cosine == 1
+    assert not compare("x", -tiny, tiny, 0.98, by="cosine").passed
+
+
 def test_a_report_of_nothing_has_not_passed() -> None:
     assert not Report("m", "x", {}).passed
     report = Report("m", "x", {}, [Section("s", [Difference("a", relative=1e-6, tolerance=1e-5), Difference("b", problem="shapes")])])

@@ -45,7 +45,7 @@ def test_a_right_model_passes_and_the_directory_remembers(directory: Path) -> No
     assert not hub.read(directory).identity.verified
     report = verify(directory, "transformers", backward=True)
     assert report.passed, [one for one in report.differences if not one.passed]
-    assert [section.name for section in report.sections] == [*SECTIONS, "gradients"]
+    assert [section.name for section in report.sections] == [*SECTIONS, "verbs, against each item alone", "gradients"]
     names = [[one.name for one in section.differences] for section in report.sections]
     assert {"text_embeds", "image_embeds", "logits_per_image", "text_last_hidden_state"} <= set(names[0])
     assert {"input_ids", "pixel_values", "embed(text)", "embed(image)"} <= set(names[2])

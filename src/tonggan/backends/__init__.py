@@ -10,10 +10,10 @@ import torch
 from tonggan.backends.api import Endpoint, named
 from tonggan.backends.foreign import foreign, is_foreign
 from tonggan.backends.local import LocalModel
-from tonggan.backends.names import directory_of, find
+from tonggan.backends.names import directory_of, find, find_adapter
 from tonggan.types import Model, UsageError
 
-__all__ = ["Endpoint", "LocalModel", "load", "load_local"]
+__all__ = ["Endpoint", "LocalModel", "adapted", "load", "load_local"]
 
 
 def load(name: str | Path, *, device: torch.device | str | None = None) -> Model:
@@ -44,3 +44,12 @@ def load_local(name: str | Path, *, device: torch.device | str | None = None) ->
             "(training, counting what its tokenizer cuts) needs one of ours"
         )
     return LocalModel(find(name, directory), device)
+
+
+def adapted(base: LocalModel, name: str | Path) -> LocalModel:
+    """A model out of `base` and an adapter: `adapted(base, "runs/chinese")`. It shares the base's weights and leaves the base as it is.
+
+    Any number of them may stand on one base, and which one answers is which one is called. `name` is an adapter's directory, a run's
+    that learnt one, or one on a hub. Raises `TongganError` when the adapter was made for another base, naming both.
+    """
+    return LocalModel(find_adapter(name, base.checkpoint), base.device)

@@ -17,8 +17,7 @@ from torch import Tensor
 from tonggan import devices
 from tonggan.data.text import is_unicode
 from tonggan.hub.read import Checkpoint
-from tonggan.models import Classifier
-from tonggan.models.base import Embedder, Featurizer, Matcher
+from tonggan.models.base import Embedder, Featurizer, Labeller, Matcher
 from tonggan.tensors import Modality
 from tonggan.types import Audio, CannotError, Embeddings, EmbedOptions, Image, Item, Media, MediaError, Model, Text, UsageError, as_part
 
@@ -64,7 +63,8 @@ class LocalModel(Model):
         return Embeddings(vectors, dict(sorted(done.errors.items())), tuple(sorted(done.truncated)), done.tokens)
 
     def features(self, items: Sequence[Item], layer: str = "pooled") -> np.ndarray:
-        """What a tower gives before head and normalisation: float32 [items, width]; a classifier also has `layer="logits"`.
+        """What a tower gives before head and normalisation: float32 [items, width]; a classifier also has `layer="logits"`:
+        its classes in the order of `labels`.
 
         What cannot be read gets a row of NaN. Kinds of input may be mixed only if their towers have one width.
         """
@@ -80,7 +80,8 @@ class LocalModel(Model):
         return result
 
     def match(self, pairs: Sequence[tuple[Item, Item]]) -> np.ndarray:
-        """How sure the model is that each picture and text belong together: float32 [pairs], 0 to 1; NaN where one cannot be read."""
+        """How sure the model is that each picture and text belong together: float32 [pairs], 0 to 1; NaN where a picture cannot be read,
+        or a text has half a character."""
         module, process, tokenizer = self.module, self.processor.image, self.processor.text
         if not isinstance(module, Matcher) or process is None or tokenizer is None:
             raise self._cannot("match")
@@ -94,6 +95,8 @@ class LocalModel(Model):
                     raise UsageError(
                         f"{self.name}: a pair is a picture and a text, in this order; pair {i} is {picture.kind} and {text.kind}"
                     )
+                if not is_unicode(text.text):
+                    continue
                 with suppress(MediaError):
                     pixels = process(picture)
                     alike[pixels.shape].append((i, pixels, text.text))
@@ -111,8 +114,8 @@ class LocalModel(Model):
             raise self._cannot("features")
         known: dict[str, dict[Modality, Callable[[Any], Tensor]]]
         known = {"pooled": {kind: partial(module.features, kind) for kind in module.modalities}}
-        if isinstance(self.module, Classifier):
-            known["logits"] = {"image": self.module}
+        if isinstance(module, Labeller) and module.classes is not None:
+            known["logits"] = {kind: partial(_logits, module, kind) for kind in module.modalities}
         if layer not in known:
             raise CannotError(f"{self.name} has no features of layer {layer!r}; it has: {', '.join(known)}")
         return known[layer]
@@ -197,6 +200,11 @@ class _Reading:
             return self.open(part)
         except MediaError as error:
             return error
+
+
+def _logits(module: Labeller, kind: Modality, inputs: Any) -> Tensor:
+    """Of one kind of input alone; a model that classifies several together refuses that."""
+    return module.classify({kind: inputs})
 
 
 def _stack(arrays: list[np.ndarray]) -> Tensor:

@@ -87,6 +87,17 @@ def _read(directory: Path, name: str | None = None) -> Checkpoint:
     return replace(adapters.read(directory, found), name=name or str(directory))
 
 
+def find_adapter(name: str | Path, base: Checkpoint) -> Checkpoint:
+    """`base` with the adapter behind a name: the adapter's directory, that of a run that learnt one, or one on a hub."""
+    directory = directory_of(name)
+    if not directory.is_dir():
+        raise UsageError(f"no adapter {str(name)!r}{did_you_mean(str(name), _near(directory))}: there is no such directory")
+    place = inside_run(directory)
+    if not adapters.is_adapter(place):
+        raise UsageError(f"{name}: is a model by itself, not an adapter for {base.name}")
+    return adapters.read(place, base)
+
+
 def _is_model(path: Path) -> bool:
     return (path / "config.json").is_file() or adapters.is_adapter(path)
 

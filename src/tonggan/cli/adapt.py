@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tonggan.cli.shared import Json, Limit, open_rows, print_json
+from tonggan.cli.shared import Json, Limit, open_rows, plural, print_json
 from tonggan.types import UsageError
 
 if TYPE_CHECKING:
     from tonggan.evaluate.retention import Point, Retention
     from tonggan.recipes.wise import Skill
 
+HELD_OUT = "Default: val, where there is none test; where rows have no splits, all of them."
 TASK = "retrieval; classification (zero-shot); labels (zero-shot, several to a picture)."
 
 
@@ -25,11 +27,12 @@ def wise(
     old: Annotated[str, typer.Option(help="Data of the old skill, which is to be kept.")],
     new_task: Annotated[str, typer.Option(help=TASK)] = "retrieval",
     old_task: Annotated[str, typer.Option(help=TASK)] = "retrieval",
-    new_split: Annotated[str | None, typer.Option(help="Use one split of --new only, e.g. val.")] = None,
-    old_split: Annotated[str | None, typer.Option(help="Use one split of --old only, e.g. val.")] = None,
+    new_split: Annotated[str | None, typer.Option(help=f"Split of --new. {HELD_OUT}")] = None,
+    old_split: Annotated[str | None, typer.Option(help=f"Split of --old. {HELD_OUT}")] = None,
     new_lang: Annotated[list[str] | None, typer.Option(help="Languages of the new skill's captions or prompts.")] = None,
     old_lang: Annotated[list[str] | None, typer.Option(help="Languages of the old skill's captions or prompts.")] = None,
-    label: Annotated[str, typer.Option(help="Column with the class, for classification and labels.")] = "label",
+    new_label: Annotated[str, typer.Option(help="Column of --new with the class, for classification and labels.")] = "label",
+    old_label: Annotated[str, typer.Option(help="Column of --old with the class, for classification and labels.")] = "label",
     points: Annotated[int, typer.Option(min=2, help="Points from untuned (0) to tuned (1).")] = 11,
     keep: Annotated[float, typer.Option(min=0, help="Points (per cent) of the old skill that may be lost.")] = 1.0,
     limit: Limit = None,
@@ -44,8 +47,8 @@ def wise(
 
     _check(new_task, old_task, new_lang, old_lang)
     skills = (
-        _skill(new, new_task, new_split, new_lang, label, limit),
-        _skill(old, old_task, old_split, old_lang, label, limit),
+        _skill("new", new, new_task, new_split, new_lang, new_label, limit),
+        _skill("old", old, old_task, old_split, old_lang, old_label, limit),
     )
     alphas = [number / (points - 1) for number in range(points)]
 
@@ -96,10 +99,24 @@ def _check(new_task: str, old_task: str, new_lang: list[str] | None, old_lang: l
             raise UsageError(f"{task} asks in one language at a time: give --{side}-lang once")
 
 
-def _skill(data: str, task: str, split: str | None, langs: list[str] | None, label: str, limit: int | None) -> Skill:
+def _skill(side: str, data: str, task: str, split: str | None, langs: list[str] | None, label: str, limit: int | None) -> Skill:
     from tonggan.recipes.wise import Skill
 
-    return Skill(list(open_rows(data, None, None, split, limit)), data, task, label, tuple(langs) if langs else None)
+    every = open_rows(data, None, None)
+    split = split or _held_out(every.splits, data, side)
+    some = every.split(split) if split else every
+    rows = [some[i] for i in range(len(some) if limit is None else min(limit, len(some)))]
+    typer.echo(f"{side} skill: {plural(len(rows), 'row')} of {data}, {f'split {split}' if split else 'which has no splits'}", err=True)
+    return Skill(rows, data, task, label, tuple(langs) if langs else None)
+
+
+def _held_out(splits: Sequence[str], data: str, side: str) -> str | None:
+    """The split that a point is chosen on: rows that were learnt from say nothing about what was forgotten."""
+    if found := next((name for name in ("val", "test") if name in splits), None):
+        return found
+    if splits:
+        raise UsageError(f"{data} has no split val or test, only {', '.join(splits)}; name one that was not learnt from: --{side}-split")
+    return None
 
 
 def _print(curve: Retention) -> None:

@@ -87,20 +87,27 @@ class AudioProcessing(Config):
 
 
 class AudioProcessor:
-    """Calls give float32 [S] or [M, F] of the sound alone; `collate` pads. Raises `MediaError` for what cannot be read."""
+    """Calls give float32 [S] or [M, F] of the sound alone; `collate` pads. Raises `MediaError` for what cannot be read.
 
-    def __init__(self, config: AudioProcessing) -> None:
-        self.config = config
+    `shortest` is how many samples the tower takes at least; fewer are refused, alone and in a batch, where padding would hide that. A
+    spectrogram has a frame of any sound: what is shorter than one window has silence behind it, as in Whisper.
+    """
+
+    def __init__(self, config: AudioProcessing, shortest: int = 1) -> None:
+        self.config, self.shortest = config, shortest
 
     def __call__(self, audio: Audio | np.ndarray) -> Float32[np.ndarray, "..."]:
         """One sound; an array is a waveform [S] or [C, S] at the rate of the settings."""
         return self.fit(self.open(audio)[0])
 
     def open(self, audio: Audio | np.ndarray) -> tuple[Float32[np.ndarray, "S"], bool]:
-        """The waveform, and whether it had to be cut."""
+        """The waveform, and whether it had to be cut; one that is too short for the tower raises `MediaError`."""
         config = self.config
         sound = audio if isinstance(audio, Audio) else Audio(array=audio, rate=config.rate)
         samples = load_audio(sound, config.rate, seconds=config.seconds and config.seconds + MARGIN)
+        if len(samples) < self.shortest:
+            had, least = len(samples) / config.rate, self.shortest / config.rate
+            raise MediaError(sound.where, f"{had:.4g} s is too short: the model hears no less than {least:.4g} s ({self.shortest} samples)")
         return samples[: config.limit], config.limit is not None and len(samples) > config.limit
 
     def fit(self, samples: Float[np.ndarray, "S"]) -> Float32[np.ndarray, "..."]:

@@ -39,7 +39,9 @@ class TextProcessing(Config):
     its BPE. `siglip`: lower case without ASCII punctuation, then the file's SentencePiece rules to the letter (`data.sentencepiece`).
     `none`: the tokenizer file's own normaliser is all. That is what `transformers` does, which is understood as another name of it."""
     max_length: int = Field(default=77, ge=1)
-    """Longer texts are cut, keeping the closing special token, and are reported."""
+    """Longer texts are cut, keeping the special tokens, and are reported."""
+    truncation_side: Literal["right", "left"] = "right"
+    """Where a longer text loses its words: at its end or at its beginning."""
     pad_to: int | None = Field(default=None, ge=1)
     """Pad every batch to this length, for models that attend to their padding (SigLIP); None: to the batch's longest."""
     pad_counts: bool = True
@@ -74,7 +76,7 @@ class Tokenizer:
             self._rules, backend.normalizer = backend.normalizer, None
         # Whatever the file says of padding and cutting is replaced by what the settings say.
         backend.no_padding()
-        backend.enable_truncation(config.max_length)
+        backend.enable_truncation(config.max_length, direction=config.truncation_side)
 
     @classmethod
     def from_file(cls, path: str | Path, config: TextProcessing) -> Tokenizer:
@@ -225,7 +227,7 @@ class Tokenizer:
         try:
             written = self._written(pretty=True)
         finally:
-            self._backend.enable_truncation(self.config.max_length)
+            self._backend.enable_truncation(self.config.max_length, direction=self.config.truncation_side)
         Path(path).write_text(written, encoding="utf-8")  # the Rust side's own `save` raises bare Exception
 
     def with_characters(self, texts: Iterable[str]) -> Tokenizer:

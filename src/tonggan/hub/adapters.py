@@ -3,11 +3,13 @@
 LoRA and DoRA are kept as the library `peft` keeps them, under the names of the base's published format, so that
 `PeftModel.from_pretrained(base, directory)` opens them, and what it saved opens here. Other kinds, and layers that the published format
 keeps in another form or not at all, have our own names. In either case
-`tonggan.json` records the exact base and the adapter's own hash; both are checked at load.
+`tonggan.json` records the exact base and the adapter's own hash; both are checked at load. It also records where the base lies as
+seen from the adapter, so that a run, or a folder of runs, may be moved.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,7 +24,7 @@ from tonggan.hub.atomic import RECORD, new_directory, settle
 from tonggan.hub.convert import peft
 from tonggan.hub.convert.table import KeyTable
 from tonggan.hub.families import OURS, family_for
-from tonggan.hub.identity import TRAINING_ONLY, flat, recorded_as, weights_hash
+from tonggan.hub.identity import TRAINING_ONLY, flat, labels_hash, recorded_as, weights_hash
 from tonggan.hub.read import FORMAT, Checkpoint
 from tonggan.hub.weights import read_json, read_tensors, write_json, write_weights
 from tonggan.models import adapt
@@ -43,13 +45,18 @@ def is_adapter(directory: Path) -> bool:
 
 
 def base_of(directory: Path) -> str:
-    """The name of the base that an adapter was made for, as it was written down; an adapter that is not ours names one on a hub by its
-    bare OWNER/NAME."""
+    """The name of the base that an adapter was made for; an adapter that is not ours names one on a hub by its bare OWNER/NAME.
+
+    A directory is looked for where it lay as seen from the adapter, as both may have been moved, and then where it was.
+    """
     file = directory / (CONFIG if (directory / CONFIG).is_file() else RECORD)
-    said = read_json(file)
-    name = said.get("base_model_name_or_path") if file.name == CONFIG else said.get("base", {}).get("name")
+    kept = _record(directory).get("base", {})
+    name = read_json(file).get("base_model_name_or_path") if file.name == CONFIG else kept.get("name")
     if not name:
         raise TongganError(f"{file}: does not say what base the adapter is for; write its directory or name there")
+    if name == kept.get("name") and "path" in kept:  # else someone has written another name, and means it
+        moved = Path(os.path.normpath(directory.absolute() / kept["path"]))
+        name = str(moved) if moved.is_dir() else name
     bare = re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not Path(name).is_dir()
     return f"hf:{name}" if bare and not (directory / RECORD).is_file() else str(name)
 
@@ -61,9 +68,12 @@ def save(
     config: AdaptConfig,
     *,
     provenance: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
     also: Callable[[Path], None] | None = None,
 ) -> None:
     """Write what `view` (see `models.adapt.attach`) has beside `base`; `also` may add files before the directory takes its place.
+
+    `labels` are names of classes that a classifier learnt beside the adapter, where they are others than the base's.
 
     Raises `TongganError` when something of the base has changed that an adapter does not keep.
     """
@@ -79,8 +89,10 @@ def save(
             f"{directory}: weights of the base {base.name} itself have changed, which an adapter does not keep; let only the adapter "
             "learn, or name the part in `whole`"
         )
-    # A directory is told in full, so that the adapter can be opened from anywhere.
-    name = str(Path(base.name).absolute()) if Path(base.name).is_dir() else base.name
+    # A directory is told in full, so that the adapter can be opened from anywhere, and as seen from here, so that both can be moved.
+    here = Path(base.name).is_dir()
+    name = str(Path(base.name).absolute()) if here else base.name
+    path = {"path": os.path.relpath(name, Path(directory).expanduser().absolute())} if here else {}
     with new_directory(directory) as new:
         kept: AdaptConfig = config
         if isinstance(config, LoraConfig | DoraConfig):
@@ -99,9 +111,11 @@ def save(
             "adapter": kept.model_dump(mode="json"),
             "weights": weights_hash(own),
             "names": names.table.family,
-            "base": {"name": name, "preprocessing": dict(base.identity.preprocessing), "weights": base.identity.weights},
+            "base": {"name": name, **path, "preprocessing": dict(base.identity.preprocessing), "weights": base.identity.weights},
             "provenance": dict(provenance or {}),
         }
+        if labels and tuple(labels) != base.labels:
+            record["labels"] = list(labels)
         write_json(new / RECORD, record)
         if also:
             also(new)
@@ -124,7 +138,7 @@ def read(directory: str | Path | Sequence[str | Path], base: Checkpoint) -> Chec
 def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int, taken: dict[str, Path]) -> Checkpoint:
     record = _record(directory)
     if "base" in record:
-        made_for = recorded_as(record["base"], base.config, base.processor)
+        made_for = recorded_as(record["base"], base.config, base.processor, base.labels)
         if wrong := base.identity.difference(made_for):
             shown = "\n".join(f"  {line}" for line in wrong[:12])
             raise TongganError(
@@ -151,10 +165,13 @@ def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int, taken: 
     if "weights" in record and hashed != record["weights"]:
         raise TongganError(f"{directory}: this is not the adapter that was saved here: weights: {hashed[:12]} != {record['weights'][:12]}")
     settings = {name: value for name, value in flat(config.model_dump(mode="json"), f"adapter.{number}.") if _computes(name)}
+    labels = tuple(record.get("labels") or ()) or on.labels
     identity = Identity(
-        {**on.identity.preprocessing, **settings}, weights_hash(view.state_dict()), on.identity.verified and "weights" in record
+        {**on.identity.preprocessing, **settings, "labels": labels_hash(labels)},
+        weights_hash(view.state_dict()),
+        on.identity.verified and "weights" in record,
     )
-    return replace(on, module=view.eval(), identity=identity, provenance=record.get("provenance", {}))
+    return replace(on, module=view.eval(), identity=identity, provenance=record.get("provenance", {}), labels=labels)
 
 
 def _content(directory: Path, base: Checkpoint, record: Mapping[str, Any]) -> tuple[AdaptConfig, dict[str, Tensor]]:

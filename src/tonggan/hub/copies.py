@@ -8,17 +8,18 @@ somebody has measured how near. Its tonggan.json holds what it was made from, th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
+from tonggan.hub.answers import offers
 from tonggan.hub.atomic import RECORD, new_directory
 from tonggan.hub.convert import ours
-from tonggan.hub.identity import identity
-from tonggan.hub.read import FORMAT, Checkpoint
+from tonggan.hub.identity import identity, recorded_as
+from tonggan.hub.read import FORMAT, Checkpoint, with_shortest
 from tonggan.hub.weights import read_json, write_json
 from tonggan.models import ModelConfig
 from tonggan.types import Identity, TongganError
@@ -89,15 +90,19 @@ def copy_in(directory: Path) -> Copy | None:
 def read_copy(directory: Path, copy: Copy, build: Callable[[ModelConfig], nn.Module], *, name: str | None, unverified: bool) -> Checkpoint:
     """The copy as a checkpoint under the identity of what it was made from; `build` makes the module that computes.
 
-    Raises `TongganError` as `admit` does, before anything is built.
+    Raises `TongganError` as `admit` does, before anything is built, and for a copy that would answer what no check compared.
     """
     config, processor = ours.read(read_json(directory / "config.json"), directory)
-    admit(directory, copy, identity(nn.Identity(), config, processor), unverified=unverified)
     record = read_json(directory / RECORD)
-    labels = record.get("labels")
+    labels = tuple(record.get("labels") or ()) or None
+    copy = replace(copy, identity=recorded_as(record["identity"], config, processor, labels))
+    admit(directory, copy, identity(nn.Identity(), config, processor, labels), unverified=unverified)
     found = Identity(copy.identity.preprocessing, copy.identity.weights, verified=bool(record.get("verified")))
     origin = {**record.get("provenance", {}), "copy": copy.form, "origin": copy.origin}
-    return Checkpoint(build(config), config, processor, found, name or str(directory), origin, tuple(labels) if labels else None)
+    module = build(config)
+    if not unverified:
+        _all_compared(directory, copy, module, record["verified"])
+    return Checkpoint(module, config, with_shortest(config, processor), found, name or str(directory), origin, labels)
 
 
 def admit(directory: Path, copy: Copy, found: Identity, *, unverified: bool) -> None:
@@ -126,8 +131,17 @@ def admit(directory: Path, copy: Copy, found: Identity, *, unverified: bool) -> 
         )
 
 
+def _all_compared(directory: Path, copy: Copy, module: nn.Module, verified: Sequence[Mapping[str, Any]]) -> None:
+    compared = {verb for check in verified if check.get("against") == copy.form for verb in check.get("verbs", ())}
+    if unseen := sorted(offers(module) - compared):
+        raise TongganError(
+            f"{directory}: {_a(copy.form)} copy of {copy.origin} that answers what its check did not compare: {', '.join(unseen)}. "
+            f"Check it again: tonggan verify {copy.origin} --against {copy.form} --copy {directory}"
+        )
+
+
 def record_verify(directory: Path, checkpoint: Checkpoint, entry: Mapping[str, Any]) -> None:
-    """Keep a passed check in tonggan.json (`against`, `versions`, `date`, `worst`); an earlier one against the same is replaced.
+    """Keep a passed check in tonggan.json (`against`, `versions`, `date`, `worst`, of a copy `verbs`) in place of an earlier one.
 
     A directory without a record gets one, and from then on is what was checked: any change is refused when it is loaded.
     """

@@ -140,7 +140,7 @@ def family_for(config: ModelConfig, processor: Processor, *, insist: bool) -> Fa
 
 
 def agree(config: ModelConfig, processor: Processor, where: str) -> None:
-    """Raise `TongganError` when the processor makes other input than the model reads.
+    """Raise `TongganError` when the processor makes other input than the model reads: each difference with both values and what to do.
 
     Mean and deviation are written in both places: the model applies them, the processor's are what is published and compared.
     """
@@ -149,13 +149,24 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
     if model is not None and processor.image is not None:
         given = processor.image.config
         pairs = {"mean": (given.mean, model.mean), "std": (given.std, model.std), "size": (given.side, model.image_size)}
-        wrong += [f"image {name}: {a} by the processor, {b} by the model" for name, (a, b) in pairs.items() if a != b]
+        wrong += _differences("image", pairs)
     if text is not None and processor.text is not None:
         length, vocab = processor.text.config.max_length, processor.text.vocab_size
         if length > text.context:
-            wrong.append(f"text length: up to {length} tokens by the tokenizer, {text.context} by the model")
+            wrong.append(
+                f"text length: up to {length} tokens by the tokenizer, {text.context} by the model (set max_length to {text.context})"
+            )
         if vocab > text.vocab_size:
-            wrong.append(f"vocabulary: {vocab} ids by the tokenizer, {text.vocab_size} by the model")
+            wrong.append(
+                f"vocabulary: {vocab} ids by the tokenizer, {text.vocab_size} by the model "
+                f"(take the tokenizer it was trained with, or for a new model set vocab_size to {vocab})"
+            )
+        offset, pad = getattr(text, "position_offset", None), processor.text.pad_id
+        if offset is not None and pad != offset - 1:  # elsewhere padding is told by its place, whatever its id
+            wrong.append(
+                f"padding: id {pad} by the tokenizer, {offset - 1} by the model, which counts positions past it "
+                f"(set the tokenizer's pad_id to {offset - 1}, or for a new model position_offset to {pad + 1})"
+            )
         if getattr(text, "pooling", None) == "last" and processor.text.config.pad_to is None:
             wrong.append(f"padding: to each batch's longest by the tokenizer, but the model reads one length: set pad_to={text.context}")
     audio, video = getattr(config, "audio", None), getattr(config, "video", None)
@@ -167,17 +178,27 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
         raise TongganError(f"{where}: processor and model do not fit: {'; '.join(wrong)}")
 
 
+def _differences(kind: str, pairs: Mapping[str, tuple[object, object]]) -> list[str]:
+    """What the processor (first) has otherwise than the model; the weights go with the model's value, so that is the one to take."""
+    return [
+        f"{kind} {name}: {a} by the processor, {b} by the model (set the processor's to {b})" for name, (a, b) in pairs.items() if a != b
+    ]
+
+
 def _audio_differences(tower: AudioTowerConfig, given: AudioProcessing) -> list[str]:
-    wrong = [f"sound kind: {given.kind} by the processor, {tower.kind} by the model"] if given.kind != tower.kind else []
+    wrong = _differences("sound", {"kind": (given.kind, tower.kind)})
     if isinstance(tower, LogMelConfig) and not wrong:
-        if given.bins != tower.bins:
-            wrong.append(f"sound bins: {given.bins} by the processor, {tower.bins} by the model")
+        wrong += _differences("sound", {"bins": (given.bins, tower.bins)})
+        seconds = 2 * tower.context * given.hop / given.rate
         frames = None if given.limit is None else given.limit // given.hop
         if frames is None or frames > 2 * tower.context:
             longest = "any number of" if frames is None else f"up to {frames}"
-            wrong.append(f"sound length: {longest} frames by the processor, {2 * tower.context} by the model")
+            wrong.append(f"sound length: {longest} frames by the processor, {2 * tower.context} by the model (set seconds to {seconds:g})")
         if tower.padding == "seen" and (given.pad != "whole" or frames != 2 * tower.context):
-            wrong.append(f"sound padding: pad {given.pad} to {frames} frames by the processor, always {2 * tower.context} by the model")
+            wrong.append(
+                f"sound padding: pad {given.pad} to {frames} frames by the processor, always {2 * tower.context} by the model "
+                f"(set pad to whole and seconds to {seconds:g})"
+            )
     return wrong
 
 
@@ -186,4 +207,4 @@ def _video_differences(tower: VideoTowerConfig, given: VideoProcessing) -> list[
     pairs = {"mean": (given.image.mean, image.mean), "std": (given.image.std, image.std), "size": (given.image.side, image.image_size)}
     if not isinstance(tower, FramesConfig) or given.frames > tower.frames:  # one that reads frame by frame takes fewer as well
         pairs["frames"] = (given.frames, tower.frames)
-    return [f"video {name}: {a} by the processor, {b} by the model" for name, (a, b) in pairs.items() if a != b]
+    return _differences("video", pairs)

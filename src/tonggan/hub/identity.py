@@ -7,7 +7,8 @@ record of every setting is kept with the weights and compared field by field whe
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +20,6 @@ from tonggan.types import Identity, TongganError
 
 TRAINING_ONLY = frozenset(
     {
-        "scale_init",
-        "max_scale",
         "bias_init",
         "dropout",
         "head_dropout",
@@ -31,17 +30,32 @@ TRAINING_ONLY = frozenset(
     }
 )
 """Settings that change how weights were found, not what they compute."""
+SCALE = frozenset({"scale_init", "max_scale"})
+"""Where the scale of cosines is learnt, these are training's alone, because the scale itself is among the weights. One that stays as it
+starts is in no weights: there they are the scale."""
 
 
-def identity(module: nn.Module, config: Config, processor: Processor | None) -> Identity:
+def identity(module: nn.Module, config: Config, processor: Processor | None, labels: Sequence[str] | None = None) -> Identity:
     """The identity of a model in memory.
 
     `preprocessing` has flat names: `image.*` and `text.*` from the processor, `model.*` from the configuration
-    (activation, pooling, heads: whatever the weights alone do not show).
+    (activation, pooling, heads: whatever the weights alone do not show), and `labels`, a hash of a classifier's class names in their
+    order: in another order they are another model's answers.
     """
     record = dict(flat(processor.record())) if processor is not None else {}
-    record |= {name: value for name, value in flat(config.model_dump(mode="json"), "model.") if name.split(".")[-1] not in TRAINING_ONLY}
+    record |= computing(config, "model.") | {"labels": labels_hash(labels)}
     return Identity(preprocessing=record, weights=weights_hash(module.state_dict()))
+
+
+def computing(config: Config, prefix: str) -> dict[str, Any]:
+    """The settings of a configuration that act on what is computed, under flat names."""
+    idle = TRAINING_ONLY | (SCALE if getattr(config, "scale_learned", True) else set())
+    return {name: value for name, value in flat(config.model_dump(mode="json"), prefix) if name.rsplit(".", 1)[-1] not in idle}
+
+
+def labels_hash(labels: Sequence[str] | None) -> str | None:
+    """SHA-256 of the names as a JSON list; None where there are none."""
+    return hashlib.sha256(json.dumps(list(labels), ensure_ascii=True).encode()).hexdigest() if labels else None
 
 
 def weights_hash(state: Mapping[str, Tensor]) -> str:
@@ -55,14 +69,18 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def recorded_as(recorded: Mapping[str, Any], config: Config, processor: Processor) -> Identity:
-    """The identity in a record. A setting that was added after it was written had no other value then than its default."""
-    later: dict[str, Any] = {}
+def recorded_as(recorded: Mapping[str, Any], config: Config, processor: Processor, labels: Sequence[str] | None = None) -> Identity:
+    """The identity in a record. A setting that was added after it was written had no other value then than its default.
+
+    Two things were always in a directory's own files before they were in its record, so there the files are believed: the scale that is
+    not learnt, and the `labels`.
+    """
+    later: dict[str, Any] = {"labels": labels_hash(labels)}
     parts: list[tuple[str, Config]] = [("model", config), *((kind, part.config) for kind, part in processor.parts().items())]
     for prefix, part in parts:
-        every = dict(flat(part.model_dump(mode="json"), f"{prefix}."))
         chosen = dict(flat(part.model_dump(mode="json", exclude_defaults=True), f"{prefix}."))
-        later |= {name: value for name, value in every.items() if name not in chosen and name.split(".")[-1] not in TRAINING_ONLY}
+        every = computing(part, f"{prefix}.")
+        later |= {name: value for name, value in every.items() if name not in chosen or name.rsplit(".", 1)[-1] in SCALE}
     return Identity(later | recorded.get("preprocessing", {}), recorded.get("weights", ""))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from tonggan import models
+from tonggan.data.audio import AudioProcessor
 from tonggan.data.labels import imagenet
 from tonggan.data.processor import Processor
 from tonggan.hub.atomic import RECORD, settle
@@ -20,6 +21,7 @@ from tonggan.hub.families import agree, family_of
 from tonggan.hub.identity import check, identity, recorded_as
 from tonggan.hub.weights import read_json, read_tensors, read_weights
 from tonggan.models import ModelConfig
+from tonggan.models.towers import WaveformConfig
 from tonggan.types import Identity, TongganError
 
 FORMAT = 1
@@ -66,15 +68,26 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
     except (ValueError, TypeError) as error:  # pydantic's too: a setting of a foreign directory is of the wrong kind
         raise TongganError(f"{path}: its configuration cannot be read: {error}") from None
     agree(config, processor, str(path))
+    processor = with_shortest(config, processor)
     table, theirs = family.table and family.table(config), read_weights(path)
     module = build_with(config, table, theirs, str(path))
-    found = identity(module, config, processor)
+    # What config.json names is what other programs read, so it is what counts; only our own format has no place for it there.
+    labels, dropped = labels_in(raw) or tuple(record.get("labels") or ()) or None, tuple(table.dropped(theirs)) if table else ()
+    found = identity(module, config, processor, labels)
     if "identity" in record:
-        check(found, recorded_as(record["identity"], config, processor), str(path))
+        check(found, recorded_as(record["identity"], config, processor, labels), str(path))
     else:
         found = Identity(found.preprocessing, found.weights, verified=False)
-    labels, dropped = tuple(record.get("labels") or ()) or labels_in(raw), tuple(table.dropped(theirs)) if table else ()
     return Checkpoint(module, config, processor, found, name or str(path), record.get("provenance", {}), labels, dropped)
+
+
+def with_shortest(config: ModelConfig, processor: Processor) -> Processor:
+    """The processor of a model that hears waveforms, which refuses those that are too short for one frame of its tower."""
+    tower = getattr(config, "audio", None)
+    if processor.audio is None or not isinstance(tower, WaveformConfig):
+        return processor
+    hears = AudioProcessor(processor.audio.config, tower.shortest)
+    return Processor(processor.image, processor.text, hears, processor.video)
 
 
 def build_with(config: ModelConfig, table: KeyTable | None, theirs: Mapping[str, Any], where: str) -> nn.Module:
@@ -104,6 +117,6 @@ def _read_file(file: Path, name: str) -> Checkpoint:
     config = efficientnet.config_of(file)
     processor = efficientnet.processor_of(config)
     module = build_with(config, efficientnet.TABLE, read_tensors(file), str(file))
-    found = identity(module, config, processor)
     labels = tuple(label.name for label in imagenet())
+    found = identity(module, config, processor, labels)
     return Checkpoint(module, config, processor, Identity(found.preprocessing, found.weights, verified=False), name, labels=labels)

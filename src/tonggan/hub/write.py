@@ -47,7 +47,7 @@ def save(
     agree(config, processor, str(directory))
     family = OURS if format == "tonggan" else family_for(config, processor, insist=format == "transformers")
     state = module.state_dict()
-    found = identity(module, config, processor)
+    found = identity(module, config, processor, labels)
     with new_directory(directory) as new:
         family.write(new, config, processor)
         write_weights(new / "model.safetensors", family.table(config).export(state) if family.table else state)

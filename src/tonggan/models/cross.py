@@ -44,6 +44,20 @@ class CrossTextConfig(WordsConfig):
     through all of them without (BLIP)."""
 
 
+class CrossTransformer(Transformer):
+    """Blocks of which the first `alone` read a text alone, and all of them a text with pictures in view."""
+
+    def __init__(self, blocks: list[Block], alone: int) -> None:
+        super().__init__(blocks)
+        self.alone = alone
+
+    def read(self, x: Float[Tensor, "B L D"], mask: Mask, pictures: Float[Tensor, "B T Dv"] | None) -> Float[Tensor, "B L D"]:
+        """States after the last of the blocks that read."""
+        for block in self.blocks if pictures is not None else self.blocks[: self.alone]:
+            x = block(x, mask=mask, context=pictures)
+        return x
+
+
 class CoAttentionConfig(Config):
     """A class-token ViT and a text Transformer with cross-attention. Sizes are ALBEF's (section 3.1)."""
 
@@ -75,7 +89,8 @@ class CoAttention(nn.Module):
         self.modalities: frozenset[Modality] = frozenset({"image", "text"})
         seen_width = config.image.width
         self.text = WordEmbed(text, text.width, eps=text.eps, dropout=text.dropout)
-        self.transformer = Transformer([_block(text, seen_width, number >= text.cross_from) for number in range(text.layers)])
+        blocks = [_block(text, seen_width, number >= text.cross_from) for number in range(text.layers)]
+        self.transformer = CrossTransformer(blocks, text.cross_from or text.layers)
         self.image_head = nn.Linear(seen_width, config.dim)
         self.text_head = nn.Linear(text.width, config.dim)
         self.match_head = nn.Linear(text.width, 2)
@@ -96,12 +111,7 @@ class CoAttention(nn.Module):
 
     def texts(self, tokens: Tokens, pictures: Float[Tensor, "B T Dv"] | None = None) -> Float[Tensor, "B L D"]:
         """States of the tokens, read alone or with `pictures` in view."""
-        mask = Mask(lengths=tokens.lengths, starts=tokens.starts)
-        x, blocks = self.text(tokens), self.transformer.blocks
-        alone = self.config.text.cross_from or len(blocks)
-        for block in blocks if pictures is not None else blocks[:alone]:
-            x = block(x, mask=mask, context=pictures)
-        return x
+        return self.transformer.read(self.text(tokens), Mask(lengths=tokens.lengths, starts=tokens.starts), pictures)
 
     # ------------------------------------------------------------------------------------------ what it offers
 

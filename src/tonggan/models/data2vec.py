@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.models.base import Places
-from tonggan.models.towers import Beit, BeitConfig, Bert, BertTextConfig, Waveform, WaveformConfig
+from tonggan.models.towers import AudioTowerConfig, Beit, BeitConfig, Bert, BertTextConfig, LogMel, Waveform, build_audio
 from tonggan.nn.transformer import Trace
 from tonggan.tensors import Hidden, Modality, Sounds
 from tonggan.types import UsageError
@@ -27,7 +27,8 @@ class Data2VecConfig(Config):
 
     kind: Literal["data2vec"] = "data2vec"
     image: BeitConfig | None = None
-    audio: WaveformConfig | None = None
+    audio: AudioTowerConfig | None = None
+    """Of waveforms, as in the paper, or of spectrograms."""
     text: BertTextConfig | None = None
 
     @model_validator(mode="after")
@@ -50,7 +51,7 @@ class Data2Vec(nn.Module):
         super().__init__()
         self.config = config
         self.image = Beit(config.image) if config.image is not None else None
-        self.audio = Waveform(config.audio) if config.audio is not None else None
+        self.audio = build_audio(config.audio) if config.audio is not None else None
         self.text = Bert(config.text) if config.text is not None else None
         self.width = self.tower(config.modality).width
 
@@ -59,9 +60,9 @@ class Data2Vec(nn.Module):
         """The one kind of input."""
         return frozenset({self.config.modality})
 
-    def tower(self, kind: Modality) -> Beit | Waveform | Bert:
+    def tower(self, kind: Modality) -> Beit | LogMel | Waveform | Bert:
         """The tower; raises `UsageError` for a kind that it does not read."""
-        found: Beit | Waveform | Bert | None = getattr(self, kind, None)
+        found: Beit | LogMel | Waveform | Bert | None = getattr(self, kind, None)
         if found is None:
             raise UsageError(f"this model reads {self.config.modality}, not {kind}")
         return found
@@ -76,10 +77,10 @@ class Data2Vec(nn.Module):
         tower = self.tower(kind)
         if isinstance(tower, Beit):
             return Places(len(inputs), tower.grid[0] * tower.grid[1], grid=tower.grid)
-        if isinstance(tower, Waveform):
+        if isinstance(tower, (LogMel, Waveform)):
             assert isinstance(inputs, Sounds)
             own = tower.stem.lengths(inputs.lengths)
-            return Places(len(own), tower.stem.count(inputs.values.shape[1]), lengths=own)
+            return Places(len(own), tower.stem.count(inputs.values.shape[-1]), lengths=own)
         rows, count = inputs.ids.shape
         return Places(rows, count, lengths=inputs.lengths)
 
@@ -92,7 +93,7 @@ class Data2Vec(nn.Module):
         if isinstance(tower, Bert):
             return tower.tokens(inputs, trace=trace)
         found = tower.tokens(inputs, hidden=hidden, trace=trace)
-        if isinstance(tower, Waveform):
+        if isinstance(tower, (LogMel, Waveform)):
             return found
         if trace is not None:
             trace.blocks[:] = [states[:, 1:] for states in trace.blocks]

@@ -57,6 +57,8 @@ def presets() -> dict[str, Preset]:
         "vit-b-16": _clip(ViTConfig(patch_size=16, activation="quick_gelu"), 512, 512, 8),
         "vit-l-14": _clip(ViTConfig(patch_size=14, width=1024, layers=24, heads=16, mlp_width=4096, activation="quick_gelu"), 768, 768, 12),
         "rn50": _clip_resnet(),
+        **_published_alone(),
+        **_published_together(),
     }
 
 
@@ -163,4 +165,34 @@ def _filling_in(bert: BertTextConfig) -> dict[str, Preset]:
         "mini-data2vec-image": Data2VecConfig(image=patches),
         "mini-data2vec-audio": Data2VecConfig(audio=frames),
         "mini-data2vec-text": Data2VecConfig(text=bert),
+    }
+
+
+def _published_alone() -> dict[str, Preset]:
+    """Encoders of one kind of input, in the base size that was published: BERT (Devlin et al. 2019), RoBERTa (Liu et al. 2019), data2vec
+    (Baevski et al. 2022), the encoder of Whisper (Radford et al. 2023, table 1), VideoMAE (Tong et al. 2022)."""
+    bert = BertTextConfig(width=768, layers=12, heads=12, mlp_width=3072)
+    roberta = bert.model_copy(update={"vocab_size": 50265, "type_vocab": 1, "position_offset": 2, "padding_id": 1, "eps": 1e-5})
+    patches = BeitConfig(relative="shared", mask_token=True, mean=PLAIN, std=PLAIN)
+    ears = LogMelConfig(width=512, layers=6, heads=8, mlp_width=2048, padding="seen")
+    return {
+        "bert-base": BertConfig(text=bert),
+        "roberta-base": BertConfig(text=roberta, published_as="roberta"),
+        "data2vec-image-base": Data2VecConfig(image=patches),
+        "data2vec-audio-base": Data2VecConfig(audio=WaveformConfig(mask_token=True)),
+        "data2vec-text-base": Data2VecConfig(text=roberta),
+        "whisper-base": DualEncoderConfig(audio=ears, dim=512, audio_projection="none"),
+        "videomae-base": DualEncoderConfig(video=TubeletConfig(), dim=768, video_projection="none"),
+    }
+
+
+def _published_together() -> dict[str, Preset]:
+    """ALBEF as it was pre-trained (Li et al. 2021, section 3.1 and 4), and BLIP's base model for retrieval (Li et al. 2022)."""
+    vit = ViTConfig(image_size=256, pre_norm=False, patch_bias=True, eps=1e-6)
+    every = CrossTextConfig(vocab_size=30524, cross_from=0)
+    return {
+        "albef-base": CoAttentionConfig(image=vit, text=CrossTextConfig(type_vocab=2), words=True),
+        "blip-retrieval-base": CoAttentionConfig(
+            image=vit.model_copy(update={"image_size": 384, "eps": 1e-5}), text=every, scale_init=2.6592, scale_learned=False
+        ),
     }

@@ -26,6 +26,14 @@ def mean_of_real(states: Float[Tensor, "B T D"], lengths: Int[Tensor, " B"]) -> 
     return (states * own[:, :, None]).sum(dim=1) / lengths[:, None].clamp(min=1)
 
 
+def samples_of_one(kernels: Sequence[int], strides: Sequence[int]) -> int:
+    """Samples that one frame takes behind convolutions without padding."""
+    samples = 1
+    for kernel, stride in zip(reversed(kernels), reversed(strides), strict=True):
+        samples = (samples - 1) * stride + kernel
+    return samples
+
+
 class SpectrogramStem(nn.Module):
     """Two convolutions of three frames over a log-mel spectrogram, the second halving time (Radford et al. 2023, Whisper, section 2.2)."""
 
@@ -45,6 +53,10 @@ class SpectrogramStem(nn.Module):
 
     def lengths(self, frames: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
         """How many positions so many frames give."""
+        return (frames + 1) // 2
+
+    def count(self, frames: int) -> int:
+        """How many positions a batch of so many frames has."""
         return (frames + 1) // 2
 
 
@@ -89,10 +101,8 @@ class WaveformStem(nn.Module):
     @property
     def shortest(self) -> int:
         """Samples that one frame takes."""
-        samples = 1
-        for kernel, stride in reversed(self.steps):
-            samples = (samples - 1) * stride + kernel
-        return samples
+        kernels, strides = zip(*self.steps, strict=True)
+        return samples_of_one(kernels, strides)
 
 
 class ConvPositions(nn.Module):

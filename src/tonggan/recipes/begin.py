@@ -16,10 +16,12 @@ from tonggan.data.processor import Processor
 from tonggan.data.text import train_bpe
 from tonggan.data.video import VideoProcessing, VideoProcessor
 from tonggan.hub.families import agree
+from tonggan.hub.read import with_shortest
 from tonggan.models import Classifier, ModelConfig, build, presets
 from tonggan.models.towers import FramesConfig, LogMelConfig, TubeletConfig, WaveformConfig
 from tonggan.recipes.config import ModelSource
-from tonggan.recipes.towers import fill, put, towers_of
+from tonggan.recipes.grafts import fill, fitted
+from tonggan.recipes.towers import towers_of
 from tonggan.tensors import MODALITIES, Modality
 from tonggan.types import UsageError
 
@@ -30,6 +32,8 @@ class Parts(NamedTuple):
     module: nn.Module
     config: ModelConfig
     processor: Processor
+    labels: tuple[str, ...] | None = None
+    """Names of a classifier's classes, where it began with some."""
 
 
 def begin(source: ModelSource, captions: Iterable[str], needs: frozenset[Modality], *, mask: bool = False) -> Parts:
@@ -44,12 +48,13 @@ def begin(source: ModelSource, captions: Iterable[str], needs: frozenset[Modalit
 
 def _started(source: ModelSource) -> Parts:
     found = load_local(str(source.start), device="cpu")
-    return Parts(found.module.train(), found.config, _changed(source, found.processor, found.config))
+    return Parts(found.module.train(), found.config, _changed(source, found.processor, found.config), found.checkpoint.labels)
 
 
 def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
-    pretrained = towers_of(source)
-    shape = put(source.config or presets()[one_of(str(source.preset), presets(), "preset")], pretrained)
+    shape: ModelConfig = source.config or presets()[one_of(str(source.preset), presets(), "preset")]
+    pretrained = towers_of(source, shape)
+    shape = fitted(shape, pretrained)
     towers = {kind: None if kind in pretrained else getattr(shape, kind, None) for kind in MODALITIES}
     tokenizer = None
     if (words := towers["text"]) is not None:
@@ -61,7 +66,7 @@ def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
         module = build(shape)
     except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"model.config: {error}") from None
-    fill(module, pretrained)
+    fill(module, shape, pretrained)
     made: dict[Modality, Any] = {
         "image": towers["image"] and ImageProcessor(_pictures(towers["image"])),
         "text": tokenizer,
@@ -101,10 +106,12 @@ def _changed(source: ModelSource, processor: Processor, config: ModelConfig) -> 
     if source.sounds and audio is not None:
         audio = AudioProcessor(AudioProcessing.parse({**audio.config.model_dump(), **source.sounds}, "model.sounds"))
     if source.clips and video is not None:
-        video = VideoProcessor(VideoProcessing.parse({**video.config.model_dump(), **source.clips}, "model.clips"))
+        before = video.config.model_dump()
+        frames = {"image": {**before["image"], **source.clips.get("image", {})}}
+        video = VideoProcessor(VideoProcessing.parse({**before, **source.clips, **frames}, "model.clips"))
     made = Processor(image, processor.text, audio, video)
     agree(config, made, "model")
-    return made
+    return with_shortest(config, made)
 
 
 def _check(source: ModelSource, parts: Parts, needs: frozenset[Modality]) -> None:

@@ -31,7 +31,8 @@ class ModelSource(Config):
     """Anything `tonggan.load` opens, also a pair PICTURES+TEXT."""
     towers: dict[Modality, str] = Field(default_factory=dict)
     """Towers of the shape that come from checkpoints, with what prepares their input: {image: NAME, text: NAME}, anything that
-    `tonggan.load` opens and that has such a tower."""
+    `tonggan.load` opens and that has such a tower; for clips that are read frame by frame a picture tower will do. Which systems take
+    which, and what is taken of them, says docs/systems.md."""
     resize_positions: bool = False
     """Interpolate a ViT's positions (bicubic) where `pictures` asks for another size than its checkpoint was trained for."""
     vocab_size: int = 4096
@@ -41,7 +42,7 @@ class ModelSource(Config):
     sounds: dict[str, Any] = Field(default_factory=dict)
     """Changes to the sound processing, e.g. {seconds: 3}."""
     clips: dict[str, Any] = Field(default_factory=dict)
-    """Changes to the clip processing, e.g. {sampling: uniform}."""
+    """Changes to the clip processing, e.g. {sampling: uniform, image: {mode: pad}}."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ModelSource:

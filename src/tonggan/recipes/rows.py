@@ -13,7 +13,7 @@ from tonggan.data.pairs import NAMES
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import SOURCES, held_out_captions
 from tonggan.data.splits import caption_key
-from tonggan.recipes.config import DataConfig, EvaluationConfig, RunConfig, Stage, StreamConfig
+from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import MODALITIES, Modality
 from tonggan.types import Dropped, Row, Text, TongganError, UsageError
@@ -71,9 +71,12 @@ class RunRows:
         """The rows of all its streams."""
         return [row for stream in stage.streams for row in self.stream(stream)]
 
-    def held_out(self, evaluation: EvaluationConfig | None) -> list[Row]:
-        """What the run is evaluated on; nothing where it isn't."""
-        return list(self.of(evaluation.data, evaluation.modalities)) if evaluation else []
+    def held_out(self, evaluation: EvaluationConfig | None, stage: Stage) -> list[Row]:
+        """What a stage is evaluated on; nothing where it isn't. A loss is of what the stage's first stream reads."""
+        if evaluation is None:
+            return []
+        kinds = stage.streams[0].step.modalities if isinstance(evaluation, LossEvaluation) else evaluation.modalities
+        return list(self.of(evaluation.data, kinds))
 
     def drop(self, several: Iterable[Dropped]) -> None:
         """Note rows that are lost, once each."""

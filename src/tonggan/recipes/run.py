@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,15 @@ from tonggan.data.rows import Dataset
 from tonggan.hub.read import Checkpoint
 from tonggan.models import DualEncoder, adapt
 from tonggan.models.adapt import AdaptConfig
+from tonggan.models.base import Labeller
 from tonggan.models.ngram import BilingualText
-from tonggan.recipes.begin import Parts, begin
+from tonggan.recipes.begin import begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
 from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.recipes.measuring import held_out_loss, measure
 from tonggan.recipes.prepare import centre_heads, make_bilingual, solve_ngrams
 from tonggan.recipes.rows import PAIRS, RunRows, wanted
+from tonggan.steps.classification import ClassificationConfig
 from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import Modality
@@ -85,16 +88,17 @@ class Run:
 
     def local(self) -> LocalModel:
         """The model as it is now, with its verbs."""
-        module, shape, processor = self.parts
-        return LocalModel(Checkpoint(module, shape, processor, UNKNOWN, self.config.name), next(module.parameters()).device)
+        module, shape, processor, _ = self.parts
+        checkpoint = Checkpoint(module, shape, processor, UNKNOWN, self.config.name, labels=self.labels)
+        return LocalModel(checkpoint, next(module.parameters()).device)
 
     def save(self, directory: Path) -> None:
         """Write the model with all that `load` needs."""
         provenance = {"run": self.config.name, "seed": self.config.seed, "start": self.config.model.start or self.config.model.preset}
         if self._base is not None and (config := self.config.stages[-1].adapt) is not None:
-            hub.adapters.save(directory, self.model, self._base, config, provenance=provenance)
+            hub.adapters.save(directory, self.model, self._base, config, provenance=provenance, labels=self.labels)
         else:
-            hub.save(directory, *self.parts, provenance=provenance)
+            hub.save(directory, *self.parts[:3], provenance=provenance, labels=self.labels)
 
     def rows(self, data: DataConfig, kinds: frozenset[Modality] = PAIRS) -> Dataset:
         """The rows of a configuration, those that lack one of these kinds of input left out and listed."""
@@ -106,6 +110,29 @@ class Run:
             self._rows.stage(stage)
         return self.dropped
 
+    @cached_property
+    def labels(self) -> tuple[str, ...] | None:
+        """Names of the classes in the order of their numbers. The model has one classifier, so they are numbered once for all streams
+        that it learns from; a model that knows them all already keeps its own order.
+
+        Raises `UsageError` when they are more than the model has classes.
+        """
+        classifying = [s for stage in self.config.stages for s in stage.streams if isinstance(s.step, ClassificationConfig)]
+        named = [(stream, stream.data.label) for stream in classifying if stream.data.label is not None]
+        learnt = sorted({name for stream, label in named for name in classes_of(self._rows.stream(stream), label)})
+        known, model = self.parts.labels, self.model
+        room = model.classes if isinstance(model, Labeller) else None
+        if not learnt or room is None or set(learnt) <= set(known or ()):
+            return known
+        if len(learnt) > room:
+            raise UsageError(
+                f"the streams of classification have {len(learnt)} classes ({', '.join(learnt[:5])}, …), the model {room}; "
+                f"set model.config.classes to {len(learnt)}, or leave rows out"
+            )
+        if known:
+            log.warning("the classifier knew other classes (%s, …); from here on it learns %s, …", known[0], learnt[0])
+        return (*learnt, *(f"unused {number}" for number in range(len(learnt), room)))
+
     # -------------------------------------------------------------------------------------------- training
 
     def train(self, *, resume: bool = False) -> Finished:
@@ -114,7 +141,7 @@ class Run:
         file = self.out / "run.yaml"
         if resume:
             self._check_same(file)
-            self._check_tokenizer()
+            self._check_saved()
         elif self.begun():
             raise UsageError(f"{self.out}: has a run already; go on with --resume, or name another --out")
         _write(file, self.config.to_yaml())
@@ -143,13 +170,14 @@ class Run:
 
     def _check_stages(self) -> None:
         """What a later stage would fail by, found before the first is trained."""
-        held_out = self._rows.held_out(self.config.evaluation)
-        spoken = {text.lang for row in held_out for text in row.texts} | {sound.role for row in held_out for sound in row.audios}
         wider = False
         for stage in self.config.stages:
+            held_out = self._rows.held_out(self.config.evaluation, stage)
+            spoken = {text.lang for row in held_out for text in row.texts} | {sound.role for row in held_out for sound in row.audios}
             check_length(stage.train)
             pick_precision(stage.train.precision, devices.choose(stage.train.device, "train.device"))
             check_loggers(stage.train.loggers)
+            self._check_classes(stage)
             if stage.train.patience is not None and self.config.evaluation is None:
                 raise UsageError(f"stage {stage.name}: train.patience waits for a better evaluation, and evaluation is not set")
             asked = stage.langs or (self.config.evaluation.langs if self.config.evaluation else None) or ()
@@ -161,14 +189,36 @@ class Run:
                 if not (wider and name.startswith("text.")):
                     self._named(name)
 
-    def _check_tokenizer(self) -> None:
-        """A tokenizer that is trained on the captions is another one when they have changed; the checkpoint's vectors are not its own."""
+    def _check_classes(self, stage: Stage) -> None:
+        """Where a classifier's loss is what a stage is judged by, held-out rows have only classes that are learnt."""
+        first, known = stage.streams[0], self.labels or ()
+        label = first.data.label
+        if label is None or not isinstance(first.step, ClassificationConfig):
+            return
+        for evaluation in (self.config.evaluation, *self.config.looks):
+            if isinstance(evaluation, LossEvaluation):
+                held_out = classes_of(self._rows.held_out(evaluation, stage), label)
+                if strange := [name for name in held_out if name not in known]:
+                    raise UsageError(
+                        f"stage {stage.name}: held-out rows of {evaluation.data.source} are of class {strange[0]!r} (meta.{label}), "
+                        f"which no stream learns; the classes are: {', '.join(known)}"
+                    )
+
+    def _check_saved(self) -> None:
+        """What the data decide, and a checkpoint was trained with, must be as it was: the order of the classes, and a tokenizer that was
+        trained on the captions."""
         places = [self._stage_directory(number) / "last" for number in range(len(self.config.stages))]
         saved = next((last for last in places if (last / checkpoint.STATE).is_file()), None)
-        if self.config.model.start is not None or saved is None or self.parts.processor.text is None:
+        words = None if self.config.model.start is not None else self.parts.processor.text
+        if saved is None or (words is None and self.labels is None):
             return
-        before = load_local(str(saved), device="cpu").processor.text
-        if before is None or before.spec != self.parts.processor.text.spec:
+        before = load_local(str(saved), device="cpu")
+        if before.labels and before.labels != self.labels:
+            raise UsageError(
+                f"{self.out}: the classes are not those that this run was begun with (rows changed, or --limit?), so their numbers mean "
+                "others; resume with the same data, or name another --out"
+            )
+        if words is not None and (before.processor.text is None or before.processor.text.spec != words.spec):
             raise UsageError(
                 f"{self.out}: the captions are not those that this run was begun with (rows changed, or --limit?), so its tokenizer "
                 "is another one; resume with the same data, or name another --out"
@@ -236,7 +286,8 @@ class Run:
         found = [part for known, part in parts.items() if known and fnmatchcase(known, name)]
         if not found:
             known = [n for n, _ in self.model.named_modules() if n and n.count(".") <= 1]
-            raise UsageError(f"freeze: no part {name!r}{did_you_mean(name, known)}; for example image, text, image_head, text_head")
+            there = ", ".join(part for part in known if "." not in part)
+            raise UsageError(f"freeze: no part {name!r}{did_you_mean(name, known)}; there are: {there}, and parts of these")
         return found
 
     def prepare(self, stage: Stage) -> None:
@@ -264,14 +315,14 @@ class Run:
 
     def _adapt(self, number: int, config: AdaptConfig) -> None:
         """Put a view with the adapter in the model's place; what it stands beside is the model as it can be opened again."""
-        module, shape, processor = self.parts
+        module, shape, processor, labels = self.parts
         if number:
             before = self._stage_directory(number - 1)
-            name = str(before / "best" if (before / "best").exists() else before / "last")
+            name, labels = str(before / "best" if (before / "best").exists() else before / "last"), self.labels
         else:
             name = str(self.config.model.start)
-        self._base = Checkpoint(module, shape, processor, hub.identity(module, shape, processor), name)
-        self.parts = Parts(adapt.attach(module, config), shape, processor)
+        self._base = Checkpoint(module, shape, processor, hub.identity(module, shape, processor, labels), name, labels=labels)
+        self.parts = self.parts._replace(module=adapt.attach(module, config))
 
     def _pairs(self, stage: Stage) -> list[tuple[str, str, float]]:
         """Every Chinese caption of the transfer streams, the row's first English one, and what the pair counts."""
@@ -310,11 +361,15 @@ class Run:
             image_features=pictures,
             text_features=text,
             teacher_features=teacher,
-            label=stream.data.label,
-            classes=classes_of(rows, stream.data.label) if stream.data.label else (),
+            label=stream.data.label if self._classes(stream) else None,
+            classes=self._classes(stream),
         )
         loader = stream.loader.model_copy(update={"batch_size": min(stream.loader.batch_size, len(rows))})
         return Stream(stream.name, step, Loader(rows, collate, loader, seed=self.config.seed), stream.weight, stream.every)
+
+    def _classes(self, stream: StreamConfig) -> tuple[str, ...]:
+        """What a stream's labels are numbered by; nothing where it doesn't classify."""
+        return self.labels or () if isinstance(stream.step, ClassificationConfig) else ()
 
     def _apart(self, stream: StreamConfig, rows: Dataset) -> None:
         """Contrastive learning tells rows apart; where nothing differs, its loss stays at chance from the first update to the last."""
@@ -345,17 +400,16 @@ class Run:
     def _measure(
         self, evaluation: EvaluationConfig, langs: tuple[str, ...] | None, stage: Stage, streams: Sequence[Stream]
     ) -> dict[str, float]:
-        rows = self._rows.held_out(evaluation)
+        rows = self._rows.held_out(evaluation, stage)
         if isinstance(evaluation, LossEvaluation):
             first, device = stage.streams[0], next(self.model.parameters()).device
-            label, learnt = first.data.label, self._rows.stream(first)
             collate = PairCollate(
                 self.parts.processor,
                 seed=self.config.seed,
                 langs=langs,
                 modalities=first.step.modalities,
-                label=label,
-                classes=classes_of(learnt, label) if label else (),
+                label=first.data.label if self._classes(first) else None,
+                classes=self._classes(first),
             )
             found = held_out_loss(streams[0].step, collate, rows, first.loader.batch_size, device)
         else:

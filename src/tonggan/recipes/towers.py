@@ -1,97 +1,84 @@
-"""Towers of a shape that come from checkpoints: a ViT trained on ImageNet, a BERT, CLIP's or SigLIP's halves."""
+"""Towers that come from checkpoints: a ViT trained on ImageNet, a BERT, CLIP's or SigLIP's halves, a Whisper, a VideoMAE."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tonggan.backends import load_local
-from tonggan.config import ConfigError, PictureSize, height_width
+from tonggan.backends import LocalModel, load_local
+from tonggan.config import Config, PictureSize, height_width
 from tonggan.data.images import ImageProcessing, ImageProcessor
-from tonggan.data.processor import Processor
+from tonggan.data.video import VideoProcessing, VideoProcessor
 from tonggan.models import ModelConfig
-from tonggan.models.towers import ViT, ViTConfig
+from tonggan.models.towers import EfficientNetConfig, FramesConfig, ResNetConfig, ViTConfig
 from tonggan.nn.positions import resized
 from tonggan.recipes.config import ModelSource
+from tonggan.recipes.grafts import Tower
 from tonggan.tensors import MODALITIES, Modality
 from tonggan.types import UsageError
 
 
-class Tower(NamedTuple):
-    """A tower out of a checkpoint: its shape, its weights, and what prepares its input."""
+def towers_of(source: ModelSource, shape: ModelConfig) -> dict[Modality, Tower]:
+    """The towers that a recipe names for a shape, pictures' fitted to the size that it asks for.
 
-    config: Any
-    state: Mapping[str, torch.Tensor]
-    prepares: Any
-
-
-def towers_of(source: ModelSource) -> dict[Modality, Tower]:
-    """The towers that a recipe names, pictures' fitted to the size that it asks for; raises `UsageError` for what is not there."""
-    return {kind: _tower(source, kind, name) for kind, name in source.towers.items()}
+    Raises `UsageError` for what is not there.
+    """
+    return {kind: _tower(source, shape, kind, name) for kind, name in source.towers.items()}
 
 
-def put(shape: ModelConfig, towers: Mapping[Modality, Tower]) -> ModelConfig:
-    """The shape with these towers in place of its own; raises `ConfigError` where it has no place for one."""
-    for kind, tower in towers.items():
-        if getattr(shape, kind, None) is None:
-            has = ", ".join(k for k in MODALITIES if getattr(shape, k, None) is not None)
-            raise UsageError(f"model.towers.{kind}: the shape has no such tower to replace; it has: {has or 'none that can be replaced'}")
-        try:
-            shape = type(shape).parse({**shape.model_dump(), kind: tower.config.model_dump()}, "model.towers")
-        except ConfigError as error:
-            raise ConfigError(f"model.towers.{kind}: a {shape.kind} has no place for a {tower.config.kind} tower: {error}") from None
-    return shape
-
-
-def fill(module: nn.Module, towers: Mapping[Modality, Tower]) -> None:
-    """Give a freshly built module the weights of its towers."""
-    for kind, tower in towers.items():
-        getattr(module, kind).load_state_dict(tower.state)
-
-
-def _tower(source: ModelSource, kind: Modality, name: str) -> Tower:
+def _tower(source: ModelSource, shape: ModelConfig, kind: Modality, name: str) -> Tower:
     found = load_local(name, device="cpu")
-    tower = getattr(found.module, kind, None)
-    prepares = getattr(found.processor, kind)
-    if not isinstance(tower, nn.Module) or prepares is None:
-        has = ", ".join(k for k in MODALITIES if getattr(found.module, k, None) is not None)
+    clips = getattr(shape, "video", None)
+    if kind == "video" and isinstance(clips, FramesConfig) and getattr(found.module, "video", None) is None:
+        # Clips are read picture by picture, so it is a picture tower that they need.
+        tower = _fitted("clips.image", source.clips.get("image", {}), source.resize_positions, _part(found, "image", kind, name))
+        processing = VideoProcessing(frames=clips.frames, image=tower.prepares.config)
+        return tower._replace(prepares=VideoProcessor(processing))
+    tower = _part(found, kind, kind, name)
+    return _fitted("pictures", source.pictures, source.resize_positions, tower) if kind == "image" else tower
+
+
+def _part(found: LocalModel, part: Modality, kind: Modality, name: str) -> Tower:
+    """A tower of a model, for inputs of a kind."""
+    tower, prepares = getattr(found.module, part, None), getattr(found.processor, part)
+    if not isinstance(tower, nn.Module) or not isinstance(config := getattr(tower, "config", None), Config) or prepares is None:
+        has = ", ".join(k for k in MODALITIES if isinstance(getattr(getattr(found.module, k, None), "config", None), Config))
         raise UsageError(f"model.towers.{kind}: {name} has no such tower; it has: {has or 'none'}")
-    config: Any = tower.config
-    if kind == "image":
-        return _fitted(source, name, config, tower, found.processor)
-    return Tower(config, tower.state_dict(), prepares)
+    return Tower(name, config, tower.state_dict(), prepares)
 
 
-def _fitted(source: ModelSource, name: str, config: Any, tower: nn.Module, processor: Processor) -> Tower:
-    """A picture tower for the size that `model.pictures` asks for. Convolutions read any; positions are learnt for one size only, and are
-    stretched only where the recipe says so."""
-    assert processor.image is not None
-    pictures = ImageProcessing.parse({**processor.image.config.model_dump(), **source.pictures}, "model.pictures")
-    state = tower.state_dict()
-    wanted: PictureSize = pictures.side
+def _fitted(field: str, changes: Mapping[str, Any], resize: bool, tower: Tower) -> Tower:
+    """A picture tower for the size that the changes to its input ask for. Convolutions read any; positions are learnt for one size only,
+    and are stretched only where the recipe says so."""
+    pictures = ImageProcessing.parse({**tower.prepares.config.model_dump(), **changes}, f"model.{field}")
+    config, state, wanted = tower.config, tower.state, pictures.side
     if wanted != config.image_size:
-        if isinstance(tower, ViT):
-            state = _stretched(source, name, tower, wanted)
-        elif getattr(tower, "pool", None) is not None or not hasattr(tower, "net"):
-            raise UsageError(f"model.towers.image: {name} reads pictures of {_x(config.image_size)} pixels only, not of {_x(wanted)}")
+        match config:
+            case ViTConfig():
+                state = _stretched(field, resize, tower, wanted)
+            case ResNetConfig(pooling="mean") | EfficientNetConfig():
+                pass
+            case _:
+                raise UsageError(
+                    f"model.towers.image: {tower.name} reads pictures of {_x(config.image_size)} pixels only, not of {_x(wanted)}"
+                )
         config = config.model_copy(update={"image_size": wanted})
-    return Tower(config, state, ImageProcessor(pictures))
+    return Tower(tower.name, config, state, ImageProcessor(pictures))
 
 
-def _stretched(source: ModelSource, name: str, tower: ViT, wanted: PictureSize) -> dict[str, torch.Tensor]:
+def _stretched(field: str, resize: bool, tower: Tower, wanted: PictureSize) -> dict[str, Tensor]:
     """The weights of a ViT with its table of positions interpolated (bicubic, as the library does it on demand)."""
-    config = tower.config
+    config: ViTConfig = tower.config
     new: ViTConfig = config.model_copy(update={"image_size": wanted})
     (rows, columns), (down, across) = config.grid, new.grid
-    if not source.resize_positions:
+    if not resize:
         raise UsageError(
-            f"model.towers.image: {name} has positions for {rows} x {columns} patches (pictures of {_x(config.image_size)} pixels), "
-            f"model.pictures asks for {down} x {across} ({_x(wanted)} pixels); leave the size as it is, or set model.resize_positions: true"
+            f"model.towers: {tower.name} has positions for {rows} x {columns} patches (pictures of {_x(config.image_size)} pixels), "
+            f"model.{field} asks for {down} x {across} ({_x(wanted)} pixels); leave the size as it is, or set model.resize_positions: true"
         )
-    state = dict(tower.state_dict())
+    state = dict(tower.state)
     if config.positions == "learned":
         state["positions.weight"] = resized(state["positions.weight"], config.grid, new.grid)
     return state

@@ -14,7 +14,7 @@ from tonggan.backends.local import LocalModel
 from tonggan.evaluate import Result, classification, paired, retrieval
 from tonggan.evaluate.retention import Difference, Retention, retention
 from tonggan.evaluate.retention_page import page
-from tonggan.evaluate.tasks.labels import labels, labels_paired
+from tonggan.evaluate.tasks import labels as several
 from tonggan.hub.read import Checkpoint
 from tonggan.models import adapt
 from tonggan.models.interpolation import interpolate
@@ -41,7 +41,7 @@ class Skill:
             case "classification":
                 return classification(model, self.rows, label=self.label, lang=lang, data=self.data)
             case "labels":
-                return labels(model, self.rows, label=self.label, lang=lang, data=self.data)
+                return several.labels(model, self.rows, label=self.label, lang=lang, data=self.data)
             case "retrieval":
                 return retrieval(model, self.rows, langs=self.langs, data=self.data)
         raise UsageError(f"task {self.task!r}: a skill is measured by one of {', '.join(TASKS)}")
@@ -49,7 +49,7 @@ class Skill:
     @property
     def difference(self) -> Difference:
         """How two results are subtracted."""
-        return labels_paired if self.task == "labels" else paired
+        return several.labels_paired if self.task == "labels" else paired
 
 
 def wise(
@@ -71,11 +71,12 @@ def wise(
     _alike(untuned, tuned)
     first, last = (_plain(model.module).state_dict() for model in (untuned, tuned))
     module = copy.deepcopy(_plain(untuned.module))
+    labels = untuned.labels or tuned.labels
 
     def at(alpha: float) -> Checkpoint:
         module.load_state_dict(interpolate(first, last, alpha))
-        identity = hub.identity(module, untuned.config, untuned.processor)
-        return replace(untuned.checkpoint, module=module, identity=identity, name=f"α = {alpha:g}")
+        identity = hub.identity(module, untuned.config, untuned.processor, labels)
+        return replace(untuned.checkpoint, module=module, identity=identity, name=f"α = {alpha:g}", labels=labels)
 
     measured = []
     for alpha in sorted({0.0, *alphas}):
@@ -98,9 +99,11 @@ def _plain(module: nn.Module) -> nn.Module:
 
 
 def _alike(untuned: LocalModel, tuned: LocalModel) -> None:
-    """Refuse models whose settings differ: between them there would be no model."""
+    """Refuse models whose settings differ: between them there would be no model. Classes that one of the two has no names for are no
+    difference."""
+    aside = ("adapter.",) if untuned.labels and tuned.labels else ("adapter.", "labels")
     one, other = (
-        replace(m.identity, weights="", preprocessing={k: v for k, v in m.identity.preprocessing.items() if not k.startswith("adapter.")})
+        replace(m.identity, weights="", preprocessing={k: v for k, v in m.identity.preprocessing.items() if not k.startswith(aside)})
         for m in (untuned, tuned)
     )
     if wrong := one.difference(other):

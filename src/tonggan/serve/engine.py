@@ -90,7 +90,10 @@ class Engine:
     def search(self, query: Item, limit: int = 12) -> list[Hit]:
         """The nearest of the index."""
         if self.index is None:
-            raise UsageError("no index is being served; start with: tonggan serve MODEL --index DIR")
+            raise UsageError(
+                f"no index made with {self.model.name} is being served; start with: tonggan serve MODEL --index DIR (an adapter's lies "
+                "in its directory, as DIR/index)"
+            )
         found = self.embed([query])[0]
         if found.vector is None:
             raise MediaError("query", found.error or "unreadable")

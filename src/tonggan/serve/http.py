@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from tonggan.search import Hit
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import SIGN_IN, BodyLimit, Limits, refusal
 from tonggan.serve.signin import SignIn
-from tonggan.types import Audio, CannotError, Image, Item, MediaError, MissingExtra, Text, TongganError, UsageError, Video
+from tonggan.types import Audio, CannotError, Image, Item, MediaError, MissingExtra, Model, Text, TongganError, UsageError, Video
 
 try:
     import uvicorn
@@ -115,6 +115,7 @@ class SearchRequest(Strict):
     query: Words | None = None
     image: str | None = None
     limit: int = 10
+    model: str | None = None
 
 
 class ClassifyRequest(Strict):
@@ -124,6 +125,11 @@ class ClassifyRequest(Strict):
     labels: list[Words]
     lang: Literal["en", "zh"] = "en"
     templates: list[Words] = []
+    model: str | None = None
+
+
+FIRST = ("default", "tonggan")
+"""What a request may call the first model that is served, whatever its name."""
 
 
 class UnknownModel(CannotError):
@@ -131,13 +137,32 @@ class UnknownModel(CannotError):
 
 
 def create_app(
-    engine: Engine, *, name: str | None = None, loopback: bool = True, api_key: str | None = None, limits: Limits | None = None
+    engine: Engine,
+    *,
+    name: str | None = None,
+    others: Mapping[str, Engine] | None = None,
+    loopback: bool = True,
+    api_key: str | None = None,
+    limits: Limits | None = None,
 ) -> FastAPI:
-    """The application around an engine. `name` is what clients call the model; its own name will do too."""
+    """The application around an engine. `name` is what clients call the model; its own name will do too.
+
+    `others` are further models by the names that requests choose them by. Raises `UsageError` where two have one name.
+    """
     bounds = limits or Limits()
     app = FastAPI(title="Tonggan", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    names = {name or engine.model.name, engine.model.name}
-    name, started = name or engine.model.name, int(time.time())
+    first, started = name or engine.model.name, int(time.time())
+    check_names([first, *(others or {})])
+    served = {first: engine, **(others or {})}
+
+    def chosen(asked: str | None) -> str:
+        """The name of the model that a request asks for."""
+        if asked in served:
+            return asked
+        if asked in (None, "", *FIRST, engine.model.name):
+            return first
+        there = " or ".join(map(repr, sorted({*served, engine.model.name})))
+        raise UnknownModel(f"model {asked!r} is not served here; this server has {there}")
 
     door = SignIn(api_key) if api_key else None
 
@@ -181,26 +206,24 @@ def create_app(
 
     @app.get("/health")
     def health() -> dict[str, Any]:
-        return {"status": "ok", "model": name, "weights": engine.model.identity.short, "indexed": len(engine.index) if engine.index else 0}
+        return {"status": "ok", "model": first, "weights": engine.model.identity.short, "indexed": len(engine.index) if engine.index else 0}
 
-    card = {"id": name, "object": "model", "created": started, "owned_by": "tonggan", "capabilities": sorted(engine.model.can)}
-    card |= {"modalities": sorted(engine.model.modalities), "weights": engine.model.identity.weights}
+    cards = {name: _card(name, one.model, started) for name, one in served.items()}
 
     @app.get("/v1/models")
     def models() -> dict[str, Any]:
-        return {"object": "list", "data": [card]}
+        return {"object": "list", "data": list(cards.values())}
 
     @app.get("/v1/models/{asked:path}")
     def model(asked: str) -> dict[str, Any]:
-        _check_model(asked, names)
-        return card
+        return cards[chosen(asked)]
 
     @app.post("/v1/embeddings")
     def embeddings(request: Annotated[EmbeddingsRequest, Body()]) -> dict[str, Any]:
-        _check_model(request.model, names)
+        name = chosen(request.model)
         items = _items(request)
         _bound("input", len(items), bounds.items)
-        found = engine.embed(items)
+        found = served[name].embed(items)
         data = []
         for number, one in enumerate(found):
             if one.vector is None:
@@ -220,19 +243,22 @@ def create_app(
 
     @app.post("/v1/search")
     def search(request: Annotated[SearchRequest, Body()]) -> dict[str, Any]:
+        name = chosen(request.model)
         if (request.query is None) == (request.image is None):
             raise UsageError("give exactly one of query and image")
         _bound("limit", request.limit, bounds.results)
         query: Item = _text(request.query) if request.query is not None else _picture(request.image or "")
-        return {"object": "list", "model": name, "data": [_hit(hit) for hit in engine.search(query, request.limit)]}
+        return {"object": "list", "model": name, "data": [_hit(hit) for hit in served[name].search(query, request.limit)]}
 
     @app.post("/v1/classify")
     def classify(request: Annotated[ClassifyRequest, Body()]) -> dict[str, Any]:
+        name = chosen(request.model)
         given = [request.input] if isinstance(request.input, str) else request.input
         _bound("input", len(given), bounds.items)
         _bound("labels", len(request.labels), bounds.labels)
         _bound("labels times templates", len(request.labels) * max(1, len(request.templates)), bounds.prompts)
-        answers = engine.classify([_picture(uri) for uri in given], request.labels, lang=request.lang, templates=request.templates)
+        pictures = [_picture(uri) for uri in given]
+        answers = served[name].classify(pictures, request.labels, lang=request.lang, templates=request.templates)
         data = []
         for number, scores in enumerate(answers):
             ranked = sorted(scores.items(), key=lambda pair: -pair[1])
@@ -240,6 +266,15 @@ def create_app(
         return {"object": "list", "model": name, "data": data}
 
     return app
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names of models, the first one's first, between which a request could not choose."""
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise UsageError(f"two models are to be served by the name {name!r}; give each its own")
+        if number and name in FIRST:
+            raise UsageError(f"{name!r} always means the first model, {names[0]!r}; give the other a name of its own")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -330,14 +365,15 @@ def _encode(vector: np.ndarray, form: str) -> list[float] | str:
     return [float(x) for x in vector]
 
 
+def _card(name: str, model: Model, started: int) -> dict[str, Any]:
+    """A model as `/v1/models` shows it."""
+    known = {"id": name, "object": "model", "created": started, "owned_by": "tonggan", "capabilities": sorted(model.can)}
+    return known | {"modalities": sorted(model.modalities), "weights": model.identity.weights}
+
+
 def _hit(hit: Hit) -> dict[str, Any]:
     thumbnail = f"data:image/jpeg;base64,{base64.b64encode(hit.thumbnail).decode()}"
     return {"id": hit.id, "score": hit.score, "title": hit.title, "thumbnail": thumbnail, **json.loads(hit.meta)}
-
-
-def _check_model(asked: str | None, names: set[str]) -> None:
-    if asked not in (None, "", "default", "tonggan", *names):
-        raise UnknownModel(f"model {asked!r} is not served here; this server has {' or '.join(map(repr, sorted(names)))}")
 
 
 def _bound(what: str, value: int, most: int) -> None:

@@ -107,8 +107,7 @@ Random: TypeAlias = tuple[Tensor, tuple[Tensor, torch.device] | None]
 
 
 def _random_state(batch: Batch) -> Random:
-    tokens = None if batch.tokens is None else batch.tokens.ids
-    where = next((t.device for t in (batch.pixels, batch.image_features, batch.text_features, tokens) if t is not None), None)
+    where = batch.device
     cuda = (torch.cuda.get_rng_state(where), where) if where is not None and where.type == "cuda" else None
     return torch.get_rng_state(), cuda
 

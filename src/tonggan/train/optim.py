@@ -77,7 +77,8 @@ def _factors(module: nn.Module, parts: Mapping[str, float]) -> dict[int, float]:
             part = module.get_submodule(name)
         except AttributeError:
             known = [n for n, _ in module.named_modules() if n and n.count(".") <= 1]
-            raise UsageError(f"optim.parts: no part {name!r}{did_you_mean(name, known)}; for example image, text, image_head") from None
+            there = ", ".join(part for part in known if "." not in part)
+            raise UsageError(f"optim.parts: no part {name!r}{did_you_mean(name, known)}; there are: {there}, and parts of these") from None
         factors |= {id(inner): parts[name] for inner in part.modules()}
     return factors
 

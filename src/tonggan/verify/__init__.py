@@ -114,6 +114,8 @@ def _kept(report: Report, directory: Path, checkpoint: Checkpoint) -> Report:
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
             "worst": {"what": worst.name, "by": worst.by, "value": value, "tolerance": worst.tolerance},
         }
+        if report.verbs:
+            entry["verbs"] = list(report.verbs)
         try:
             record_verify(directory, checkpoint, entry)
         except OSError as error:

@@ -1,6 +1,6 @@
 """A model against the same model in another form, or somewhere else: ONNX, weights of one byte, an adapter merged, a server.
 
-What is compared is what users get: vectors of files and strings.
+What is compared is what users get, from files and strings: every answer that the other form gives (`hub.answers`), of a server its vectors.
 """
 
 from __future__ import annotations
@@ -10,37 +10,61 @@ import json
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from tonggan.backends import LocalModel
-from tonggan.types import Audio, CannotError, Image, Item, Text, TongganError, Video
-from tonggan.verify.inputs import write_items
+from tonggan.hub.answers import Answer, answers, offers
+from tonggan.tensors import Modality
+from tonggan.types import CannotError, Image, Item, Text, TongganError
+from tonggan.verify.inputs import read_items, write_items
 from tonggan.verify.measure import Difference, compare
 from tonggan.verify.report import Report, Section
 
 Against = Literal["onnx", "int8", "merged", "endpoint"]
+Answers: TypeAlias = Mapping[str, Answer]
 BY: dict[Against, Literal["relative", "cosine"]] = {"onnx": "relative", "int8": "cosine", "merged": "relative", "endpoint": "relative"}
 TOLERANCE: dict[Against, float] = {"onnx": 1e-4, "int8": 0.98, "merged": 1e-5, "endpoint": 1e-5}
 """The most of the largest value, except for int8: there the least cosine of any vector to its original. all-MiniLM-L6-v2 has 0.996 on
 sentences and 0.991 on random tokens; 0.98 leaves deeper models room, and is far from the cosines between different sentences."""
-Vectors = Callable[[Sequence[Item]], Tensor]
+NARROW = 0.2
+"""For int8, of answers with one or two numbers, whose cosine is hardly more than a sign: the most of the largest value. It is as strict:
+vectors of cosine 0.98 are a fifth of their length apart."""
 
 
 def against_model(original: LocalModel, other: LocalModel, what: Against, *, count: int, seed: int, versions: dict[str, str]) -> Report:
-    """Vectors of both on canonical and seeded items."""
-    return _compared(original, lambda items: _vectors(other, items), what, count=count, seed=seed, versions=versions, label=what)
+    """Everything that `other` answers, on canonical and seeded items; what it would answer unseen is a problem."""
+    with tempfile.TemporaryDirectory() as place:
+        inputs = read_items(original.processor, write_items(Path(place), original.processor, count=count, seed=seed))
+    mine, theirs = answers(original.module, inputs), answers(other.module, inputs)
+    report = Report(original.name, what, versions, verbs=tuple(sorted(offers(other.module))))
+    _fill(report, original, mine, theirs, what)
+    if lost := [name for name in mine if name not in theirs]:
+        report.notes.append(f"the {what} form does not answer: {', '.join(lost)}")
+    return report
 
 
 def against_endpoint(original: LocalModel, url: str, *, count: int, seed: int) -> Report:
     """Vectors of a server that says it serves this model, asked by OpenAI's API (`URL/embeddings`), pictures as data URIs."""
+    if "embed" not in original.can:
+        raise CannotError(f"{original.name} gives no vectors, and of a server nothing else is compared")
     url = url.rstrip("/")
     card: dict[str, Any] = next(iter(_ask(f"{url}/models").get("data", [])), {})
-    report = _compared(original, lambda items: _served(url, items), "endpoint", count=count, seed=seed, versions={}, label=url)
+    report = Report(original.name, url, {})
+    mine: dict[str, Answer] = {}
+    theirs: dict[str, Answer] = {}
+    with tempfile.TemporaryDirectory() as place:
+        items = write_items(Path(place), original.processor, count=count, seed=seed)
+        asked: tuple[Modality, ...] = ("text", "image")
+        for kind, given in ((kind, items.of(kind)) for kind in asked if kind in original.modalities):
+            for answers_, vectors in ((mine, torch.from_numpy(original.embed(given).vectors)), (theirs, _served(url, given))):
+                answer = Answer("vectors", frozenset({kind}), vectors)
+                answers_[answer.name] = answer
+    _fill(report, original, mine, theirs, "endpoint")
     told = card.get("weights")
     if told is not None and told != original.identity.weights:
         report.sections[0].differences.append(Difference("weights", problem=f"{original.identity.weights[:12]} here, {told[:12]} there"))
@@ -49,40 +73,27 @@ def against_endpoint(original: LocalModel, url: str, *, count: int, seed: int) -
     return report
 
 
-def _compared(
-    original: LocalModel, other: Vectors, what: Against, *, count: int, seed: int, versions: dict[str, str], label: str
-) -> Report:
-    report, found, both = Report(original.name, label, versions), [], {}
-    with tempfile.TemporaryDirectory() as place:
-        items = write_items(Path(place), original.processor, count=count, seed=seed)
-        kinds: dict[str, list[Item]] = {
-            "text": [Text(text) for text in items.texts],
-            "image": [Image.open(file) for file in items.images],
-        }
-        if what != "endpoint":  # what is asked over the network is text and pictures
-            kinds |= {"audio": [Audio.open(file) for file in items.sounds], "video": [Video.open(file) for file in items.clips]}
-        for kind, given in kinds.items():
-            if given and kind in original.modalities:
-                mine, theirs = _vectors(original, given), other(given)
-                found.append(compare(f"vectors of {kind}", theirs, mine, TOLERANCE[what], by=BY[what]))
-                both[kind] = (mine, theirs)
-    # What was not compared may be anything: a copy of which a tower was never run is not admitted.
-    found += [Difference(f"vectors of {kind}", problem="not compared") for kind in sorted(original.modalities - both.keys())]
-    if {"text", "image"} <= both.keys() and not any(one.problem for one in found):
+def _fill(report: Report, original: LocalModel, mine: Answers, theirs: Answers, what: Against) -> None:
+    """Put into the report how far the answers are apart, and which were not compared."""
+    found = [_judged(name, theirs[name], answer, what) for name, answer in mine.items() if name in theirs]
+    # What was not compared may be anything: a copy of which a tower or a head was never run is not admitted.
+    compared = [answer for name, answer in theirs.items() if name in mine]
+    unseen = [name for name in theirs if name not in mine]
+    unseen += sorted(set(report.verbs) - {answer.verb for answer in compared})
+    unseen += sorted(original.modalities - {kind for answer in compared for kind in answer.reads})
+    found += [Difference(name, problem="not compared") for name in unseen]
+    if {"vectors of text", "vectors of image"} <= mine.keys() & theirs.keys() and not any(one.problem for one in found):
         # Said, not judged: random pictures are about equally far from every text, so ranks among them mean little.
-        (text, text2), (image, image2) = both["text"], both["image"]
-        ranks = compare("ranks", text2 @ image2.T, text @ image.T, 0.0, scores=True)
+        first, second = (vectors["vectors of text"].values @ vectors["vectors of image"].values.T for vectors in (mine, theirs))
+        ranks = compare("ranks", second, first, 0.0, scores=True)
         report.notes.append(f"nearest picture of each text: the same for {100 * (ranks.argmax or 0.0):.0f} %")
-    report.sections.append(Section("vectors of files and strings", found))
-    return report
+    report.sections.append(Section("answers to files and strings", found))
 
 
-def _vectors(model: LocalModel, items: Sequence[Item]) -> Tensor:
-    if "embed" in model.can:
-        return torch.from_numpy(model.embed(items).vectors)
-    if "features" in model.can:
-        return torch.from_numpy(model.features(items))
-    raise CannotError(f"{model.name} gives no vectors that could be compared")
+def _judged(name: str, theirs: Answer, mine: Answer, what: Against) -> Difference:
+    if BY[what] == "cosine" and mine.values.shape[1] <= 2:
+        return compare(name, theirs.values, mine.values, NARROW, scores=mine.scores)
+    return compare(name, theirs.values, mine.values, TOLERANCE[what], by=BY[what], scores=mine.scores)
 
 
 def _served(url: str, items: Sequence[Item]) -> Tensor:

@@ -9,15 +9,18 @@ import wave
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
 
+from tonggan.data.audio import canonical_sound
 from tonggan.data.images import ImageProcessing, canonical_picture
 from tonggan.data.processor import CANONICAL, Processor
-from tonggan.types import Audio, Image, Video
+from tonggan.tensors import Modality
+from tonggan.types import Audio, Image, Item, Text, Video
 
 WORDS = (
     "a",
@@ -39,7 +42,6 @@ WORDS = (
     "café",
     "&amp;",
 )
-RATE = 16_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,23 @@ class Items:
     sounds: tuple[Path, ...]
     clips: tuple[Path, ...]
 
+    def __getitem__(self, which: slice) -> Items:
+        """Some of each kind."""
+        return Items(self.texts[which], self.images[which], self.sounds[which], self.clips[which])
+
+    def of(self, kind: Modality) -> list[Item]:
+        """Those of one kind, as users give them."""
+        given: dict[Modality, list[Item]] = {
+            "text": [Text(text) for text in self.texts],
+            "image": [Image.open(file) for file in self.images],
+            "audio": [Audio.open(file) for file in self.sounds],
+            "video": [Video.open(file) for file in self.clips],
+        }
+        return given[kind]
+
 
 def write_items(directory: Path, processor: Processor, *, count: int, seed: int) -> Items:
-    """The canonical picture, strings, sound and clip first, then seeded random ones; files of the kinds that the processor reads."""
+    """The canonical picture, strings and sound first, then seeded random ones; files of the kinds that the processor reads."""
     random = np.random.default_rng(seed)
     strings = [*CANONICAL.values(), *(" ".join(random.choice(WORDS, random.integers(1, 40))) for _ in range(count))]
     canonical = canonical_picture()
@@ -66,7 +82,8 @@ def write_items(directory: Path, processor: Processor, *, count: int, seed: int)
             images.append(directory / f"{i}.png")
             picture.save(images[-1])
         if processor.audio is not None:
-            sounds.append(_sound(directory / f"{i}.wav", random))
+            rate = processor.audio.config.rate
+            sounds.append(_sound(directory / f"{i}.wav", rate, canonical_sound(rate) if i == 0 else _tones(random, rate)))
         if processor.video is not None:
             clips.append(directory / f"{i}-clip.png")
             frames = [picture.rotate(angle) for angle in range(0, 120, 7)]
@@ -74,24 +91,35 @@ def write_items(directory: Path, processor: Processor, *, count: int, seed: int)
     return Items(tuple(strings[:count]) if processor.text is not None else (), tuple(images), tuple(sounds), tuple(clips))
 
 
-def named(processor: Processor, items: Items) -> dict[str, Tensor]:
-    """What our processor makes of the items, under the names and in the form of the reference's forward."""
-    found: dict[str, Tensor] = {}
+def read_items(processor: Processor, items: Items) -> dict[Modality, Any]:
+    """What our processor makes of the items, as the towers read it."""
+    found: dict[Modality, Any] = {}
     if items.texts:
-        tokens = processor.tokens(items.texts)
-        found["input_ids"] = tokens.ids
-        found["attention_mask"] = (torch.arange(tokens.ids.shape[1]) < tokens.lengths[:, None]).long()
-    if items.images and processor.image is not None:
-        found["pixel_values"] = _normal(processor.pixels([Image.open(file) for file in items.images]), processor.image.config)
-    if items.clips and processor.video is not None:
-        frames = np.stack([processor.video(Video.open(file)) for file in items.clips])
-        found["pixel_values"] = _normal(torch.from_numpy(frames), processor.video.config.image)
+        found["text"] = processor.tokens(items.texts)
+    if items.images:
+        found["image"] = processor.pixels([Image.open(file) for file in items.images])
     if items.sounds and processor.audio is not None:
-        sounds = processor.audio.collate([processor.audio(Audio.open(file)) for file in items.sounds])
+        found["audio"] = processor.audio.collate([processor.audio(Audio.open(file)) for file in items.sounds])
+    if items.clips and processor.video is not None:
+        found["video"] = torch.from_numpy(np.stack([processor.video(Video.open(file)) for file in items.clips]))
+    return found
+
+
+def named(processor: Processor, items: Items) -> dict[str, Tensor]:
+    """The same under the names and in the form of the reference's forward."""
+    read, found = read_items(processor, items), {}
+    if (tokens := read.get("text")) is not None:
+        found["input_ids"] = tokens.ids
+        found["attention_mask"] = _own(tokens.lengths, tokens.ids.shape[1])
+    if (pixels := read.get("image")) is not None and processor.image is not None:
+        found["pixel_values"] = _normal(pixels, processor.image.config)
+    if (clips := read.get("video")) is not None and processor.video is not None:
+        found["pixel_values"] = _normal(clips, processor.video.config.image)
+    if (sounds := read.get("audio")) is not None and processor.audio is not None:
         wave_form = processor.audio.config.kind == "waveform"
         found["input_values" if wave_form else "input_features"] = sounds.values
         if wave_form:
-            found["attention_mask"] = (torch.arange(sounds.values.shape[1]) < sounds.lengths[:, None]).long()
+            found["attention_mask"] = _own(sounds.lengths, sounds.values.shape[1])
     return found
 
 
@@ -112,6 +140,10 @@ def random_like(inputs: dict[str, Tensor], *, vocabulary: int, pad: int, seed: i
     return found
 
 
+def _own(lengths: Tensor, longest: int) -> Tensor:
+    return (torch.arange(longest) < lengths[:, None]).long()
+
+
 def pictures(files: Sequence[Path]) -> list[PIL.Image.Image]:
     """As any program opens them."""
     return [PIL.Image.open(file).convert("RGB") for file in files]
@@ -129,13 +161,17 @@ def _picture(random: np.random.Generator, size: tuple[int, int] | None) -> PIL.I
     return PIL.Image.fromarray(tiles).resize(size or (width, height), PIL.Image.Resampling.BILINEAR)
 
 
-def _sound(file: Path, random: np.random.Generator) -> Path:
-    """One to two seconds of three tones, as a plain WAV file."""
-    at = np.arange(int(RATE * random.uniform(1, 2))) / RATE
-    tones = sum(np.sin(2 * np.pi * hertz * at) for hertz in random.uniform(80, 4000, 3))
+def _tones(random: np.random.Generator, rate: int) -> np.ndarray:
+    """One to two seconds of three tones."""
+    at = np.arange(int(rate * random.uniform(1, 2))) / rate
+    return 0.3 * sum(np.sin(2 * np.pi * hertz * at) for hertz in random.uniform(80, rate / 4, 3))
+
+
+def _sound(file: Path, rate: int, samples: np.ndarray) -> Path:
+    """A plain WAV file."""
     with wave.open(str(file), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)
-        out.setframerate(RATE)
-        out.writeframes((tones * 10_000).astype("<i2").tobytes())
+        out.setframerate(rate)
+        out.writeframes((samples * 32768).astype("<i2").tobytes())
     return file

@@ -32,8 +32,9 @@ def pairs(ours: nn.Module, table: KeyTable, theirs: nn.Module, names: Mapping[st
         parameters = [names[one] for one in published if one is not None and one in names]
         if not parameters:
             continue
-        shared = _shared(parameters)
-        if (layer := _layer(shared, known)) is not None and layer not in found.values():
+        layer = _layer(_shared(parameters), known)
+        # A layer with weights of more than our block (a convolution's norm) gives something else.
+        if layer is not None and layer not in found.values() and _weights(layer, theirs) <= set(parameters):
             found[name] = layer
     return found
 
@@ -92,6 +93,10 @@ def _layers(module: nn.Module) -> list[str]:
         if isinstance(inner, nn.ModuleList) and not any(name.startswith(f"{layer}.") for layer in found):
             found += [f"{name}.{child}" for child, _ in inner.named_children()]
     return found
+
+
+def _weights(layer: str, module: nn.Module) -> set[str]:
+    return {f"{layer}.{name}" for name, _ in module.get_submodule(layer).named_parameters()}
 
 
 def _shared(names: list[str]) -> str:

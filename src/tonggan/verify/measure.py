@@ -68,9 +68,15 @@ def compare(
     absolute, largest = float((a - b).abs().max()), max(float(b.abs().max()), floor)
     relative = absolute / largest if largest else (0.0 if absolute == 0 else math.inf)
     rows = (a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])) if a.dim() > 1 and a.shape[-1] > 1 else None
-    cosine = None if rows is None else float(torch.nn.functional.cosine_similarity(*rows, dim=-1).min())
+    cosine = None if rows is None else _cosine(*rows)
     argmax, top = _agreement(*rows) if rows is not None and scores else (None, None)
     return Difference(name, absolute, relative, cosine, argmax, top, by, tolerance)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    """The lowest of the rows, however short they are; equal rows have 1, also where they are zero."""
+    found = torch.nn.functional.cosine_similarity(a, b, dim=-1, eps=torch.finfo(a.dtype).tiny)
+    return float(torch.where((a == b).all(dim=-1), 1.0, found).min())
 
 
 def _agreement(a: Tensor, b: Tensor) -> tuple[float, float]:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from tonggan.backends import LocalModel
+from tonggan.hub.answers import offers
 from tonggan.hub.families import family_of_module
 from tonggan.hub.gradients import gradients
 from tonggan.hub.outputs import outputs
 from tonggan.hub.read import Checkpoint
-from tonggan.types import Image, TongganError
-from tonggan.verify.inputs import Items, named, random_like, write_items
+from tonggan.tensors import Modality
+from tonggan.types import TongganError
+from tonggan.verify.inputs import Items, named, random_like, read_items, write_items
 from tonggan.verify.layers import first_divergence, pairs, traced
 from tonggan.verify.measure import Difference, compare
 from tonggan.verify.reference import Reference
@@ -25,8 +27,10 @@ OUTPUTS, GRADIENTS = 1e-5, 1e-4
 """Of the largest value, in single precision."""
 MADE = {"input_ids": 0.0, "attention_mask": 0.0, "pixel_mask": 0.0, "input_features": 1e-4}
 """What processors make: ids are equal or wrong; a spectrogram's last digits are the machine's. Others as outputs."""
-EMBEDS = {"text": ("text_embeds", "sentence_embedding"), "image": ("image_embeds",)}
+EMBEDS: dict[Modality, tuple[str, ...]] = {"text": ("text_embeds", "sentence_embedding"), "image": ("image_embeds",)}
 """Outputs that are what `embed` gives, but for their length."""
+PARTS: dict[Modality, tuple[str, ...]] = {"text": ("text_", ""), "image": ("vision_", ""), "audio": ("",), "video": ("",)}
+"""What the names of outputs of each kind begin with; of models that read one kind, with nothing."""
 
 
 def against_transformers(checkpoint: Checkpoint, directory: Path, *, count: int, seed: int, backward: bool) -> Report:
@@ -58,6 +62,8 @@ def against_transformers(checkpoint: Checkpoint, directory: Path, *, count: int,
             drawn = random_like(given, vocabulary=vocabulary, pad=pad, seed=seed)
             report.sections.append(Section("from random tensors", _outputs(checkpoint, theirs, drawn, drawn, report)))
             report.sections.append(Section("from files and strings", _whole_way(checkpoint, theirs, items, report)))
+            if verbs := _verbs(checkpoint, theirs, items):
+                report.sections.append(Section("verbs, against each item alone", verbs))
         if backward:
             report.sections.append(Section("gradients", [_gradients(checkpoint, theirs, given, seed, report)]))
     return report
@@ -83,6 +89,11 @@ def _seen(name: str, inputs: Mapping[str, Tensor]) -> Tensor | None:
 def _whole_way(checkpoint: Checkpoint, theirs: Reference, items: Items, report: Report) -> list[Difference]:
     """What the processors make, what each model makes of its own processor's, and the verb that users call."""
     prepared = theirs.prepare(items, checkpoint.processor)
+    if "input_values" in prepared and "attention_mask" not in prepared:
+        # The library's user gets no mask, so in a batch each sound is heard, and normalised, with the padding behind it.
+        report.notes.append("its processor makes no attention mask of sounds: one sound alone was compared, and features of each alone")
+        items = items[:1]
+        prepared = theirs.prepare(items, checkpoint.processor)
     mine = {name: tensor for name, tensor in named(checkpoint.processor, items).items() if name in prepared}
     prepared = theirs.accepted({name: tensor for name, tensor in prepared.items() if name in mine or name == "pixel_mask"})
     mine = theirs.accepted(mine)
@@ -90,14 +101,73 @@ def _whole_way(checkpoint: Checkpoint, theirs: Reference, items: Items, report: 
     if any(one.problem for one in found):
         return found
     found += _outputs(checkpoint, theirs, mine, prepared, report)
-    model, expected = LocalModel(checkpoint, "cpu"), theirs.forward(prepared)
-    if "embed" in model.can:
-        for kind, given in (("text", items.texts), ("image", [Image.open(file) for file in items.images])):
-            name = next((name for name in EMBEDS[kind] if name in expected), None)
-            if given and name is not None:
-                vectors = torch.from_numpy(model.embed(list(given)).vectors)
-                found.append(compare(f"embed({kind})", vectors, torch.nn.functional.normalize(expected[name], dim=-1), OUTPUTS))
+    return found + _embeddings(LocalModel(checkpoint, "cpu"), items, theirs.forward(prepared))
+
+
+def _embeddings(model: LocalModel, items: Items, expected: Mapping[str, Tensor]) -> list[Difference]:
+    """The verb `embed` against the reference's vectors, of unit length; where it gives their products alone (BLIP), against these."""
+    if "embed" not in model.can:
+        return []
+    vectors = {kind: torch.from_numpy(model.embed(items.of(kind)).vectors) for kind in EMBEDS if kind in model.modalities}
+    found = []
+    for kind, mine in vectors.items():
+        name = next((name for name in EMBEDS[kind] if name in expected), None)
+        if name is not None:
+            found.append(compare(f"embed({kind})", mine, torch.nn.functional.normalize(expected[name], dim=-1), OUTPUTS))
+    if "itc_score" in expected:
+        products = vectors["image"] @ vectors["text"].T
+        found.append(compare("embed(image) · embed(text)", products, expected["itc_score"], OUTPUTS, scores=True))
     return found
+
+
+def _verbs(checkpoint: Checkpoint, theirs: Reference, items: Items) -> list[Difference]:
+    """The verbs that users call, in batches, against the reference's reading of each item alone: no padding, no neighbours."""
+    model = LocalModel(checkpoint, "cpu")
+    count = max(map(len, (items.texts, items.images, items.sounds, items.clips)))
+    alone = [theirs.forward(theirs.accepted(theirs.prepare(items[i : i + 1], checkpoint.processor))) for i in range(count)]
+    found = []
+    if "features" in model.can:
+        for kind in sorted(model.modalities):
+            mine, name, expected = torch.from_numpy(model.features(items.of(kind))), "", torch.zeros(0)
+            rows = [_pooled(kind, theirs, one, sound) for one, sound in zip(alone, _lengths(checkpoint, items, count), strict=True)]
+            for pooling in rows[0]:
+                other = torch.cat([row[pooling] for row in rows])
+                if other.shape == mine.shape and (not name or (other - mine).abs().max() < (expected - mine).abs().max()):
+                    name, expected = pooling, other
+            found.append(compare(f"features({kind}): {name or 'the reference pools nothing'}", mine, expected, OUTPUTS))
+    if "match" in model.can:
+        scores = torch.from_numpy(model.match(list(zip(items.of("image"), items.of("text"), strict=True))))
+        found.append(compare("match", scores, torch.cat([_sure(one) for one in alone]), OUTPUTS))
+    if "classes" in offers(checkpoint.module):
+        mine = torch.from_numpy(model.features(items.of("image"), "logits"))
+        found.append(compare("features(image, logits)", mine, torch.cat([one["logits"] for one in alone]), OUTPUTS, scores=True))
+    return found
+
+
+def _pooled(kind: Modality, theirs: Reference, expected: Mapping[str, Tensor], frames: int | None) -> dict[str, Tensor]:
+    """What one vector [1, D] of a kind may be in the reference: a pooled output or, where it has none or leaves the pooling to who
+    calls, one of its states or a mean of them. Which one is ours, the report says."""
+    part = next((part for part in PARTS[kind] if f"{part}last_hidden_state" in expected), PARTS[kind][0])
+    names = (f"{part}tower_output", f"{part}pooler_output")
+    found = {name: expected[name] for name in names if name in expected}
+    states = expected.get(f"{part}last_hidden_state")
+    if states is not None and states.dim() == 3:
+        states = states if frames is None else states[:, : theirs.positions(frames)]
+        found |= {"first state": states[:, 0], "last state": states[:, -1], "mean of the states": states.mean(dim=1)}
+        found["mean of the states but the first"] = states[:, 1:].mean(dim=1)
+    return found
+
+
+def _lengths(checkpoint: Checkpoint, items: Items, count: int) -> list[int | None]:
+    """Samples or frames of each sound; without sounds None each."""
+    sounds = read_items(checkpoint.processor, Items((), (), items.sounds, ())).get("audio")
+    return [None] * count if sounds is None else sounds.lengths.tolist()
+
+
+def _sure(expected: Mapping[str, Tensor]) -> Tensor:
+    """Probability [1] that picture and text belong together: of BLIP's two logits, of ViLT's one."""
+    both = expected.get("itm_score")
+    return expected["logits"][:, 0].sigmoid() if both is None else both.softmax(dim=1)[:, 1]
 
 
 def _gradients(checkpoint: Checkpoint, theirs: Reference, inputs: Mapping[str, Tensor], seed: int, report: Report) -> Difference:

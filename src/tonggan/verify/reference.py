@@ -6,7 +6,8 @@ import copy
 import inspect
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Reference:
         # Of an encoder-decoder it is the encoder whose outputs ours have a name for; the decoder would want words.
         alone = getattr(self.module.config, "is_encoder_decoder", False)
         self._called: nn.Module = self.module.get_encoder() if alone else self.module
+        if "bool_masked_pos" in _required(self._called):  # a head that only fills in what is hidden (VideoMAE's) has nothing to say
+            self._called = self.module.base_model
         self._sentences: Any = self._sentence_encoder() if (directory / "modules.json").is_file() else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -54,13 +57,45 @@ class Reference:
         return found
 
     def bare(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Every named tensor that the module's forward gives; a part's under the part's name (`text_last_hidden_state`)."""
-        return _flat(self._called(**self.accepted(inputs)))
+        """Every named tensor that the module's forward gives, a part's under the part's name (`text_last_hidden_state`); and what parts
+        give on the way that it does not show: the model under a head, and two towers before they are projected (`text_tower_output`)."""
+        given, known = self.accepted(inputs), inspect.signature(self._called.forward).parameters
+        with _in_order(), self._overheard() as found:
+            found |= _flat(self._called(**given))
+            if "prediction_logits" in found:  # so BERT with both its heads calls what its others call logits
+                found["logits"] = found["prediction_logits"]
+            if "use_itm_head" in known:
+                # BLIP says by the same names what it makes of pictures and texts apart; here they are named as `hub.outputs` does.
+                apart = _flat(self._called(**given, use_itm_head=False))
+                found |= {"itc_score": apart["itm_score"], "text_last_hidden_state": apart["question_embeds"]}
+        return found
+
+    @contextmanager
+    def _overheard(self) -> Iterator[dict[str, Tensor]]:
+        """Fills with what parts of the module give while it runs."""
+        found: dict[str, Tensor] = {}
+
+        def tower(name: str, output: Mapping[str, Any]) -> None:
+            if isinstance(pooled := output.get("pooler_output"), Tensor):
+                found[f"{name}_tower_output"] = pooled
+
+        with ExitStack() as hooks:
+            base = getattr(self._called, "base_model", self._called)
+            if base is not self._called:
+                hooks.callback(base.register_forward_hook(lambda _, args, output: found.update(_flat(output))).remove)
+            for name in ("text", "vision"):
+                if isinstance(part := getattr(self._called, f"{name}_model", None), nn.Module):
+                    hooks.callback(part.register_forward_hook(lambda _, args, output, name=name: tower(name, output)).remove)
+            yield found
 
     def accepted(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Those inputs that its forward has a name for."""
         known = inspect.signature(self._called.forward).parameters
         return {name: tensor for name, tensor in inputs.items() if name in known}
+
+    def positions(self, frames: int) -> int:
+        """How many states a sound of so many samples or frames has."""
+        return int(self._called._get_feat_extract_output_lengths(torch.tensor(frames)))  # type: ignore[operator]
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -77,30 +112,45 @@ class Reference:
                 buffer.copy_(torch.full_like(buffer, -1))
             twin.save_pretrained(place)  # type: ignore[operator]
             saved = read_weights(Path(place))
-        return {name: own[int(t.flatten()[0])] for name, t in saved.items() if t.numel() and int(t.flatten()[0]) >= 0}
+        found = {name: own[int(t.flatten()[0])] for name, t in saved.items() if t.numel() and int(t.flatten()[0]) >= 0}
+        # Files of a model have no prefix, those of one under a head have; both are read.
+        prefix = f"{getattr(self.module, 'base_model_prefix', '')}."
+        return {form: name for one, name in found.items() for form in (prefix + one, one.removeprefix(prefix))} | found
 
     def prepare(self, items: Items, processor: Processor) -> dict[str, Tensor]:
-        """What its own processor makes of the same files and strings; `processor` is ours and says only which parts there are."""
+        """What its own processor makes of the same files and strings, with whatever its files say; `processor` is ours and says only which
+        parts there are."""
         made: dict[str, Any] = {}
         if items.texts and processor.text is not None:
             # How a family pads is written in no file: SigLIP's processor is always told.
             padding = {"padding": "max_length"} if processor.text.config.pad_to is not None else {"padding": True}
-            tokenizer = self._open(self._library.AutoTokenizer)
-            made |= tokenizer(list(items.texts), truncation=True, max_length=self._longest(tokenizer), return_tensors="pt", **padding)
+            longest = self._longest(self._tokenizer)
+            made |= self._tokenizer(list(items.texts), truncation=True, max_length=longest, return_tensors="pt", **padding)
         if items.images:
-            made |= self._open(self._library.AutoImageProcessor, backend="pil")(pictures(items.images), return_tensors="pt")
+            made |= self._pictures(pictures(items.images), return_tensors="pt")
         if items.clips and processor.video is not None:
             # Which frames are taken is the caller's matter there, so ours are given.
             config = processor.video.config
             clips = [list(load_frames(Video.open(file), config.frames, config.sampling)) for file in items.clips]
-            made |= self._open(self._library.AutoImageProcessor, backend="pil")(clips, return_tensors="pt")
+            made |= self._pictures(clips, return_tensors="pt")
         if items.sounds and processor.audio is not None:
             rate = processor.audio.config.rate
             sounds = [processor.audio.open(Audio.open(file))[0] for file in items.sounds]
-            extractor = self._open(self._library.AutoFeatureExtractor)
-            waveform = {"padding": True, "return_attention_mask": True} if processor.audio.config.kind == "waveform" else {}
-            made |= extractor(sounds, sampling_rate=rate, return_tensors="pt", **waveform)
+            padding = {"padding": True} if processor.audio.config.kind == "waveform" else {}
+            made |= self._sounds(sounds, sampling_rate=rate, return_tensors="pt", **padding)
         return {name: value for name, value in made.items() if isinstance(value, Tensor)}
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self._open(self._library.AutoTokenizer)
+
+    @cached_property
+    def _pictures(self) -> Any:
+        return self._open(self._library.AutoImageProcessor, backend="pil")
+
+    @cached_property
+    def _sounds(self) -> Any:
+        return self._open(self._library.AutoFeatureExtractor)
 
     def _longest(self, tokenizer: Any) -> int:
         if self._sentences is not None:
@@ -123,6 +173,22 @@ class Reference:
         except Exception as error:  # the library raises whatever its readers do
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise TongganError(f"{self.directory}: transformers cannot open it as {kind.__name__}: {reason}") from None
+
+
+def _required(module: nn.Module) -> set[str]:
+    parameters = inspect.signature(module.forward).parameters.values()
+    return {one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD}
+
+
+@contextmanager
+def _in_order() -> Iterator[None]:
+    """ViLT draws the order of a picture's patches by lot, also in evaluation; here every lot falls on the next."""
+    drawn = torch.multinomial
+    torch.multinomial = lambda weights, count, **_: torch.arange(int(count)) % len(weights)
+    try:
+        yield
+    finally:
+        torch.multinomial = drawn
 
 
 def _flat(output: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:

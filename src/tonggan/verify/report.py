@@ -43,6 +43,8 @@ class Report:
     diverged: Divergence | None = None
     layers: int = 0
     """Layers whose outputs were compared."""
+    verbs: tuple[str, ...] = ()
+    """All that a copy can be asked for (`hub.answers.offers`)."""
     notes: list[str] = field(default_factory=list)
     """What could not be compared, and why."""
 

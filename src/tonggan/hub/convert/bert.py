@@ -67,7 +67,8 @@ HEAD: Rules = {
     "cls.predictions.transform.dense.{p}": "head.dense.{p}",
     **norm_rules("cls.predictions.transform.LayerNorm", "head.norm"),
     "cls.predictions.bias": "head.bias",
-    "cls.predictions.decoder.{p}": None,  # the word embeddings and the bias once more
+    "cls.predictions.decoder.weight": "text.embedding.weight",  # the word embeddings and the bias once more
+    "cls.predictions.decoder.bias": "head.bias",
     "cls.seq_relationship.{p}": None,  # the head that tells the next sentence
 }
 
@@ -141,6 +142,7 @@ def processor_in(directory: Path, text: BertTextConfig, pad: str) -> Processor:
     """The tokenizer, under the length of the sentence encoder's layout where there is one."""
     tokenizer = read_tokenizer(directory, max_length=sentence.length_in(directory), context=text.context, pad=pad)
     sentence.check_case(directory, tokenizer)
+    sentence.check_prompt(directory)
     return Processor(text=tokenizer)
 
 

@@ -72,7 +72,8 @@ def table(config: ModelConfig) -> KeyTable:
 def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> CoAttentionConfig:
     """Our configuration of their config.json; mean and deviation come from preprocessor_config.json."""
     text, vision = raw.get("text_config") or {}, raw.get("vision_config") or {}
-    need(text, {"is_decoder": True}, f"{where}: text_config")  # which is what gives its layers their cross-attention
+    # A decoder is what its layers have their cross-attention as; it looks both ways all the same.
+    need(text, {"is_decoder": True, "position_embedding_type": "absolute"}, f"{where}: text_config")
     size, patch = vision.get("image_size", 384), vision.get("patch_size", 16)
     if not isinstance(size, int) or not isinstance(patch, int):
         raise TongganError(f"{where}: vision_config: pictures or patches that are not square are not supported")

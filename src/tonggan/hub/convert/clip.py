@@ -141,7 +141,26 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     config = config_in(raw, str(directory / "config.json"), image.mean, image.std)
     assert config.text is not None
     text = read_tokenizer(directory, max_length=None, context=config.text.context, pad=END)
+    _check_end(raw, text, str(directory / "config.json"))
     return config, Processor(ImageProcessor(image), text)
+
+
+def _check_end(raw: Mapping[str, Any], text: Tokenizer, where: str) -> None:
+    """Raise `TongganError` where the library would not look for the text at the token that closes it."""
+    end = given_or(raw, "text", {"eos_token_id": None})["eos_token_id"]
+    closing = text.encode([""])[0][0][-1]
+    # The first releases looked for the highest id of a row, whatever their files called the end token: they said 2, or nothing.
+    if end in (None, 2):
+        if (highest := text.vocab_size - 1) > closing:
+            raise TongganError(
+                f"{where}: text_config.eos_token_id={end} means that a text is read at its highest id; the tokenizer closes it with "
+                f"{closing}, and its ids go up to {highest}: set eos_token_id to {closing} if that is where the model was trained to look"
+            )
+    elif end != closing:
+        raise TongganError(
+            f"{where}: text_config.eos_token_id={end}, but the tokenizer closes a text with {closing}; "
+            "set it to that, or take the tokenizer that the model was trained with"
+        )
 
 
 def write(directory: Path, config: ModelConfig, processor: Processor) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from tonggan.data.audio import AudioProcessor
 from tonggan.data.processor import Processor
 from tonggan.hub.convert.fields import activation_in, activation_out, need
-from tonggan.hub.convert.preprocessor_audio import audio_in, audio_misfit, audio_out, read_settings
+from tonggan.hub.convert.preprocessor import read_settings
+from tonggan.hub.convert.preprocessor_audio import audio_in, audio_misfit, audio_out
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
 from tonggan.hub.convert.tensors_in import only, sounds_in
 from tonggan.hub.weights import write_json
@@ -74,7 +75,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         # The library's model has the vector when it would hide anything in training.
         mask_token=raw.get("mask_time_prob", 0.05) > 0 or raw.get("mask_feature_prob", 0.0) > 0,
     )
-    processing = audio_in(read_settings(directory), str(directory / "preprocessor_config.json"))
+    processing = audio_in(read_settings(directory, "feature_extractor"), str(directory / "preprocessor_config.json"))
     return Data2VecConfig(audio=audio), Processor(audio=AudioProcessor(processing))
 
 
@@ -106,7 +107,7 @@ def config_out(audio: WaveformConfig) -> dict[str, Any]:
 
 def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
     """config.json and preprocessor_config.json."""
-    assert isinstance(config, Data2VecConfig) and config.audio is not None and processor.audio is not None
+    assert isinstance(config, Data2VecConfig) and isinstance(config.audio, WaveformConfig) and processor.audio is not None
     write_json(directory / "config.json", config_out(config.audio))
     write_json(directory / "preprocessor_config.json", audio_out(processor.audio.config))
 
@@ -115,6 +116,8 @@ def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
     """Why the format has no place for a model; None when it has."""
     if not isinstance(config, Data2VecConfig) or config.audio is None:
         return "it is not data2vec's for speech"
+    if not isinstance(config.audio, WaveformConfig):
+        return "it reads spectrograms; the format has a place for waveforms"
     if processor is None:
         return None
     return "it has no sound processor" if processor.audio is None else audio_misfit(processor.audio.config)

@@ -21,10 +21,6 @@ from tonggan.models.towers import Beit, BeitConfig
 from tonggan.types import TongganError
 
 MODEL_TYPES = ("data2vec-vision",)
-PROCESSOR: dict[str, Any] = {
-    "size": {"height": 256, "width": 256}, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5), "do_center_crop": True,
-}  # fmt: skip
-"""What the library's `BeitImageProcessor` does where the file is silent and `CLIPImageProcessor` does otherwise."""
 
 TOKEN = Change(lambda t: t.reshape(-1), lambda t: t.reshape(1, 1, -1))
 POSITIONS = Change(lambda t: t[0], lambda t: t[None])
@@ -73,7 +69,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     settings = {name: value for name, value in read_settings(directory).items() if value is not None}
     need(settings, {"do_reduce_labels": False, "reduce_labels": False}, str(directory / "preprocessor_config.json"))
     own = {name: value for name, value in settings.items() if name not in ("do_reduce_labels", "reduce_labels")}
-    processing = image_in(PROCESSOR | own, str(directory / "preprocessor_config.json"))
+    processing = image_in(own, str(directory / "preprocessor_config.json"), "Beit")
     image = BeitConfig(
         image_size=high,
         mean=processing.mean,

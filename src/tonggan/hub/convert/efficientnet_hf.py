@@ -118,7 +118,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     tower = tower_in({"dropout_rate": 0.5, **raw, "image_size": image.side}, where, image.mean, image.std)
     config: ModelConfig
     if CLASSIFIER in raw.get("architectures", ()):
-        config = ClassifierConfig(image=tower, classes=classes_in(raw))
+        config = ClassifierConfig(image=tower, classes=classes_in(raw, where))
     else:
         config = DualEncoderConfig(image=tower, dim=tower.width, image_projection="none")
     return config, Processor(ImageProcessor(image))

@@ -32,8 +32,10 @@ def activation_out(name: Activation) -> str:
     return "gelu_pytorch_tanh" if name == "gelu_tanh" else name
 
 
-def classes_in(raw: Mapping[str, Any]) -> int:
-    """How many classes a classifier's config.json has; the library leaves out its default, two."""
+def classes_in(raw: Mapping[str, Any], where: str) -> int:
+    """How many classes a classifier's config.json has, of which one is right; the library leaves out its default, two."""
+    if raw.get("problem_type") is not None:
+        need(raw, {"problem_type": "single_label_classification"}, where)
     return len(raw.get("id2label") or ()) or int(raw.get("num_labels", 2))
 
 

@@ -26,6 +26,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Vilt": CLIP | HALF | {"size": {"shortest_edge": 384}, "do_center_crop": False, "size_divisor": 32, "do_pad": True},
     "Siglip": CLIP | HALF | {"size": {"height": 224, "width": 224}, "do_center_crop": False},
     "ViT": CLIP | HALF | {"size": 224, "default_to_square": True, "resample": 2, "do_center_crop": False},
+    "DeiT": CLIP | HALF | {"size": 256, "default_to_square": True},
+    "Beit": CLIP | HALF | {"size": 224, "default_to_square": True, "do_center_crop": False},
+    "VideoMAE": CLIP | HALF | {"resample": 2},
     "EfficientNet": CLIP | HALF | {
         "size": 346, "default_to_square": True, "do_center_crop": False, "crop_size": 289, "rescale_offset": False, "include_top": True,
     },
@@ -44,14 +47,14 @@ BOOKKEEPING = frozenset({
 """Names and habits of the library that wrote the file; they say nothing about pixels."""
 
 
-def read_settings(directory: Path) -> Mapping[str, Any]:
-    """The picture settings of a directory, in the file of their own or in the newer processor_config.json."""
+def read_settings(directory: Path, part: str = "image_processor") -> Mapping[str, Any]:
+    """The settings of a directory's processor of pictures, or of sounds (`feature_extractor`).
+
+    The newer processor_config.json has both, and counts where there is a file of their own as well, as in the library.
+    """
     newer = directory / "processor_config.json"
-    if not (directory / "preprocessor_config.json").is_file() and newer.is_file():
-        inner = read_json(newer).get("image_processor")
-        if isinstance(inner, dict):
-            return inner
-    return read_json(directory / "preprocessor_config.json")
+    inner = read_json(newer).get(part) if newer.is_file() else None
+    return inner if isinstance(inner, dict) else read_json(directory / "preprocessor_config.json")
 
 
 def image_in(settings: Mapping[str, Any], where: str, kind: str = "CLIP") -> ImageProcessing:
@@ -59,8 +62,11 @@ def image_in(settings: Mapping[str, Any], where: str, kind: str = "CLIP") -> Ima
 
     The file says which processor it is for; `kind` is the family's own, for older files that do not.
     """
-    named = settings.get("image_processor_type") or settings.get("feature_extractor_type")
-    known = DEFAULTS[NAMED.get(str(named), kind)]
+    named = next((name for name in ("image_processor_type", "feature_extractor_type") if settings.get(name)), None)
+    if named is not None and settings[named] not in NAMED:
+        read = ", ".join(f"{kind}ImageProcessor" for kind in DEFAULTS)
+        raise TongganError(f"{where}: {named} {settings[named]!r} is not supported; supported are: {read}, and their older names")
+    known = DEFAULTS[NAMED[settings[named]] if named is not None else kind]
     given = known | {name: value for name, value in settings.items() if name in known and value is not None}
     fixed = {name: values for name, values in ONLY.items() if name not in known}
     refused = [f"{name}={value!r}" for name, value in settings.items() if name in fixed and value not in fixed[name]]

@@ -6,7 +6,6 @@ As for pictures (`convert.preprocessor`), every setting is honoured or refused b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ import numpy as np
 from tonggan.data.audio import AudioProcessing, mel_filters
 from tonggan.data.video import VideoProcessing
 from tonggan.hub.convert.preprocessor import BOOKKEEPING, image_in, image_misfit, image_out
-from tonggan.hub.weights import read_json
 from tonggan.types import TongganError
 
 WHISPER, WAV2VEC2, VIDEOMAE = "WhisperFeatureExtractor", "Wav2Vec2FeatureExtractor", "VideoMAEImageProcessor"
@@ -27,20 +25,8 @@ ONLY: dict[str, tuple[Any, ...]] = {"padding_value": (0, None), "padding_side": 
 """Settings that are understood only at the values at which they do nothing."""
 HABITS = BOOKKEEPING | {"return_attention_mask"}
 """Our batches always say where a sound ends; a model that attends to its padding (a setting of its tower) passes over it."""
-VIDEO_DEFAULTS: dict[str, Any] = {"resample": 2, "image_mean": (0.5, 0.5, 0.5), "image_std": (0.5, 0.5, 0.5)}
-"""Where VideoMAE's differ from those of pictures."""
 WHISPER_RATE = 16_000
 """Whisper's filters end at 8 kHz whatever the rate; ours end at half of it."""
-
-
-def read_settings(directory: Path) -> Mapping[str, Any]:
-    """The sound settings of a directory, in the file of their own or in the newer processor_config.json."""
-    newer = directory / "processor_config.json"
-    if not (directory / "preprocessor_config.json").is_file() and newer.is_file():
-        inner = read_json(newer).get("feature_extractor")
-        if isinstance(inner, dict):
-            return inner
-    return read_json(directory / "preprocessor_config.json")
 
 
 def audio_in(settings: Mapping[str, Any], where: str) -> AudioProcessing:
@@ -104,8 +90,7 @@ def video_in(settings: Mapping[str, Any], where: str, *, frames: int = 16) -> Vi
 
     How many `frames` a model reads is in its config.json (`num_frames`); which ones, the format leaves to who calls.
     """
-    said = {name: value for name, value in settings.items() if value is not None}
-    return VideoProcessing(frames=frames, image=image_in(VIDEO_DEFAULTS | said, where))
+    return VideoProcessing(frames=frames, image=image_in(settings, where, "VideoMAE"))
 
 
 def video_out(config: VideoProcessing) -> dict[str, Any]:

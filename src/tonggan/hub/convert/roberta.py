@@ -26,7 +26,8 @@ HEAD: Rules = {
     "lm_head.dense.{p}": "head.dense.{p}",
     "lm_head.layer_norm.{p}": "head.norm.{p}",
     "lm_head.bias": "head.bias",
-    "lm_head.decoder.{p}": None,  # the word embeddings and the bias once more
+    "lm_head.decoder.weight": "text.embedding.weight",  # the word embeddings and the bias once more
+    "lm_head.decoder.bias": "head.bias",
 }
 SPECIAL = {
     "bos_token": ("<s>",), "eos_token": ("</s>",), "unk_token": ("<unk>",), "sep_token": ("</s>",), "cls_token": ("<s>",),

@@ -16,7 +16,7 @@ from tonggan.types import TongganError
 
 Pooling: TypeAlias = Literal["mean", "first"]
 POOLINGS: dict[str, Pooling] = {"mean": "mean", "mean_tokens": "mean", "cls": "first", "cls_token": "first"}
-LISTED, SETTINGS = "modules.json", "sentence_bert_config.json"
+LISTED, SETTINGS, PROMPTS = "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"
 
 
 def pooling_in(directory: Path) -> Pooling:
@@ -52,6 +52,18 @@ def check_case(directory: Path, tokenizer: Tokenizer) -> None:
     file = directory / SETTINGS
     if file.is_file() and read_json(file).get("do_lower_case") and not (tokenizer.spec["normalizer"] or {}).get("lowercase"):
         raise TongganError(f"{file}: do_lower_case=true is not supported where the tokenizer itself keeps capitals")
+
+
+def check_prompt(directory: Path) -> None:
+    """Raise `TongganError` where the layout asks for words before every text; prompts that are only on offer are the user's to write."""
+    file = directory / PROMPTS
+    said = read_json(file) if file.is_file() else {}
+    name = said.get("default_prompt_name")
+    if name is not None and (prompt := (said.get("prompts") or {}).get(name)):
+        raise TongganError(
+            f"{file}: default_prompt_name={name!r} puts {prompt!r} before every text, which is not done here; "
+            "set it to null, and write the prompt before your texts"
+        )
 
 
 def write_layout(directory: Path, width: int, pooling: Pooling, max_length: int) -> None:

@@ -20,8 +20,18 @@ from tonggan.hub.convert.fields import activation_in, need
 from tonggan.hub.convert.preprocessor import image_in, image_misfit, image_out, read_settings
 from tonggan.hub.convert.table import Change, KeyTable, Rules, Stacked, prefixed
 from tonggan.hub.convert.tensors_in import only, tokens_in
-from tonggan.hub.convert.tokenizer import read_tokenizer, token_of, write_tokenizer
-from tonggan.hub.weights import read_json, write_json
+from tonggan.hub.convert.tokenizer import (
+    SETTINGS,
+    check_added,
+    content_of,
+    pad_in,
+    read_said,
+    read_tokenizer,
+    token_of,
+    truncation_in,
+    write_tokenizer,
+)
+from tonggan.hub.weights import write_json
 from tonggan.models import DualEncoder, DualEncoderConfig, ModelConfig
 from tonggan.models.towers import Colour, TransformerText, TransformerTextConfig, ViT, ViTConfig
 from tonggan.types import TongganError
@@ -137,21 +147,23 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
 def tokenizer_in(directory: Path, context: int) -> Tokenizer:
     """SigLIP's SentencePiece, or SigLIP 2's tokenizer.json; every text is padded to the trained length.
 
-    Padding is attended to, as in training, unless the file says that its tokenizer gives an attention mask (`model_input_names`).
+    Padding is attended to, as in training, where the file says that its tokenizer gives no attention mask (`model_input_names`, as
+    published); the library's own default is to give one.
     """
-    file = directory / "tokenizer_config.json"
-    said = read_json(file) if file.is_file() else {}
-    need(said, {"do_lower_case": True, "padding_side": "right", "legacy": True}, str(file))
+    said, where = read_said(directory), str(directory / SETTINGS)
+    need(said, {"do_lower_case": True, "legacy": True, "sp_model_kwargs": {}}, where)
     length = min(said.get("model_max_length") or context, context)
-    counts = "attention_mask" not in said.get("model_input_names", ())
-    if (directory / "spiece.model").is_file():
+    counts = "attention_mask" not in said.get("model_input_names", ("input_ids", "attention_mask"))
+    if (directory / "spiece.model").is_file() and said["tokenizer_class"] in ("", "SiglipTokenizer"):
+        need({"eos_token": content_of(said.get("eos_token")) or "</s>"}, {"eos_token": "</s>"}, where)
+        side = truncation_in(said, where)
         model = SentencePieceModel.parse((directory / "spiece.model").read_bytes(), str(directory / "spiece.model"))
-        text = Tokenizer.sentencepiece(model, "</s>", TextProcessing(cleaning="siglip", max_length=length))
-        pad = said.get("pad_token") or "</s>"
-        pad_id = text.id_of(pad if isinstance(pad, str) else pad["content"])
+        text = Tokenizer.sentencepiece(model, "</s>", TextProcessing(cleaning="siglip", max_length=length, truncation_side=side))
+        check_added(text, said, directory)
+        pad_id = pad_in(text, said, directory, "</s>")
         return text.with_settings(pad_to=length, pad_counts=counts, pad_id=pad_id)
     text = read_tokenizer(directory, max_length=length, context=context, pad="<pad>")
-    if said.get("tokenizer_class") in ("Siglip2Tokenizer", "Siglip2TokenizerFast"):
+    if said["tokenizer_class"] == "Siglip2Tokenizer":
         text = text.lowercased()
     return text.with_settings(pad_to=length, pad_counts=counts)
 
@@ -169,11 +181,10 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
     spec = text.spec
     (directory / "spiece.model").write_bytes(SentencePieceModel.of_spec(spec).to_bytes())
     unknown = spec["model"]["vocab"][spec["model"]["unk_id"]][0]
-    said = {"tokenizer_class": "SiglipTokenizer", "model_max_length": text.config.max_length, "do_lower_case": True, "eos_token": "</s>"}
-    write_json(
-        directory / "tokenizer_config.json",
-        {**said, "unk_token": unknown, "pad_token": token_of(text, text.pad_id), "model_input_names": names},
-    )
+    said = {"tokenizer_class": "SiglipTokenizer", "do_lower_case": True, "model_input_names": names}
+    limits = {"model_max_length": text.config.max_length, "truncation_side": text.config.truncation_side}
+    special = {"eos_token": "</s>", "unk_token": unknown, "pad_token": token_of(text, text.pad_id)}
+    write_json(directory / SETTINGS, {**said, **limits, **special})
 
 
 def misfit(config: ModelConfig, processor: Processor | None) -> str | None:

@@ -3,7 +3,9 @@
 A table maps *their* name to *ours*. In a pattern `{i}` (or `{j}`) stands for a number and `{p}` for one word
 (`weight`, `bias`); each must occur on both sides. `None` on our side means dropped on purpose; a pair
 (name, `Change`) also changes the tensor's form; `Stacked` names are the parts of one tensor of theirs. Read from left to right the
-table imports, from right to left it exports: there is no second table that could disagree.
+table imports, from right to left it exports: there is no second table that could disagree. Several of theirs may have one of ours
+(other releases' names, or one that is stored again under another): the first is what is written, and where a file has several they
+must be bit for bit the same.
 """
 
 from __future__ import annotations
@@ -57,10 +59,12 @@ class KeyTable:
     def import_(self, theirs: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
         """Their tensors under our names. `expected` are all the names that our module has.
 
-        Raises `TongganError` naming every key that no rule knows and every key of ours that stayed without a tensor.
+        Raises `TongganError` naming every key that no rule knows, every key of ours that stayed without a tensor, and keys that name
+        one tensor of ours with different values.
         """
         ours: dict[str, Tensor] = {}
-        unknown = []
+        origin: dict[str, str] = {}
+        unknown, contrary = [], []
         wanted = set(expected) - self.ours_only
         for key, tensor in theirs.items():
             found = next((there for rule in self._forward if (there := rule.find(key)) is not None), None)
@@ -69,14 +73,19 @@ class KeyTable:
             if found is not None:
                 parts = tensor.chunk(len(found.names)) if len(found.names) > 1 else (tensor,)
                 changed = (found.change.to_ours(part) if found.change else part for part in parts)
-                ours.update(zip(found.names, changed, strict=False))  # no name: dropped on purpose; a part too few is missing below
+                for name, part in zip(found.names, changed, strict=False):  # no name: dropped on purpose; a part too few is missing below
+                    if name in ours and not torch.equal(ours[name], part):
+                        contrary.append(f"{origin[name]} and {key}")
+                    ours[name], origin[name] = part, key
         missing = sorted(wanted - set(ours))
-        if unknown or missing:
+        if unknown or missing or contrary:
             wrong = []
             if unknown:
                 wrong.append(f"unknown: {_some(unknown)}")
             if missing:
                 wrong.append(f"missing: {_some(list(dict.fromkeys(self.theirs(name) or name for name in missing)))}")
+            if contrary:
+                wrong.append(f"different values for one and the same tensor: {_some(contrary)}; leave out the one that does not count")
             raise TongganError(f"the weights do not fit this {self.family} configuration; {'; '.join(wrong)}")
         return ours
 

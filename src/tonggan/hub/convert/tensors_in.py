@@ -19,7 +19,7 @@ def only(inputs: Mapping[str, Tensor], known: tuple[str, ...]) -> None:
 
 def tokens_in(inputs: Mapping[str, Tensor], *, ends: bool = False) -> Tokens:
     """`input_ids` [B, L] and `attention_mask`, padded on either side. Without a mask nothing is padding; with `ends` a row ends at its
-    highest id, CLIP's end token."""
+    first highest id, CLIP's end token, also where a caption spells one out in its midst."""
     ids = inputs["input_ids"]
     if inputs.get("token_type_ids") is not None and bool(inputs["token_type_ids"].any()):
         raise UsageError("token_type_ids other than 0 (pairs of sentences) are not supported")
@@ -32,7 +32,9 @@ def tokens_in(inputs: Mapping[str, Tensor], *, ends: bool = False) -> Tokens:
     at = torch.arange(ids.shape[1], device=ids.device)
     if not torch.equal(own, (at >= starts[:, None]) & (at < lengths[:, None])):
         raise UsageError("attention_mask: padding in the middle of a row is not supported; pad on one side")
-    return Tokens(ids, lengths, starts if bool(starts.any()) else None)
+    if bool(starts.any()):
+        return Tokens(ids, lengths, starts)
+    return Tokens(ids, torch.minimum(lengths, ids.argmax(dim=1) + 1) if ends else lengths)
 
 
 def sounds_in(inputs: Mapping[str, Tensor], name: str) -> Sounds:

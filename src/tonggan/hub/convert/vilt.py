@@ -62,7 +62,7 @@ WORDS: Rules = {
     "mlm_score.transform.LayerNorm.{p}": "word_head.norm.{p}",
     "mlm_score.decoder.bias": "word_head.bias",
     "mlm_score.bias": "word_head.bias",  # of older versions, which stored it under either name or both
-    "mlm_score.decoder.weight": None,  # the word embeddings once more
+    "mlm_score.decoder.weight": "text.embedding.weight",  # the word embeddings once more
 }
 
 
@@ -78,7 +78,7 @@ def table(config: ModelConfig) -> KeyTable:
 
 def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> SingleStreamConfig:
     """Our configuration of their config.json; mean and deviation come from preprocessor_config.json."""
-    need(raw, {"num_channels": 3, "qkv_bias": True, "tie_word_embeddings": True}, where)
+    need(raw, {"num_channels": 3, "qkv_bias": True, "tie_word_embeddings": True, "position_embedding_type": "absolute"}, where)
     if (most := raw.get("max_image_length", -1)) is not None and most >= 0:
         # Patches beyond that are drawn by lot, also when the model is used: no two runs would agree.
         raise TongganError(f"{where}: max_image_length {most} is not supported, only -1: all patches are read")

@@ -86,7 +86,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     tower = tower_in(raw, where, image.mean, image.std, pooler=pooler)
     config: ModelConfig
     if classifies:
-        config = ClassifierConfig(image=tower, classes=classes_in(raw))
+        config = ClassifierConfig(image=tower, classes=classes_in(raw, where))
     else:
         config = DualEncoderConfig(image=tower, dim=tower.width, image_projection="none")
     return config, Processor(ImageProcessor(image))

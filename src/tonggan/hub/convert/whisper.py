@@ -15,7 +15,8 @@ from torch import Tensor
 from tonggan.data.audio import AudioProcessor
 from tonggan.data.processor import Processor
 from tonggan.hub.convert.fields import activation_in
-from tonggan.hub.convert.preprocessor_audio import audio_in, read_settings
+from tonggan.hub.convert.preprocessor import read_settings
+from tonggan.hub.convert.preprocessor_audio import audio_in
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
 from tonggan.hub.convert.tensors_in import only
 from tonggan.models import DualEncoder, DualEncoderConfig, ModelConfig
@@ -78,7 +79,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         activation=activation_in(raw.get("activation_function", "gelu"), str(directory / "config.json")),
         padding="seen",
     )
-    processing = audio_in(read_settings(directory), str(directory / "preprocessor_config.json"))
+    processing = audio_in(read_settings(directory, "feature_extractor"), str(directory / "preprocessor_config.json"))
     return DualEncoderConfig(audio=audio, dim=width, audio_projection="none"), Processor(audio=AudioProcessor(processing))
 
 

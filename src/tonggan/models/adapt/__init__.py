@@ -54,6 +54,10 @@ def attach(module: nn.Module, config: AdaptConfig) -> nn.Module:
             for name, transformer in _found(view, Transformer, config.parts, "Transformer"):
                 if any(isinstance(inner, Attention) and inner.bias is not None for inner in transformer.modules()):
                     raise UsageError(f"adapt: {name} has an attention bias by position, in which prompts have no place")
+                if type(transformer) is not Transformer:
+                    raise UsageError(
+                        f"adapt: not all input goes through all blocks of {name}, so prompts have no place there; name other parts"
+                    )
                 view.set_submodule(name, PromptedTransformer(transformer, config.length, deep=config.deep))
         case ProbeConfig():
             pass
@@ -154,7 +158,8 @@ def _part(module: nn.Module, name: str) -> nn.Module:
         return module.get_submodule(name)
     except AttributeError:
         known = [known for known, _ in module.named_modules() if known and known.count(".") <= 1]
-        raise UsageError(f"adapt: no part {name!r}{did_you_mean(name, known)}; for example image, text, image_head") from None
+        there = ", ".join(part for part in known if "." not in part)
+        raise UsageError(f"adapt: no part {name!r}{did_you_mean(name, known)}; there are: {there}, and parts of these") from None
 
 
 def _chosen(name: str, parts: tuple[str, ...]) -> bool:

@@ -140,15 +140,18 @@ class PromptedTransformer(Transformer):
         caches: Sequence[Cache] | None = None,
         trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
-        if positions is not None or route is not None or caches is not None:
-            raise UsageError("prompts have no place in packed, routed or cached input")
+        if positions is not None or caches is not None or isinstance(route, Tensor):
+            raise UsageError("prompts have no place in packed or cached input, nor where each token is routed by itself")
         length = self.prompts.shape[1]
         mask = _behind(mask, length)
+        if route is not None:  # they take the expert of what they stand before
+            (kind, count), *others = route
+            route = ((kind, count + length), *others)
         for number, block in enumerate(self.blocks):
             if number < len(self.prompts):
                 own = x if number == 0 else x[:, length:]
                 x = torch.cat([self.prompts[number].expand(len(x), -1, -1), own], dim=1)
-            x = block(x, mask=mask, context=context, context_mask=context_mask, cond=cond, trace=trace)
+            x = block(x, mask=mask, context=context, context_mask=context_mask, cond=cond, route=route, trace=trace)
         if trace is not None:
             trace.blocks[:] = [states[:, length:] for states in trace.blocks]
             trace.feed_forwards[:] = [states[:, length:] for states in trace.feed_forwards]
@@ -159,10 +162,14 @@ def _behind(mask: Mask | None, length: int) -> Mask | None:
     """The mask of an input that stands behind `length` tokens that all see."""
     if mask is None:
         return None
-    if mask.starts is not None or mask.segments is not None or mask.offset is not None or mask.window is not None:
+    segments = mask.segments
+    packed = segments is not None and segments[0].shape[1] > 1
+    if mask.starts is not None or packed or mask.offset is not None or mask.window is not None:
         raise UsageError("prompts have no place in input that is padded on the left, packed, cached or windowed")
+    if segments is not None:  # one segment for all queries, so that padding may stand anywhere: theirs too
+        segments = (segments[0], torch.cat([segments[0].expand(-1, length), segments[1]], dim=1))
     lengths, prefix = (None if value is None else value + length for value in (mask.lengths, mask.prefix))
-    return replace(mask, lengths=lengths, prefix=prefix)
+    return replace(mask, lengths=lengths, prefix=prefix, segments=segments)
 
 
 def _adopt(layer: nn.Linear, base: nn.Linear) -> None:

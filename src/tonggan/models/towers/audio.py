@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.nn.activations import Activation
-from tonggan.nn.audio import ConvPositions, SpectrogramStem, WaveformStem, mean_of_real, real
+from tonggan.nn.audio import ConvPositions, SpectrogramStem, WaveformStem, mean_of_real, real, samples_of_one
 from tonggan.nn.positions import FixedPositions, sinusoids
 from tonggan.nn.transformer import Trace, Transformer, encoder_block, init_transformer
 from tonggan.tensors import Hidden, Mask, Sounds
@@ -37,6 +37,8 @@ class LogMelConfig(Config):
     padding: Literal["hidden", "seen"] = "hidden"
     """Whether a sound is attended to alone, or with the silence behind it, as published Whisper models are trained: these read
     spectrograms of full length only."""
+    mask_token: bool = False
+    """A learned vector that stands for hidden positions, for training by filling in."""
     dropout: float = 0.0
 
 
@@ -62,6 +64,11 @@ class WaveformConfig(Config):
     """A learned vector that stands for hidden frames, for training by filling in."""
     dropout: float = 0.0
 
+    @property
+    def shortest(self) -> int:
+        """Fewest samples of a sound: one frame takes so many."""
+        return samples_of_one(self.kernels, self.strides)
+
     @model_validator(mode="after")
     def _as_many_of_each(self) -> WaveformConfig:
         counts = {"channels": len(self.channels), "kernels": len(self.kernels), "strides": len(self.strides)}
@@ -80,6 +87,7 @@ class LogMel(nn.Module):
         super().__init__()
         self.config, self.width = config, config.width
         self.stem = SpectrogramStem(config.bins, config.width)
+        self.mask_token = nn.Parameter(torch.randn(config.width) * 0.02) if config.mask_token else None
         half = config.width // 2
         # Whisper's slowest sine has a wavelength of 2π·10000 exactly, that of Vaswani et al. a little less.
         self.positions = FixedPositions(sinusoids(config.context, config.width, 10_000 ** (half / max(1, half - 1))), saved=True)
@@ -101,8 +109,8 @@ class LogMel(nn.Module):
         init_transformer(self.transformer, config.width)
         self.post_norm = nn.LayerNorm(config.width, eps=config.eps)
 
-    def tokens(self, sounds: Sounds) -> Hidden:
-        """States [B, T, D] after the last norm, and how many of them are a row's own."""
+    def tokens(self, sounds: Sounds, *, hidden: Bool[Tensor, "B T"] | None = None, trace: Trace | None = None) -> Hidden:
+        """States [B, T, D] after the last norm, and how many of them are a row's own. `hidden` positions are replaced by the mask token."""
         alone = self.config.padding == "hidden"
         longest = 2 * self.config.context
         if sounds.values.shape[2] > longest or (not alone and sounds.values.shape[2] != longest):
@@ -110,9 +118,9 @@ class LogMel(nn.Module):
                 f"spectrograms of {sounds.values.shape[2]} frames; this tower reads {'at most' if alone else 'exactly'} {longest}"
             )
         lengths = self.stem.lengths(sounds.lengths)
-        x = self.stem(sounds.values, sounds.lengths if alone else None)
+        x = _hiding(self.stem(sounds.values, sounds.lengths if alone else None), hidden, self.mask_token)
         x = self.dropout(x + self.positions.weight[: x.shape[1]])
-        return Hidden(self.post_norm(self.transformer(x, mask=Mask(lengths=lengths) if alone else None)), lengths)
+        return Hidden(self.post_norm(self.transformer(x, mask=Mask(lengths=lengths) if alone else None, trace=trace)), lengths)
 
     def forward(self, sounds: Sounds) -> Float[Tensor, "B D"]:
         return _pooled(self.tokens(sounds))
@@ -166,11 +174,7 @@ class Waveform(nn.Module):
         first made of padding, so that there a row's last frames depend on how much follows: with `padding` seen, here too.
         """
         lengths = self.stem.lengths(sounds.lengths)
-        x = self.projection(self.stem_norm(self.stem(sounds.values)))
-        if hidden is not None:
-            if self.mask_token is None:
-                raise UsageError("hiding frames needs a mask token, and this tower has none; set model.config.audio.mask_token: true")
-            x = torch.where(hidden[:, :, None], self.mask_token, x)
+        x = _hiding(self.projection(self.stem_norm(self.stem(sounds.values))), hidden, self.mask_token)
         own = real(lengths, x.shape[1])
         x = x * own[:, :, None]
         x = x + self.positions(x, own if padding == "hidden" else None)
@@ -178,6 +182,14 @@ class Waveform(nn.Module):
 
     def forward(self, sounds: Sounds) -> Float[Tensor, "B D"]:
         return _pooled(self.tokens(sounds))
+
+
+def _hiding(x: Float[Tensor, "B T D"], hidden: Bool[Tensor, "B T"] | None, mask_token: Tensor | None) -> Float[Tensor, "B T D"]:
+    if hidden is None:
+        return x
+    if mask_token is None:
+        raise UsageError("hiding frames needs a mask token, and this tower has none; set model.config.audio.mask_token: true")
+    return torch.where(hidden[:, :, None], mask_token, x)
 
 
 def _pooled(found: Hidden) -> Float[Tensor, "B D"]:

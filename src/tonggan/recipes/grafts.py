@@ -1,0 +1,209 @@
+"""Where the weights of a tower go in a system: whole into a tower's place, or by a table of names where the system has none.
+
+VLMo and ViLT have one Transformer for pictures and words. It starts from a ViT, as ViLT's does (Kim et al. 2021, section 3.1); of a BERT
+they take what its blocks read. A co-attention model's text Transformer is a BERT's in which some blocks look at pictures as well (Li et
+al. 2021, ALBEF, section 3.1).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from tonggan.config import ConfigError
+from tonggan.hub.convert.table import KeyTable, Rules, prefixed
+from tonggan.models import CoAttentionConfig, ModelConfig, SingleStreamConfig, VLMoConfig
+from tonggan.models.streams import PatchesConfig, WordsConfig
+from tonggan.models.towers import BertTextConfig, FramesConfig, TubeletConfig, ViTConfig
+from tonggan.tensors import MODALITIES, Modality
+from tonggan.types import UsageError
+
+log = logging.getLogger("tonggan")
+
+
+class Tower(NamedTuple):
+    """A tower out of a checkpoint: where it is from, its shape, its weights, and what prepares its input."""
+
+    name: str
+    config: Any
+    state: Mapping[str, Tensor]
+    prepares: Any
+
+
+SHARED = ("attention.q", "attention.k", "attention.v", "attention.out", "norm1", "norm2")
+ENDS = ("up", "down")
+
+
+def _blocks(feed_forward: str = "feed_forward") -> Rules:
+    """The blocks' names, with the feed-forward in this place."""
+    names = {part: part for part in SHARED} | {f"feed_forward.{end}": f"{feed_forward}.{end}" for end in ENDS}
+    return {f"transformer.blocks.{{i}}.{theirs}.{{p}}": f"transformer.blocks.{{i}}.{ours}.{{p}}" for theirs, ours in names.items()}
+
+
+PICTURES: Rules = {"class_token": "class_token", "positions.weight": "positions.weight", "patches.{p}": "patches.{p}"}
+WORDS: Rules = {
+    "embedding.weight": "text.embedding.weight",
+    "positions.weight": "text.positions.weight",
+    "types.weight": "text.types.weight",
+    "norm.{p}": "text.norm.{p}",
+}
+# `None`: what a system has no use for. A ViT's pooler is a head, and each system has its own.
+VIT = KeyTable(
+    "ViT",
+    {
+        **prefixed("", "image.", {**PICTURES, **_blocks(), "pre_norm.{p}": "pre_norm.{p}", "post_norm.{p}": "post_norm.{p}"}),
+        "pooler.{p}": None,
+    },
+)
+VIT_IN_VLMO = KeyTable(
+    "ViT", {**prefixed("", "image.", PICTURES), **_blocks("feed_forward.image"), "post_norm.{p}": "norm.{p}", "pooler.{p}": None}
+)
+VIT_IN_STREAM = KeyTable("ViT", {**prefixed("", "image.", PICTURES), **_blocks(), "post_norm.{p}": "norm.{p}", "pooler.{p}": None})
+BERT = KeyTable("BERT", {**WORDS, **_blocks()})
+BERT_WORDS = KeyTable("BERT", {**WORDS, **dict.fromkeys(_blocks())})
+
+
+def fitted(shape: ModelConfig, towers: Mapping[Modality, Tower]) -> ModelConfig:
+    """The shape with the measures of these towers in place of its own.
+
+    Raises `UsageError` or `ConfigError` where it has no place for one, saying what it takes.
+    """
+    for kind in towers:
+        if getattr(shape, kind, None) is None:
+            has = ", ".join(k for k in MODALITIES if getattr(shape, k, None) is not None)
+            raise UsageError(f"model.towers.{kind}: the shape has no such tower to replace; it has: {has or 'none that can be replaced'}")
+    match shape:
+        case VLMoConfig() | SingleStreamConfig():
+            return _changed(shape, _of_stream(shape, towers), towers)
+        case CoAttentionConfig():
+            return _changed(shape, _of_co_attention(shape, towers), towers)
+    for kind, tower in towers.items():
+        measures = tower.config.model_dump()
+        if _by_frames(shape, kind, tower):
+            measures = {**getattr(shape, kind).model_dump(), "image": measures}
+        shape = _changed(shape, {kind: measures}, {kind: tower})
+    return shape
+
+
+def fill(module: nn.Module, shape: ModelConfig, towers: Mapping[Modality, Tower]) -> None:
+    """Give a freshly built module of a fitted shape the weights of its towers. What is left of a tower is named in a warning."""
+    state = module.state_dict()
+    for kind, tower in towers.items():
+        table = _table(shape, kind)
+        if table is None:
+            place = f"{kind}.image" if _by_frames(shape, kind, tower) else kind
+            module.get_submodule(place).load_state_dict(tower.state)
+            continue
+        given = dict(tower.state)
+        if offset := getattr(tower.config, "position_offset", None):  # RoBERTa's rows below are padding's
+            given["positions.weight"] = given["positions.weight"][offset:]
+        state |= table.import_(given, [name for name in state if table.theirs(name) is not None])
+        if left := dict.fromkeys(name.partition(".")[0] for name in table.dropped(given)):
+            log.warning("model.towers.%s: a %s has no use for these parts of %s: %s", kind, shape.kind, tower.name, ", ".join(left))
+    module.load_state_dict(state)
+
+
+def _table(shape: ModelConfig, kind: Modality) -> KeyTable | None:
+    """The names of a tower's weights in a system that has no such tower whole."""
+    match shape:
+        case VLMoConfig():
+            return VIT_IN_VLMO if kind == "image" else BERT_WORDS
+        case SingleStreamConfig():
+            return VIT_IN_STREAM if kind == "image" else BERT_WORDS
+        case CoAttentionConfig():
+            return VIT if kind == "image" else BERT
+    return None
+
+
+def _by_frames(shape: ModelConfig, kind: Modality, tower: Tower) -> bool:
+    """Whether it is a picture tower, for clips that are read frame by frame."""
+    return isinstance(getattr(shape, kind), FramesConfig) and not isinstance(tower.config, FramesConfig | TubeletConfig)
+
+
+def _of_stream(shape: VLMoConfig | SingleStreamConfig, towers: Mapping[Modality, Tower]) -> dict[str, Any]:
+    """What changes in a system whose pictures and words go through one Transformer: a picture tower sets its measures."""
+    changes: dict[str, Any] = {}
+    if (words := towers.get("text")) is not None:
+        bert = _bert(shape, words)
+        changes |= {"text": bert.model_dump(include=set(WordsConfig.model_fields)), "width": bert.width, "eps": bert.eps}
+    if (pictures := towers.get("image")) is not None:
+        vit = _plain_vit(shape, pictures)
+        for name in ("width", "eps"):
+            if words is not None and getattr(vit, name) != changes[name]:
+                raise UsageError(
+                    f"model.towers: pictures and words of a {shape.kind} go through one Transformer, but {name} is {getattr(vit, name)} in "
+                    f"{pictures.name} and {changes[name]} in {words.name}; take towers that agree, or one of the two"
+                )
+        changes |= {"image": vit.model_dump(include=set(PatchesConfig.model_fields))}
+        changes |= vit.model_dump(include={"width", "layers", "heads", "mlp_width", "activation", "eps"})
+        if isinstance(shape, VLMoConfig):
+            changes |= {"order": "pre", "layer_scale": None}
+    return changes
+
+
+def _of_co_attention(shape: CoAttentionConfig, towers: Mapping[Modality, Tower]) -> dict[str, Any]:
+    """What changes in a ViT and a BERT whose upper blocks look at pictures."""
+    changes: dict[str, Any] = {}
+    if (pictures := towers.get("image")) is not None:
+        vit = _vit(shape, pictures)
+        if vit.pooling != "class":
+            raise _refused(shape, "image", pictures, f"it is pooled by {vit.pooling} and has no class token")
+        changes["image"] = vit.model_copy(update={"pooler": False}).model_dump()
+    if (words := towers.get("text")) is not None:
+        bert = _bert(shape, words)
+        measures = bert.model_dump(include=set(type(shape.text).model_fields))
+        if shape.text.cross_from >= bert.layers:
+            raise UsageError(
+                f"model.towers.text: {words.name} has {bert.layers} blocks, and pictures are looked at from block "
+                f"{shape.text.cross_from} on (counted from 0): none would; set model.config.text.cross_from below {bert.layers}"
+            )
+        changes["text"] = {**measures, "cross_from": shape.text.cross_from}
+    return changes
+
+
+def _vit(shape: ModelConfig, tower: Tower) -> ViTConfig:
+    if not isinstance(tower.config, ViTConfig):
+        raise _refused(shape, "image", tower, f"its tower is of kind {tower.config.kind}")
+    return tower.config
+
+
+def _plain_vit(shape: ModelConfig, tower: Tower) -> ViTConfig:
+    """A ViT as it was published for ImageNet: what VLMo and ViLT compute of a picture alone."""
+    vit = _vit(shape, tower)
+    wrong = {
+        f"it is pooled by {vit.pooling} and has no class token": vit.pooling != "class",
+        "it has a norm before its first block": vit.pre_norm,
+        "its patches have no bias": not vit.patch_bias,
+        "its positions are not learnt": vit.positions != "learned",
+        f"its pictures are not square, {vit.image_size}": not isinstance(vit.image_size, int),
+        f"its patches are not square, {vit.patch_size}": not isinstance(vit.patch_size, int),
+    }
+    for why, found in wrong.items():
+        if found:
+            raise _refused(shape, "image", tower, why)
+    return vit
+
+
+def _bert(shape: ModelConfig, tower: Tower) -> BertTextConfig:
+    if not isinstance(tower.config, BertTextConfig):
+        raise _refused(shape, "text", tower, f"its tower is of kind {tower.config.kind}")
+    return tower.config
+
+
+def _refused(shape: ModelConfig, kind: Modality, tower: Tower, why: str) -> UsageError:
+    takes = "a BERT or RoBERTa" if kind == "text" else "a ViT with a class token, as published for ImageNet"
+    return UsageError(
+        f"model.towers.{kind}: a {shape.kind} starts from {takes}; {tower.name} cannot be put in: {why}. "
+        "Two-tower and late-fusion shapes take any tower"
+    )
+
+
+def _changed(shape: ModelConfig, changes: Mapping[str, Any], towers: Mapping[Modality, Tower]) -> ModelConfig:
+    try:
+        return type(shape).parse({**shape.model_dump(), **changes}, "model.towers")
+    except ConfigError as error:
+        given = " and ".join(f"{tower.config.kind} tower" for tower in towers.values())
+        raise ConfigError(f"model.towers.{'/'.join(towers)}: a {shape.kind} has no place for a {given}: {error}") from None
