@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def main(names: Sequence[str]) -> None:
         for task, kind, label, rows in TASKS[name]:
             found = measured(name, task, "trained", load(str(OUT / name)), rows(), label, kind)
             for who in ("untrained", "raw input"):
-                gain = paired(found, replace(results[task, who], protocol=found.protocol))["probe acc1"]
+                gain = paired(found, results[task, who])["probe acc1"]
                 print(f"  {task}: trained - {who}: {100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] points")
         lines = [json.loads(line) for line in (OUT / name / "metrics.jsonl").read_text("utf-8").splitlines()]
         print(

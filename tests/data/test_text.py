@@ -20,6 +20,7 @@ from tokenizers import models, pre_tokenizers, trainers
 from transformers import BertTokenizer, CLIPTokenizer
 
 from tonggan.config import ConfigError
+from tonggan.data.processor import Processor
 from tonggan.data.text import CLIP_PATTERN, END, START, TextProcessing, Tokenizer, clean, train_bpe
 from tonggan.types import TongganError, UsageError
 
@@ -118,6 +119,21 @@ def test_plain_cleaning_gives_transformers_ids(vocabulary: tuple[dict[str, int],
     texts = awkward()
     wrong = [t for t, found in zip(texts, mine.encode(texts)[0], strict=True) if found != theirs(t)["input_ids"]]
     assert wrong == []
+
+
+def test_a_text_ends_at_its_first_end_in_clip_alone(vocabulary: tuple[dict[str, int], list[tuple[str, str]]], tmp_path: Path) -> None:
+    """The ids are the library's; it is a batch of them that has no more than is read. BERT reads on."""
+    vocab, merges = vocabulary
+    clip = Tokenizer.clip(vocab, merges, TextProcessing())
+    ids, _ = clip.encode([f"a{END} photo{END}", "a"])
+    assert ids[0].count(vocab[END]) == 3
+    batch = Processor(text=clip).collate(ids)
+    assert batch.lengths.tolist() == [3, 3] and batch.ids[0].tolist() == batch.ids[1].tolist() == ids[1]
+
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", START, END]))
+    bert = Tokenizer.wordpiece(tmp_path / "vocab.txt", TextProcessing())
+    assert bert.end is None
+    assert Processor(text=bert).tokens(["a[SEP] photo"]).ids.tolist() == [[2, 4, 3, 5, 3]]
 
 
 def test_the_two_cleanings_differ(vocabulary: tuple[dict[str, int], list[tuple[str, str]]]) -> None:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoModel
 
+from hub import references_pairs
 from hub.references import TEXTS, clip_processor, close, picture, save_clip, tiny_clip
 from hub.references_sound_sight import data2vec_vision, save_data2vec_vision
 from hub.test_bert import tiny_sentence_encoder
@@ -217,6 +218,32 @@ def test_what_changed_since_is_refused_by_name(tmp_path: Path) -> None:
     save_file(state, file, metadata={"format": "pt"})
     with pytest.raises(TongganError, match=r"missing: \w+\.transformer\.blocks\.1\.attention\.q\.lora\.b"):
         load(tmp_path / "adapter")
+
+
+def test_names_of_classes_are_the_adapters_own_and_are_checked(tmp_path: Path) -> None:
+    references_pairs.save(tmp_path / "vit", references_pairs.vit(classes=3))
+    found, config = hub.read(tmp_path / "vit"), ProbeConfig(whole=("head",))
+    hub.save(tmp_path / "base", found.module, found.config, found.processor, labels=found.labels)
+    base = hub.read(tmp_path / "base")
+    view, colours = trained(adapt.attach(base.module, config)), ("red", "green", "blue")
+    adapters.save(tmp_path / "plain", view, base, config)
+    adapters.save(tmp_path / "same", view, base, config, labels=base.labels)
+    adapters.save(tmp_path / "named", view, base, config, labels=colours)
+    plain, same, named = (load_local(tmp_path / name, device="cpu") for name in ("plain", "same", "named"))
+    assert plain.labels == same.labels == base.labels != colours and plain.identity == same.identity
+    assert named.labels == colours and named.identity.verified
+    assert "labels: " in "\n".join(named.identity.difference(plain.identity))
+    file = tmp_path / "named" / "tonggan.json"
+    saved = json.loads(file.read_text())
+    for labels in (["green", "red", "blue"], ["red", "green"], None):
+        edit(file, labels=labels)
+        with pytest.raises(TongganError, match=r"not the adapter that was saved here: labels: [0-9a-f(none)]+ != [0-9a-f]{12}"):
+            load(tmp_path / "named")
+    edit(tmp_path / "plain" / "tonggan.json", labels=list(colours))
+    with pytest.raises(TongganError, match=r"not the adapter that was saved here: labels: [0-9a-f]{12} != \(none\)"):
+        load(tmp_path / "plain")
+    file.write_text(json.dumps({name: value for name, value in saved.items() if name != "labels_hash"}))
+    assert load_local(tmp_path / "named", device="cpu").identity == named.identity, "as it was saved before the hash was kept"
 
 
 STRANGE: dict[str, tuple[dict[str, Any], str]] = {

@@ -196,13 +196,24 @@ def test_clip_looks_for_the_text_where_the_library_does(tmp_path: Path) -> None:
         hub.read(tmp_path)
 
 
-def test_a_caption_that_spells_out_the_end_is_read_up_to_there(tmp_path: Path) -> None:
-    theirs = tiny_clip()
+@pytest.mark.parametrize("legacy", [False, True], ids=["the end token", "the highest id"])
+def test_a_caption_that_spells_out_the_end_is_read_up_to_there(tmp_path: Path, legacy: bool) -> None:
+    theirs = tiny_clip(legacy_eos=legacy)
     save_clip(tmp_path, theirs)
-    given = dict(clip_tokenizer()(["a <|endoftext|> red bird", "the cat and the bird"], padding=True, return_tensors="pt"))
+    texts = [
+        "a <|endoftext|> red bird",
+        "<|endoftext|>",
+        "<|endoftext|> the cat",
+        "the<|endoftext|>cat<|endoftext|><|endoftext|>, the bird <|endoftext|>",
+        "x " * 30 + "<|endoftext|> bird",
+        "x <|endoftext|> " + "bird " * 30,
+        "the cat and the bird",
+    ]
+    given = dict(clip_tokenizer()(texts, padding=True, truncation=True, return_tensors="pt"))
     with torch.no_grad():
         expected = torch.nn.functional.normalize(theirs.get_text_features(**given).pooler_output)
     close(hub.outputs(tmp_path, given)["text_embeds"], expected)
+    close(torch.from_numpy(load(tmp_path, device="cpu").embed(texts).vectors), expected)
 
 
 # Pictures

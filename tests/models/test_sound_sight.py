@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from tonggan import hub, steps
 from tonggan.config import ConfigError
+from tonggan.data.audio import AudioProcessing, AudioProcessor
+from tonggan.data.processor import Processor
 from tonggan.models import Data2Vec, Data2VecConfig, DualEncoder, DualEncoderConfig, build, parse, presets
 from tonggan.models.base import Embedder, Featurizer, LatentLearner
 from tonggan.models.towers import (
@@ -23,9 +27,11 @@ from tonggan.models.towers import (
     Waveform,
     WaveformConfig,
 )
+from tonggan.nn.transformer import Trace
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
-from tonggan.tensors import Batch, Modality, Sounds, Tokens, pad
-from tonggan.types import UsageError
+from tonggan.steps.latent import LatentConfig
+from tonggan.tensors import Batch, Mask, Modality, Sounds, Tokens, pad
+from tonggan.types import TongganError, UsageError
 
 PAIRS: dict[str, tuple[Modality, Modality]] = {
     "mini-audio-text": ("audio", "text"),
@@ -227,6 +233,62 @@ def test_its_picture_tower_fits_a_dual_encoder_weight_for_weight() -> None:
     model.image.load_state_dict(student.image.state_dict())  # type: ignore[union-attr]
     pixels = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
     assert torch.equal(model.features("image", pixels), student.features("image", pixels))
+
+
+def test_data2vec_reads_spectrograms_too() -> None:
+    """Hidden positions hold the mask token, so what was heard there is not seen; a row's states are those it has alone."""
+    tower = LogMelConfig(context=40, width=18, layers=2, heads=3, mlp_width=22, mask_token=True)
+    torch.manual_seed(0)
+    student, sounds = Data2Vec(Data2VecConfig(audio=tower)).eval(), mels(3)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    places = student.places("audio", sounds)
+    assert places.lengths is not None and places.lengths.tolist() == [10, 14, 17] and places.count == 17
+    hidden = torch.zeros(3, 17, dtype=torch.bool)
+    hidden[:, 3:7] = True
+    audio: Any = student.audio
+    x = torch.where(hidden[:, :, None], audio.mask_token, audio.stem(sounds.values, sounds.lengths)) + audio.positions.weight[:17]
+    trace = Trace()
+    found = student.fill("audio", sounds, hidden, trace=trace)
+    expected = audio.post_norm(audio.transformer(x, mask=Mask(lengths=places.lengths)))
+    own = torch.arange(17) < places.lengths[:, None]
+    assert torch.allclose(found.states[own], expected[own], atol=1e-5) and len(trace.blocks) == 2
+    assert not torch.allclose(found.states[own], student.fill("audio", sounds).states[own], atol=1e-2)
+    for row, (length, frames) in enumerate(zip(places.lengths.tolist(), sounds.lengths.tolist(), strict=True)):
+        alone = Sounds(sounds.values[row : row + 1, :, :frames], sounds.lengths[row : row + 1])
+        states = student.fill("audio", alone, hidden[row : row + 1, :length]).states
+        assert torch.allclose(states[0], found.states[row, :length], atol=1e-5)
+
+
+def test_a_student_of_spectrograms_learns_by_filling_in() -> None:
+    """One batch, a teacher held still: better than any constant, in all of its parts."""
+    torch.manual_seed(0)
+    tower = LogMelConfig(context=40, width=18, layers=3, heads=3, mlp_width=22, mask_token=True)
+    student, sounds = Data2Vec(Data2VecConfig(audio=tower)), mels(4)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    step = steps.build(student, LatentConfig(modality="audio", top_layers=2, share=0.3, span=3, decay=1.0, decay_end=1.0))
+    adam = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=5e-3)
+    for _ in range(50):
+        out = step(Batch(("a", "b", "c", "d"), sounds=sounds))
+        adam.zero_grad()
+        out.loss.backward()
+        adam.step()
+    last = [step(Batch(("a", "b", "c", "d"), sounds=sounds)).report for _ in range(10)]
+    assert sum(report["loss"] for report in last) < 0.9 * sum(report["chance"] for report in last)
+    mask = student.get_parameter("audio.mask_token").grad
+    assert mask is not None and bool(mask.abs().sum() > 0)
+
+
+def test_spectrograms_have_no_place_in_the_published_format(tmp_path: Path) -> None:
+    config = Data2VecConfig(audio=LogMelConfig(context=40, width=18, layers=1, heads=3, mlp_width=22))
+    processor = Processor(audio=AudioProcessor(AudioProcessing(kind="log_mel", seconds=0.8)))
+    with pytest.raises(TongganError, match="data2vec-audio: it reads spectrograms; the format has a place for waveforms"):
+        hub.save(tmp_path / "model", Data2Vec(config), config, processor, format="transformers")
+    hub.save(tmp_path / "model", Data2Vec(config), config, processor)
+    assert hub.read(tmp_path / "model").identity.verified
 
 
 def test_published_sizes() -> None:

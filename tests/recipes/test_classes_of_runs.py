@@ -12,6 +12,7 @@ import pytest
 from fakes import square
 from tonggan import hub
 from tonggan.backends import load_local
+from tonggan.data import open_data
 from tonggan.data.rows import Dataset
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.run import Run
@@ -32,7 +33,7 @@ def rows(where: Path, *names: str, column: str = "colour") -> dict[str, Any]:
     return {"source": str(where), "split": None, "label": column}
 
 
-def config(*streams: dict[str, Any], classes: int = 3, steps: int = 60, **more: Any) -> RunConfig:
+def config(*streams: dict[str, Any], classes: int = 3, steps: int = 30, **more: Any) -> RunConfig:
     made = [
         {"name": f"s{i}", "data": data, "step": {"kind": "classification"}, "loader": {"batch_size": 6}} for i, data in enumerate(streams)
     ]
@@ -101,3 +102,11 @@ def test_other_classes_are_no_continuation(tmp_path: Path) -> None:
     (tmp_path / "a2").rename(tmp_path / "a")
     with pytest.raises(UsageError, match="the classes are not those that this run was begun with"):
         Run(config(data, steps=1), tmp_path / "run", quiet=True).train(resume=True)
+
+
+def test_rows_without_a_class_are_left_out_and_listed(tmp_path: Path) -> None:
+    data = rows(tmp_path / "a", "red", "green")
+    Dataset.from_rows([*open_data(data["source"]), Row(id="flag", images=(square(1, 2, 3, size=8),))]).write(tmp_path / "b")
+    run = Run(config(data | {"source": str(tmp_path / "b")}, classes=2, steps=1), tmp_path / "run", quiet=True)
+    run.train()
+    assert [(one.where, one.reason) for one in run.dropped_rows()] == [("flag", "no class (meta.colour)")]

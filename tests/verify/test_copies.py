@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import uvicorn
+from fastapi import FastAPI
 from torch import nn
 from typer.testing import CliRunner
 
@@ -29,7 +31,7 @@ from tonggan.hub.copies import copy_in
 from tonggan.hub.export_int8 import export_int8
 from tonggan.hub.export_onnx import export_onnx
 from tonggan.models import adapt
-from tonggan.models.adapt import LoraConfig
+from tonggan.models.adapt import LoraConfig, ProbeConfig
 from tonggan.models.int8 import Int8Embedding, Int8Linear, integer_product, quantized, to_int8
 from tonggan.search import Index
 from tonggan.serve.engine import Engine
@@ -261,19 +263,24 @@ def test_a_merged_adapter_is_its_base_and_adapter(place: Path, monkeypatch: pyte
     assert not verify(directory, "merged").passed, "a merge that forgets the adapter"
 
 
+@contextmanager
+def listening(app: FastAPI) -> Iterator[str]:
+    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=running.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 20
+    while not running.started:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/v1"
+    running.should_exit = True
+    thread.join(10)
+
+
 @pytest.fixture
 def server(place: Path) -> Iterator[str]:
-    with Engine(load(place / "clip", device="cpu")) as engine:
-        running = uvicorn.Server(uvicorn.Config(create_app(engine), host="127.0.0.1", port=0, log_level="error"))
-        thread = threading.Thread(target=running.run, daemon=True)
-        thread.start()
-        deadline = time.monotonic() + 20
-        while not running.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/v1"
-        running.should_exit = True
-        thread.join(10)
+    with Engine(load(place / "clip", device="cpu")) as engine, listening(create_app(engine)) as url:
+        yield url
 
 
 def test_a_server_gives_the_vectors_of_its_model_and_no_others(place: Path, server: str) -> None:
@@ -287,6 +294,31 @@ def test_a_server_gives_the_vectors_of_its_model_and_no_others(place: Path, serv
     report = verify(place / "other", server)
     wrong = {one.name for one in report.differences if not one.passed}
     assert wrong == {"vectors of text", "weights"}
+
+
+def test_a_probe_has_nothing_to_merge(place: Path) -> None:
+    base, config = hub.read(place / "clip"), ProbeConfig()
+    adapters.save(place / "probe", adapt.attach(base.module, config), base, config)
+    with pytest.raises(UsageError, match=r"probe is an adapter that learnt whole parts .* nothing to merge"):
+        verify(place / "probe", "merged")
+
+
+def test_of_several_served_models_the_one_is_asked_that_is_meant(place: Path) -> None:
+    directory = adapter(place)
+    first, second = (Engine(load(where, device="cpu")) for where in (place / "clip", directory))
+    with first, second, listening(create_app(first, name="base", others={"other": second})) as url:
+        for name in ("clip", "adapter"):
+            assert verify(place / name, url).passed, name
+        wrong = hub.read(place / "clip")
+        with torch.no_grad():
+            wrong.module.get_parameter("text_head.weight")[0] += 0.01
+        hub.save(place / "wrong", wrong.module, wrong.config, wrong.processor)
+        with pytest.raises(TongganError, match=r"serves base \(\w+\), other \(\w+\); none has the weights of .*wrong"):
+            verify(place / "wrong", url)
+        # By its name it is found too, and then it is the weights that differ.
+        hub.save(place / "other", wrong.module, wrong.config, wrong.processor)
+        report = verify(place / "other", url)
+        assert {"weights", "vectors of text"} <= {one.name for one in report.differences if not one.passed}
 
 
 def test_a_server_that_is_not_there_says_so(place: Path) -> None:

@@ -56,9 +56,15 @@ class Processor:
         return self.collate(ids)
 
     def collate(self, ids: Sequence[Sequence[int]]) -> Tokens:
-        """Id lists as one batch."""
+        """Id lists as one batch.
+
+        A caption may spell out CLIP's end token. The state at the first one is the text, in OpenAI's code and the library's, and in a
+        causal tower nothing behind it is seen from there: so a row ends there.
+        """
         assert self.text is not None
-        config = self.text.config
+        config, end = self.text.config, self.text.end
+        if end is not None:
+            ids = [row[: row.index(end) + 1] if end in row else row for row in ids]
         if config.pad_to is None:
             return pad(ids, config.pad_id)
         full = pad([[*row, *[config.pad_id] * (config.pad_to - len(row))] for row in ids], config.pad_id)

@@ -77,6 +77,8 @@ class Tokenizer:
         # Whatever the file says of padding and cutting is replaced by what the settings say.
         backend.no_padding()
         backend.enable_truncation(config.max_length, direction=config.truncation_side)
+        frame = backend.encode("")
+        self._ends = frame.ids[-1] if frame.tokens == [START, END] else None
 
     @classmethod
     def from_file(cls, path: str | Path, config: TextProcessing) -> Tokenizer:
@@ -180,6 +182,11 @@ class Tokenizer:
     def pad_id(self) -> int:
         """The id that fills a batch; no result depends on it."""
         return self.config.pad_id
+
+    @property
+    def end(self) -> int | None:
+        """The id of CLIP's end token where texts are framed as CLIP's are: at the first one a text ends. None for other frames."""
+        return self._ends
 
     @property
     def spec(self) -> dict[str, Any]:

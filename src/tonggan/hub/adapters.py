@@ -106,16 +106,18 @@ def save(
         else:
             names = _ours(base)
             write_weights(new / WEIGHTS[0], own)
+        learnt = list(labels) if labels and tuple(labels) != base.labels else None
         record = {
             "format": FORMAT,
             "adapter": kept.model_dump(mode="json"),
             "weights": weights_hash(own),
+            "labels_hash": labels_hash(learnt),
             "names": names.table.family,
             "base": {"name": name, **path, "preprocessing": dict(base.identity.preprocessing), "weights": base.identity.weights},
             "provenance": dict(provenance or {}),
         }
-        if labels and tuple(labels) != base.labels:
-            record["labels"] = list(labels)
+        if learnt:
+            record["labels"] = learnt
         write_json(new / RECORD, record)
         if also:
             also(new)
@@ -161,9 +163,12 @@ def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int, taken: 
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
-    hashed = weights_hash(own)
-    if "weights" in record and hashed != record["weights"]:
-        raise TongganError(f"{directory}: this is not the adapter that was saved here: weights: {hashed[:12]} != {record['weights'][:12]}")
+    # Adapters that were saved before the hash of their labels was kept have only the labels, which are believed.
+    hashes = {"weights": (weights_hash(own), "weights"), "labels": (labels_hash(record.get("labels")), "labels_hash")}
+    for what, (hashed, field) in hashes.items():
+        if field in record and hashed != record[field]:
+            found, saved = (value[:12] if value else "(none)" for value in (hashed, record[field]))
+            raise TongganError(f"{directory}: this is not the adapter that was saved here: {what}: {found} != {saved}")
     settings = {name: value for name, value in flat(config.model_dump(mode="json"), f"adapter.{number}.") if _computes(name)}
     labels = tuple(record.get("labels") or ()) or on.labels
     identity = Identity(

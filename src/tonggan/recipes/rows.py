@@ -32,20 +32,24 @@ class RunRows:
         self._noted: set[Dropped] = set()
 
     def of(self, data: DataConfig, kinds: frozenset[Modality] = PAIRS) -> Dataset:
-        """Rows with each of these kinds of input; captions, and sounds in a known language, in one of the languages of `data`."""
+        """Rows with each of these kinds of input, and of a class where `data` names a column of classes; captions, and sounds in a known
+        language, in one of the languages of `data`."""
 
         def find() -> Dataset:
             found = _open(data)
             self.drop(found.dropped)
             usable = []
             for i, row in enumerate(found):
-                lacking = [kind for kind in MODALITIES if kind in kinds and not _has(row, kind, data)]
+                lacking = [_named(kind, data) for kind in MODALITIES if kind in kinds and not _has(row, kind, data)]
+                if data.label is not None and data.label not in row.meta:
+                    lacking.append(f"class (meta.{data.label})")
                 if not lacking:
                     usable.append(i)
                 else:
-                    self.drop([Dropped(row.id, f"no {_named(lacking[0], data)}")])
+                    self.drop([Dropped(row.id, f"no {lacking[0]}")])
             if not usable:
                 needed = " and ".join(f"a {_named(kind, data)}" for kind in MODALITIES if kind in kinds)
+                needed += f" and a class (meta.{data.label})" if data.label is not None else ""
                 raise TongganError(f"{data.source}: no row of split {data.split!r} has {needed}")
             return found.where(usable[: self._limit])
 

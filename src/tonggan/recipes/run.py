@@ -8,7 +8,6 @@ best/, last/    models; `tonggan.load(run)` takes best/
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import random
 import time
@@ -17,7 +16,6 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +38,7 @@ from tonggan.recipes.cache import bert_features, image_features, text_features
 from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.recipes.measuring import held_out_loss, measure
 from tonggan.recipes.prepare import centre_heads, make_bilingual, solve_ngrams
+from tonggan.recipes.progress import Progress
 from tonggan.recipes.rows import PAIRS, RunRows, wanted
 from tonggan.steps.classification import ClassificationConfig
 from tonggan.steps.contrastive import ContrastiveConfig
@@ -61,6 +60,7 @@ class Run:
 
     def __init__(self, config: RunConfig, out: str | Path, *, limit: int | None = None, quiet: bool = False) -> None:
         self.config, self.out = config, Path(out)
+        self._progress = Progress(config, self.out)
         self._quiet = quiet
         self._rows = RunRows(config, limit)
         torch.manual_seed(config.seed)
@@ -137,14 +137,10 @@ class Run:
 
     def train(self, *, resume: bool = False) -> Finished:
         """Every stage in turn; with `resume`, those that are done are skipped and the one that was cut short goes on."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        file = self.out / "run.yaml"
+        self._progress.check(resume=resume)
         if resume:
-            self._check_same(file)
             self._check_saved()
-        elif self.begun():
-            raise UsageError(f"{self.out}: has a run already; go on with --resume, or name another --out")
-        _write(file, self.config.to_yaml())
+        self._progress.begin()
         self._check_stages()
         done = self.stages_done() if resume else {}
         finished: Finished | None = None
@@ -157,15 +153,15 @@ class Run:
             if stage.adapt is not None:
                 self._adapt(number, stage.adapt)
             if stage.name in done:
-                self._take(self._stage_directory(number))
+                self._take(number)
                 continue
             finished = self._stage(number, stage, resume=resume)
             if finished.stopped == "interrupted":
-                self._spent(stage.name, time.monotonic() - begun)
+                self._progress.spent(stage.name, time.monotonic() - begun)
                 return finished
-            self._take(self._stage_directory(number))
-            done[stage.name] = self._spent(stage.name, time.monotonic() - begun)
-            _write(self.out / "stages.json", json.dumps(done))
+            self._take(number)
+            done[stage.name] = self._progress.spent(stage.name, time.monotonic() - begun)
+            self._progress.finish(done)
         return finished or Finished(0, 0.0, None, "done")
 
     def _check_stages(self) -> None:
@@ -207,8 +203,7 @@ class Run:
     def _check_saved(self) -> None:
         """What the data decide, and a checkpoint was trained with, must be as it was: the order of the classes, and a tokenizer that was
         trained on the captions."""
-        places = [self._stage_directory(number) / "last" for number in range(len(self.config.stages))]
-        saved = next((last for last in places if (last / checkpoint.STATE).is_file()), None)
+        saved = next((last for last in self._progress.lasts() if (last / checkpoint.STATE).is_file()), None)
         words = None if self.config.model.start is not None else self.parts.processor.text
         if saved is None or (words is None and self.labels is None):
             return
@@ -226,14 +221,11 @@ class Run:
 
     def begun(self) -> bool:
         """Whether the directory holds a checkpoint of any stage, so that there is something to resume or to lose."""
-        lasts = [self._stage_directory(number) / "last" for number in range(len(self.config.stages))]
-        for last in lasts:
-            checkpoint.settle(last)
-        return any(last.exists() for last in lasts)
+        return self._progress.begun()
 
     def _stage(self, number: int, stage: Stage, *, resume: bool) -> Finished:
         trainer = self.trainer(number, stage)
-        last = self._stage_directory(number) / "last"
+        last = self._progress.directory(number) / "last"
         checkpoint.settle(last)
         loaders = [stream.batches for stream in trainer.streams if isinstance(stream.batches, Loader)]
         try:
@@ -264,7 +256,7 @@ class Run:
             if (task := stream.step.model_dump_json()) not in made:
                 made[task] = self._step(stream)
         streams = [self._stream(stage, stream, made[stream.step.model_dump_json()]) for stream in stage.streams]
-        directory = self._stage_directory(number)
+        directory = self._progress.directory(number)
         return Trainer(
             self.model,
             streams,
@@ -317,8 +309,7 @@ class Run:
         """Put a view with the adapter in the model's place; what it stands beside is the model as it can be opened again."""
         module, shape, processor, labels = self.parts
         if number:
-            before = self._stage_directory(number - 1)
-            name, labels = str(before / "best" if (before / "best").exists() else before / "last"), self.labels
+            name, labels = str(self._progress.best(number - 1)), self.labels
         else:
             name = str(self.config.model.start)
         self._base = Checkpoint(module, shape, processor, hub.identity(module, shape, processor, labels), name, labels=labels)
@@ -417,15 +408,9 @@ class Run:
         self._rows.drop(found.dropped)
         return found.metrics
 
-    # --------------------------------------------------------------------------------------------- stages
-
-    def _stage_directory(self, number: int) -> Path:
-        last = number == len(self.config.stages) - 1
-        return self.out if last else self.out / "stages" / self.config.stages[number].name
-
-    def _take(self, directory: Path) -> None:
+    def _take(self, number: int) -> None:
         """Go on from what a stage found best."""
-        best = directory / "best" if (directory / "best").exists() else directory / "last"
+        best = self._progress.best(number)
         self.model.load_state_dict(load_local(str(best), device="cpu").module.state_dict())
         for parameter in self.model.parameters():
             parameter.requires_grad_(True)
@@ -436,48 +421,11 @@ class Run:
 
     def stages_done(self) -> dict[str, float]:
         """Seconds that each finished stage took, its preparation and earlier attempts included (but for one that was killed)."""
-        return self._numbers("stages.json")
-
-    def _spent(self, stage: str, seconds: float) -> float:
-        """Note that an attempt at a stage took so long; what all attempts took."""
-        spent = self._numbers("spent.json")
-        spent[stage] = spent.get(stage, 0.0) + seconds
-        _write(self.out / "spent.json", json.dumps(spent))
-        return spent[stage]
-
-    def _numbers(self, name: str) -> dict[str, float]:
-        file = self.out / name
-        return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
-
-    def _check_same(self, file: Path) -> None:
-        if not file.is_file():
-            raise UsageError(f"{self.out}: no run to resume here (run.yaml is missing)")
-        mine, theirs = _what_counts(self.config), _what_counts(RunConfig.read(file))
-        if mine != theirs:
-            names = [name for name in mine if mine[name] != theirs.get(name)]
-            raise UsageError(
-                f"{file}: this run was begun with other settings ({', '.join(names)}); resume with those, or name another --out"
-            )
+        return self._progress.done()
 
 
 def _english(rows: Iterable[Row]) -> list[str]:
     return [text.text for row in rows for text in row.texts if text.lang in (None, "en")]
-
-
-def _what_counts(config: RunConfig) -> dict[str, Any]:
-    """A configuration without what may change when a run goes on: where it runs, and what is written down how often."""
-    plain = config.model_dump(mode="json")
-    for stage in plain["stages"]:
-        for name in ("device", "loggers", "log_every", "checkpoint_seconds", "checkpoint_every"):
-            del stage["train"][name]
-    return plain
-
-
-def _write(file: Path, text: str) -> None:
-    """A small file, whole or as it was."""
-    fresh = file.with_name(f".{file.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(file)
 
 
 def _seed(*words: int) -> None:

@@ -107,12 +107,12 @@ def _kept(report: Report, directory: Path, checkpoint: Checkpoint) -> Report:
     _versioned(report)
     if report.passed:
         worst = report.worst
-        value = worst.cosine if worst.by == "cosine" else worst.relative
+        by, value, tolerance = worst.judged
         entry: dict[str, Any] = {
             "against": report.against,
             "versions": dict(report.versions),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-            "worst": {"what": worst.name, "by": worst.by, "value": value, "tolerance": worst.tolerance},
+            "worst": {"what": worst.name, "by": by, "value": value, "tolerance": tolerance},
         }
         if report.verbs:
             entry["verbs"] = list(report.verbs)

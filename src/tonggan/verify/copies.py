@@ -53,7 +53,7 @@ def against_endpoint(original: LocalModel, url: str, *, count: int, seed: int) -
     if "embed" not in original.can:
         raise CannotError(f"{original.name} gives no vectors, and of a server nothing else is compared")
     url = url.rstrip("/")
-    card: dict[str, Any] = next(iter(_ask(f"{url}/models").get("data", [])), {})
+    card = _card(original, url, _ask(f"{url}/models").get("data", []))
     report = Report(original.name, url, {})
     mine: dict[str, Answer] = {}
     theirs: dict[str, Answer] = {}
@@ -61,7 +61,10 @@ def against_endpoint(original: LocalModel, url: str, *, count: int, seed: int) -
         items = write_items(Path(place), original.processor, count=count, seed=seed)
         asked: tuple[Modality, ...] = ("text", "image")
         for kind, given in ((kind, items.of(kind)) for kind in asked if kind in original.modalities):
-            for answers_, vectors in ((mine, torch.from_numpy(original.embed(given).vectors)), (theirs, _served(url, given))):
+            for answers_, vectors in (
+                (mine, torch.from_numpy(original.embed(given).vectors)),
+                (theirs, _served(url, given, card.get("id"))),
+            ):
                 answer = Answer("vectors", frozenset({kind}), vectors)
                 answers_[answer.name] = answer
     _fill(report, original, mine, theirs, "endpoint")
@@ -96,9 +99,25 @@ def _judged(name: str, theirs: Answer, mine: Answer, what: Against) -> Differenc
     return compare(name, theirs.values, mine.values, TOLERANCE[what], by=BY[what], scores=mine.scores)
 
 
-def _served(url: str, items: Sequence[Item]) -> Tensor:
+def _card(original: LocalModel, url: str, cards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the server says of the model to be asked: the one of these weights, else of this name, else the only one."""
+    names = {original.name, Path(original.name).name}
+    for found in ([c for c in cards if c.get("weights") == original.identity.weights], [c for c in cards if c.get("id") in names], cards):
+        if len(found) == 1 or (found and found is not cards):  # of those with the same weights any will do
+            return found[0]
+    if cards:
+        there = ", ".join(f"{card.get('id')} ({str(card.get('weights'))[:12]})" for card in cards)
+        raise TongganError(
+            f"{url}: serves {there}; none has the weights of {original.name} ({original.identity.weights[:12]}) or its name, so which one "
+            f"is meant is not known"
+        )
+    return {}
+
+
+def _served(url: str, items: Sequence[Item], model: str | None) -> Tensor:
     given = [item.text if isinstance(item, Text) else _uri(item) for item in items]
-    data = _ask(f"{url}/embeddings", {"input": given, "encoding_format": "float"})["data"]
+    named = {} if model is None else {"model": model}
+    data = _ask(f"{url}/embeddings", {**named, "input": given, "encoding_format": "float"})["data"]
     return torch.tensor([one["embedding"] for one in sorted(data, key=lambda one: int(one["index"]))])
 
 

@@ -6,13 +6,19 @@ Shape letters: R rows that count, C the last dimension.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 TOP = 5
+EXACT = 1e-9
+"""Of the largest value, in double precision. Its rounding is 5e8 times less than that of single precision, so 1e-5 of rounding there are
+2e-14 here, and even 1e-3 far below; a weight or a setting that is wrong is wrong here by as much as there."""
+WORSE = 100.0
+"""How many times further from the value in double precision ours may be than the reference is. Two orders of the same operations round
+alike, but a single number may be right by luck; an unstable formula is off by orders more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,10 @@ class Difference:
     """Part of the `TOP` largest entries that both have, over all rows; for scores only."""
     by: Literal["relative", "cosine"] = "relative"
     tolerance: float = 0.0
+    double: float | None = None
+    """`relative` in double precision, where in single precision it is beyond the tolerance: up to `EXACT` that was rounding."""
+    worse: float | None = None
+    """How many times further ours is from the value in double precision than the reference, both in single precision."""
     problem: str | None = None
     """Why they cannot be compared at all."""
 
@@ -42,7 +52,19 @@ class Difference:
             return False
         if self.by == "cosine":
             return self.cosine is not None and self.cosine >= self.tolerance
-        return self.relative <= self.tolerance
+        return self.relative <= self.tolerance or self.rounded
+
+    @property
+    def judged(self) -> tuple[str, float | None, float]:
+        """What is held against which tolerance: its name and both numbers."""
+        if self.double is not None:
+            return "relative in double precision", self.double, EXACT
+        return self.by, self.cosine if self.by == "cosine" else self.relative, self.tolerance
+
+    @property
+    def rounded(self) -> bool:
+        """Whether what is beyond the tolerance in single precision is rounding, and no more of it than the reference has."""
+        return self.double is not None and self.worse is not None and self.double <= EXACT and self.worse <= WORSE
 
 
 def compare(
@@ -71,6 +93,23 @@ def compare(
     cosine = None if rows is None else _cosine(*rows)
     argmax, top = _agreement(*rows) if rows is not None and scores else (None, None)
     return Difference(name, absolute, relative, cosine, argmax, top, by, tolerance)
+
+
+def repeated(
+    one: Difference,
+    single: tuple[Tensor, Tensor],
+    double: tuple[Tensor, Tensor],
+    *,
+    seen: Tensor | None = None,
+    floor: float = 0.0,
+) -> Difference:
+    """`one`, with what the same two (ours, theirs) are in double precision."""
+
+    def off(a: Tensor, b: Tensor) -> float:
+        return compare(one.name, a, b, EXACT, seen=seen, floor=floor).relative
+
+    mine, reference = (off(tensor, double[1]) for tensor in single)
+    return replace(one, double=off(*double), worse=mine / max(reference, torch.finfo(torch.float32).eps))
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -20,6 +20,7 @@ from tonggan.data.video import load_frames
 from tonggan.hub.weights import read_weights
 from tonggan.types import Audio, MissingExtra, TongganError, Video
 from tonggan.verify.inputs import Items, pictures
+from tonggan.verify.precision import own_memory
 
 LONGEST = 1_000_000
 """Tokenizers that know no longest text say 10^30."""
@@ -41,12 +42,18 @@ class Reference:
         named = next(iter(raw.get("architectures") or ()), "")
         made = getattr(transformers, named, transformers.AutoModel)
         self.module: nn.Module = self._open(made, dtype=torch.float32).eval()
+        own_memory(self.module)
         # Of an encoder-decoder it is the encoder whose outputs ours have a name for; the decoder would want words.
         alone = getattr(self.module.config, "is_encoder_decoder", False)
         self._called: nn.Module = self.module.get_encoder() if alone else self.module
         if "bool_masked_pos" in _required(self._called):  # a head that only fills in what is hidden (VideoMAE's) has nothing to say
             self._called = self.module.base_model
         self._sentences: Any = self._sentence_encoder() if (directory / "modules.json").is_file() else None
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All that computes in `forward`."""
+        return [self.module] if self._sentences is None else [self.module, self._sentences]
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `bare` gives, and the sentences' vectors of a directory of `sentence-transformers`, by that library."""
@@ -165,7 +172,9 @@ class Reference:
         except ImportError:
             return None
         self.versions |= {"sentence-transformers": sentence_transformers.__version__}
-        return sentence_transformers.SentenceTransformer(str(self.directory), device="cpu", local_files_only=True).eval()
+        encoder = sentence_transformers.SentenceTransformer(str(self.directory), device="cpu", local_files_only=True).eval()
+        own_memory(encoder)
+        return encoder
 
     def _open(self, kind: Any, **settings: Any) -> Any:
         try:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tonggan.verify.measure import Difference
+from tonggan.verify.measure import EXACT, WORSE, Difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,8 @@ def _strain(one: Difference) -> float:
     """The difference in units of what is tolerated."""
     if one.problem is not None:
         return float("inf")
+    if one.double is not None and one.worse is not None:
+        return max(one.double / EXACT, one.worse / WORSE) if one.double == one.double else float("inf")
     if one.by == "cosine":
         return (1 - (one.cosine if one.cosine is not None else -1.0)) / (1 - one.tolerance)
     if one.tolerance == 0:
