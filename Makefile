@@ -48,10 +48,10 @@ splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
 emoji: setup  ## CLIP from scratch on emoji, an artist left out, beside its plain version (an hour, quiet machine)
 	$(BIN)/python benchmarks/unseen_artist.py
 
-latent: setup  ## data2vec on pictures and on speech, probed beside untrained models and raw input (80 minutes, quiet machine)
+latent: setup  ## data2vec on pictures and on speech, probed beside untrained models and raw input (an hour, quiet machine)
 	$(BIN)/python benchmarks/latent.py
 
-vlmo: setup  ## VLMo on stamps and emoji against plain CLIP of equal size and time (80 minutes, quiet machine)
+vlmo: setup  ## VLMo on stamps and emoji against plain CLIP of equal size and time (an hour, quiet machine)
 	$(BIN)/python benchmarks/vlmo.py
 
 pages: setup  ## write docs/comparison.md, its Chinese and the contact sheet docs/pages.jpg anew

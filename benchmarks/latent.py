@@ -1,6 +1,6 @@
 """data2vec on pictures and on speech: a linear classifier on its features, beside the untrained model's and the raw input's.
 
-    make latent        (two trainings of 40 minutes at most on 2 cores; needs a quiet machine; writes runs/latent/*)
+    make latent        (40 minutes: two trainings side by side, half of the cores each; needs a quiet machine; writes runs/latent/*)
 
 Stop it at will: the same command goes on where it was. Probes look at rows that nothing was learnt from; they choose nothing.
 """
@@ -8,12 +8,12 @@ Stop it at will: the same command goes on where it was. Probes look at rows that
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import side_by_side
 
 from tonggan import load, recipes
 from tonggan.data import open_data
@@ -23,6 +23,7 @@ from tonggan.evaluate import Result, paired
 from tonggan.evaluate.tasks.labelled import Kind
 from tonggan.evaluate.tasks.probe import probe
 from tonggan.recipes.config import RunConfig
+from tonggan.recipes.progress import Progress
 from tonggan.recipes.run import Run
 from tonggan.types import Audio, Identity, Image, Item, Model, Row
 
@@ -79,29 +80,22 @@ TASKS: dict[str, list[tuple[str, Kind, str, Any]]] = {
 }
 
 
-def main(names: Sequence[str]) -> None:
-    """Train (or go on training), then probe all three."""
-    for name in names or TASKS:
+def main() -> None:
+    """Train both (or go on training), then probe the trained model, the untrained one and the raw input."""
+    side_by_side.train(TASKS, OUT)
+    for name, tasks in TASKS.items():
         config = RunConfig.read(recipes.path(name))
-        run = Run(config, OUT / name)
-        untrained = run.local()
-        results = {}
-        for task, kind, label, rows in TASKS[name]:
-            some = rows()
-            for who, model in (("untrained", untrained), ("raw input", Raw())):
-                results[task, who] = measured(name, task, who, model, some, label, kind)
-        finished = run.train(resume=run.begun())
-        print(f"{name}: {finished.steps} updates, {finished.seconds / 60:.1f} minutes")
-        for task, kind, label, rows in TASKS[name]:
-            found = measured(name, task, "trained", load(str(OUT / name)), rows(), label, kind)
-            for who in ("untrained", "raw input"):
-                gain = paired(found, results[task, who])["probe acc1"]
-                print(f"  {task}: trained - {who}: {100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] points")
         lines = [json.loads(line) for line in (OUT / name / "metrics.jsonl").read_text("utf-8").splitlines()]
-        print(
-            "  minutes: loss  ",
-            "  ".join(f"{r['seconds'] / 60:.0f}: {r['loss']:.3f}" for r in lines[:: max(1, len(lines) // 12)] if "loss" in r),
-        )
+        print(f"{name}: {lines[-1]['step']} updates, {sum(Progress(config, OUT / name).done().values()) / 60:.1f} minutes")
+        curve = [line for line in lines if "loss" in line]
+        print("  minutes: loss  ", "  ".join(f"{r['seconds'] / 60:.0f}: {r['loss']:.3f}" for r in curve[:: max(1, len(curve) // 12)]))
+        models = {"trained": load(str(OUT / name)), "untrained": Run(config, OUT / name).local(), "raw input": Raw()}
+        for task, kind, label, rows in tasks:
+            some = rows()
+            found = {who: measured(name, task, who, model, some, label, kind) for who, model in models.items()}
+            for who in ("untrained", "raw input"):
+                gain = paired(found["trained"], found[who])["probe acc1"]
+                print(f"  {task}: trained - {who}: {100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] points")
 
 
 def measured(name: str, task: str, who: str, model: Model, rows: list[Row], label: str, kind: Kind) -> Result:
@@ -118,4 +112,4 @@ def measured(name: str, task: str, who: str, model: Model, rows: list[Row], labe
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

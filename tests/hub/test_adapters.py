@@ -179,6 +179,9 @@ def test_several_adapters_on_one_base(tmp_path: Path) -> None:
     assert all(torch.equal(again[name], tensor) for name, tensor in plain.items())
     assert both.identity.verified
     assert len({c.identity.weights for c in (base, birds, chinese, both)}) == 4
+    adapters.save(tmp_path / "over", trained(adapt.attach(birds.module, configs["chinese"])), birds, configs["chinese"])
+    for one in (both, adapters.read(tmp_path / "over", birds)):
+        assert [one.identity.preprocessing[f"adapter.{number}.kind"] for number in (0, 1)] == ["lora", "bottleneck"]
     with pytest.raises(UsageError, match="has an adapter already"):
         adapters.read([tmp_path / "birds", tmp_path / "birds"], base)
 

@@ -1,4 +1,4 @@
-"""What makes a model another one though its weights are the same: the order of its classes, a scale that is not learnt."""
+"""What makes a model another one though its weights are the same: its vocabulary, the order of its classes, a scale that is not learnt."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from hub import references_bert
 from hub import references_pairs as references
+from hub.references import MERGES, clip_tokenizer, save_clip, tiny_clip
 from tonggan import hub
 from tonggan.data.images import ImageProcessing, ImageProcessor
-from tonggan.data.processor import Processor
+from tonggan.data.processor import CANONICAL, Processor
+from tonggan.data.text import TextProcessing, Tokenizer
 from tonggan.hub import Checkpoint
 from tonggan.hub.identity import recorded_as
 from tonggan.models import build, presets
@@ -61,6 +64,91 @@ def test_a_record_from_before_labels_were_in_it_is_still_good(tmp_path: Path) ->
     where = saved(tmp_path / "saved", classifier(tmp_path / "theirs"), format="tonggan")
     kept = json.loads((where / "tonggan.json").read_text("utf-8"))["identity"]
     del kept["preprocessing"]["labels"]
+    change(where / "tonggan.json", "identity", kept)
+    assert hub.read(where).identity.verified
+
+
+def clip(directory: Path) -> Path:
+    """A CLIP of ours, with its record."""
+    return saved(directory / "saved", hub.read(save_clip(directory / "theirs", tiny_clip())))
+
+
+def permuted(file: Path, kept: set[int]) -> int:
+    """Give every piece of a tokenizer file, but for these ids and the special ones, the id of another; how many there were."""
+    spec = json.loads(file.read_text("utf-8"))
+    vocab, special = spec["model"]["vocab"], {token["id"] for token in spec["added_tokens"]}
+    moved = [piece for piece, i in vocab.items() if i not in kept | special]
+    ids = [vocab[piece] for piece in moved]
+    vocab |= dict(zip(moved, [*ids[1:], ids[0]], strict=True))
+    file.write_text(json.dumps(spec), "utf-8")
+    return len(moved)
+
+
+def test_another_vocabulary_is_another_model_though_canonical_texts_have_the_same_ids(tmp_path: Path) -> None:
+    where = clip(tmp_path)
+    found = hub.read(where)
+    assert found.processor.text is not None and found.identity.verified
+    before, _ = found.processor.text.encode(list(CANONICAL.values()))
+    assert permuted(where / "tokenizer.json", {i for row in before for i in row}) > 400
+    now = Tokenizer.from_file(where / "tokenizer.json", found.processor.text.config)
+    assert now.encode(list(CANONICAL.values()))[0] == before
+    with pytest.raises(TongganError, match=r"not the model that was saved here .*\n  text\.tokenizer: '[0-9a-f]{16}' != '[0-9a-f]{16}'\n"):
+        hub.read(where)
+
+
+@pytest.mark.parametrize("change", ["merges", "normalizer", "pre_tokenizer", "added_tokens"])
+def test_every_rule_that_decides_ids_is_in_the_record(tmp_path: Path, change: str) -> None:
+    where = clip(tmp_path)
+    file = where / "tokenizer.json"
+    spec = json.loads(file.read_text("utf-8"))
+    match change:
+        case "merges":
+            spec["model"]["merges"].reverse()
+        case "normalizer":
+            spec["normalizer"]["normalizers"].insert(0, {"type": "Replace", "pattern": {"String": "zzz"}, "content": "y"})
+        case "pre_tokenizer":
+            spec["pre_tokenizer"]["pretokenizers"].insert(0, {"type": "Punctuation", "behavior": "Isolated"})
+        case "added_tokens":
+            spec["added_tokens"][0]["lstrip"] = True
+    file.write_text(json.dumps(spec), "utf-8")
+    with pytest.raises(TongganError, match=r"text\.tokenizer: "):
+        hub.read(where)
+
+
+def test_the_layout_of_a_tokenizer_file_is_not_the_tokenizer(tmp_path: Path) -> None:
+    where = clip(tmp_path)
+    file = where / "tokenizer.json"
+    spec = json.loads(file.read_text("utf-8"))
+    spec["model"]["vocab"] = dict(reversed(spec["model"]["vocab"].items()))
+    file.write_text(json.dumps(dict(reversed(spec.items())), indent=3), "utf-8")
+    assert hub.read(where).identity.verified
+
+
+def test_a_tokenizer_is_the_same_from_its_older_files_and_in_both_formats(tmp_path: Path) -> None:
+    """Other classes put the special tokens around a text there, and what is left open says the same as what is spelled out."""
+    settings = TextProcessing()
+    words = tmp_path / "words"
+    references_bert.wordpiece(words)
+    assert (
+        Tokenizer.wordpiece(words / "vocab.txt", settings).fingerprint
+        == Tokenizer.from_file(words / "tokenizer.json", settings).fingerprint
+    )
+    theirs = clip_tokenizer()
+    theirs.save_pretrained(tmp_path)
+    older = Tokenizer.clip(theirs.get_vocab(), [(a, b) for a, b in map(str.split, MERGES)], settings)
+    assert older.fingerprint == Tokenizer.from_file(tmp_path / "tokenizer.json", settings).fingerprint
+    assert older.fingerprint == older.with_settings(max_length=9).fingerprint
+
+    model = references.siglip(vocab=len(references.spiece(tmp_path / "siglip")))
+    pieces = hub.read(references.save(tmp_path / "siglip", model))
+    ours, published = (hub.read(saved(tmp_path / form, pieces, format=form)) for form in ("tonggan", "transformers"))
+    assert ours.identity.difference(pieces.identity) == published.identity.difference(pieces.identity) == []
+
+
+def test_a_record_from_before_the_tokenizer_was_in_it_is_still_good(tmp_path: Path) -> None:
+    where = clip(tmp_path)
+    kept = json.loads((where / "tonggan.json").read_text("utf-8"))["identity"]
+    del kept["preprocessing"]["text.tokenizer"]
     change(where / "tonggan.json", "identity", kept)
     assert hub.read(where).identity.verified
 

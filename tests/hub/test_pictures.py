@@ -10,12 +10,14 @@ import PIL.Image
 import pytest
 import torch
 from transformers import AutoImageProcessor
+from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 
 from hub import references_pairs as references
 from hub.references import close, picture
 from hub.test_clip import edit
 from tonggan import hub
 from tonggan.backends import load_local
+from tonggan.hub.convert.preprocessor import image_in
 from tonggan.types import Image, TongganError
 
 FLAT = ("key.bias",)
@@ -135,3 +137,15 @@ def test_what_is_not_supported_says_so(tmp_path: Path, what: str) -> None:
     edit(tmp_path / "model" / "config.json", change)
     with pytest.raises(TongganError, match=message):
         hub.read(tmp_path / "model")
+
+
+def test_what_is_said_of_labels_in_pictures_is_nothing_to_a_tower(tmp_path: Path) -> None:
+    """BEiT's processor can also prepare maps of labels; its file says so whichever model it lies beside."""
+    written = json.loads(BeitImageProcessorPil(size={"height": 24, "width": 24}).to_json_string())
+    assert written["do_reduce_labels"] is False
+    assert image_in(written, "here", "ViT").size == 24
+    references.save(tmp_path, references.vit(image_size=24, patch_size=8))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(written), "utf-8")
+    assert hub.read(tmp_path).processor.image is not None
+    with pytest.raises(TongganError, match=r"preprocessing that is not supported: do_reduce_labels=True$"):
+        image_in({**written, "do_reduce_labels": True}, "here", "ViT")

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tonggan.config import ConfigError
 from tonggan.models import DualEncoder, DualEncoderConfig, adapt
 from tonggan.models.adapt import AdaptConfig, BottleneckConfig, DoraConfig, LoraConfig, ProbeConfig, PromptConfig
 from tonggan.models.towers import BertTextConfig, EfficientNetConfig, ResNetConfig, TransformerTextConfig, ViTConfig
@@ -242,6 +243,16 @@ def test_batch_norms_of_the_base_stay() -> None:
     assert same(bits(base), kept)
     moved = {name for name, tensor in view.state_dict().items() if name in kept and not torch.equal(tensor, kept[name])}
     assert moved == {f"image.net.norm1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")}
+
+
+def test_a_probe_has_no_parts() -> None:
+    """They would say that only one head is to learn, and both did."""
+    with pytest.raises(
+        ConfigError, match=r"a probe puts nothing into parts \(text\); name what learns in whole, e\.g\. whole: \[text_head\]"
+    ):
+        ProbeConfig.parse({"kind": "probe", "parts": ["text"]})
+    view = adapt.attach(model(), ProbeConfig(whole=("text_head",)))
+    assert {name for name, p in view.named_parameters() if p.requires_grad} == {"text_head.weight"}
 
 
 WRONG: dict[str, tuple[Callable[[], AdaptConfig], str]] = {

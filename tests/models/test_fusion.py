@@ -265,6 +265,34 @@ def test_a_text_alone_passes_the_blocks_before_the_first_cross_attention(cross_f
     assert crossed == set(range(cross_from, 3))
 
 
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("mini-albef", {"text": {"layers": 1}}, "cross_from 1 of 1 layers .*: no block would attend to pictures; set cross_from below 1"),
+        ("mini-albef", {"text": {"cross_from": 7}}, "cross_from 7 of 3 layers"),
+        ("mini-albef", {"text": {"cross_from": -1}}, "text.cross_from: -1: .*greater than or equal to 0"),
+        ("mini-vlmo", {"fused_layers": 4}, "fused_layers 4 of 3 layers; set it to 3 at most"),
+        ("mini-vlmo", {"fused_layers": -1}, "fused_layers: -1: .*greater than or equal to 0"),
+        ("mini-vilt", {"kinds": 1}, "kinds: 1: .*greater than or equal to 2"),
+        ("mini-vilt", {"text": {"type_vocab": -2}}, "text.type_vocab: -2"),
+    ],
+)
+def test_blocks_that_there_are_not_are_refused(preset: str, changes: dict[str, Any], message: str) -> None:
+    plain = presets()[preset].model_dump(mode="json")
+    for name, value in changes.items():
+        plain[name] = {**plain[name], **value} if isinstance(value, dict) else value
+    with pytest.raises(ConfigError, match=message):
+        parse(plain, "model")
+
+
+def test_a_text_with_its_picture_is_read_as_the_picture_says() -> None:
+    """Also where but one block attends to it, the last that there may be."""
+    model, (pixels, tokens) = co_attention(2), data(2, 12)
+    with torch.no_grad():
+        seen, others = model.match(pixels, tokens), model.match(255 - pixels, tokens)
+    assert float((seen - others).abs().max()) > 1e-4 * float(seen.abs().max())
+
+
 def test_a_fixed_scale_is_no_weight() -> None:
     model = co_attention(0)
     fixed = CoAttention(model.config.model_copy(update={"scale_learned": False}))

@@ -7,7 +7,22 @@ from typing import Any
 import pytest
 import torch
 
-from tonggan.models.towers import RecurrentTextConfig, ResNetConfig, TransformerTextConfig, ViT, ViTConfig, build_image, build_text
+from tonggan.config import Config, ConfigError
+from tonggan.models.towers import (
+    BeitConfig,
+    BertTextConfig,
+    FramesConfig,
+    LogMelConfig,
+    RecurrentTextConfig,
+    ResNetConfig,
+    TransformerTextConfig,
+    TubeletConfig,
+    ViT,
+    ViTConfig,
+    WaveformConfig,
+    build_image,
+    build_text,
+)
 from tonggan.nn.conv import Bottleneck
 from tonggan.tensors import pad
 
@@ -16,6 +31,30 @@ def vit(**options: Any) -> ViT:
     tower = build_image(ViTConfig(image_size=32, patch_size=8, width=24, layers=2, heads=3, mlp_width=48, **options))
     assert isinstance(tower, ViT)
     return tower
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "field"),
+    [
+        (ViTConfig, {"layers": -1}, "layers: -1"),
+        (ViTConfig, {"heads": 0}, "heads: 0"),
+        (ViTConfig, {"patch_keep": -0.5}, "patch_keep: -0.5"),
+        (ResNetConfig, {"layers": [3, 0, 6]}, "layers.1: 0"),
+        (ResNetConfig, {"layers": []}, "layers: "),
+        (BeitConfig, {"layers": 0}, "layers: 0"),
+        (TransformerTextConfig, {"layers": 0}, "layers: 0"),
+        (BertTextConfig, {"padding_id": -1}, "padding_id: -1"),
+        (RecurrentTextConfig, {"layers": 0}, "layers: 0"),
+        (LogMelConfig, {"layers": -3}, "layers: -3"),
+        (WaveformConfig, {"position_layers": 0}, "position_layers: 0"),
+        (TubeletConfig, {"layers": 0}, "layers: 0"),
+        (FramesConfig, {"image": {"kind": "vit"}, "pooling": "transformer", "layers": 0}, "layers: 0"),
+    ],
+)
+def test_sizes_with_which_a_tower_would_silently_be_another_are_refused(config: type[Config], changes: dict[str, Any], field: str) -> None:
+    """A stack of -1 blocks is one of none, and -1 as an id is the last."""
+    with pytest.raises(ConfigError, match=field):
+        config.parse(changes)
 
 
 @pytest.mark.parametrize("pooling", ["class", "mean", "attention"])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 from transformers import BertConfig, BertModel, RobertaConfig, RobertaModel
 
@@ -15,6 +16,7 @@ from hub import references_pairs as references
 from hub.references import close, picture, save_clip, tiny_clip
 from hub.references_bert import byte_level, wordpiece
 from tonggan import hub
+from tonggan.models import presets
 from tonggan.recipes.adapt import adapt_config
 from tonggan.recipes.begin import Parts, begin
 from tonggan.recipes.config import ModelSource
@@ -23,8 +25,8 @@ from tonggan.types import TongganError, UsageError
 CAPTIONS = ["a red bird", "一只红色的小鸟", "two cats"]
 BOTH = frozenset({"image", "text"})
 SHAPE = {"hidden_size": 21, "intermediate_size": 31, "num_hidden_layers": 3, "num_attention_heads": 3}
-STREAM = {"kind": "single_stream", "image": {"image_size": 32}, "text": {}, "width": 12, "layers": 2, "heads": 3, "mlp_width": 8}
-VLMO = {**STREAM, "kind": "vlmo", "fused_layers": 1, "dim": 5, "order": "post", "layer_scale": 0.1}
+STREAM = {"kind": "single_stream", "image": {}, "text": {}}
+VLMO = {"kind": "vlmo", "image": {}, "text": {}, "fused_layers": 1, "dim": 5}
 CROSSED = {"kind": "co_attention", "image": {"kind": "vit"}, "text": {"cross_from": 1}, "dim": 5}
 CLIPS = {
     "kind": "dual_encoder", "dim": 5, "text": {"kind": "recurrent"},
@@ -166,6 +168,70 @@ def test_what_cannot_be_put_in_is_refused_with_a_reason(where: Path) -> None:
     for shape, towers, message in cases:
         with pytest.raises(TongganError, match=message):
             start_of(shape, **{kind: where / name for kind, name in towers.items()})
+
+
+def test_training_is_as_the_recipe_says_and_the_rest_is_the_towers(where: Path) -> None:
+    """What acts in training alone is no measure of a tower: it stays, also where a system has no such tower whole."""
+    late = {"kind": "late_fusion", "image": {"kind": "vit", "patch_keep": 0.5, "dropout": 0.1}, "text": {"kind": "bert", "dropout": 0.2}}
+    parts: Any = start_of(late, image=where / "vit", text=where / "bert")
+    assert (parts.config.image.patch_keep, parts.config.image.dropout, parts.config.text.dropout) == (0.5, 0.1, 0.2)
+    assert (parts.config.image.image_size, parts.config.image.width, parts.config.text.layers) == (24, 21, 3)
+    assert parts.module.image.config.patch_keep == 0.5
+
+    net: Any = start_of({**late, "image": {"kind": "efficientnet", "norm_momentum": 0.1}}, image=where / "net")
+    assert net.config.image.norm_momentum == 0.1 != hub.read(where / "net").config.image.norm_momentum  # type: ignore[union-attr]
+    momenta = {part.momentum for part in net.module.image.modules() if isinstance(part, torch.nn.BatchNorm2d)}
+    assert momenta == {0.1}
+
+    crossed = {**CROSSED, "image": {"kind": "vit", "patch_keep": 0.7}, "text": {"cross_from": 1, "dropout": 0.3}}
+    parts = start_of(crossed, image=where / "vit", text=where / "bert")
+    assert (parts.config.image.patch_keep, parts.config.text.dropout, parts.config.text.layers) == (0.7, 0.3, 3)
+    frames = {**CLIPS["video"], "dropout": 0.4, "image": {"kind": "vit", "dropout": 0.1}}  # type: ignore[dict-item]
+    parts = start_of({**CLIPS, "video": frames}, frozenset({"video", "text"}), video=where / "vit")
+    assert (parts.config.video.dropout, parts.config.video.image.dropout, parts.config.video.image.width) == (0.4, 0.1, 21)
+    parts = start_of({**STREAM, "dropout": 0.2}, image=where / "vit")
+    assert (parts.config.dropout, parts.config.width) == (0.2, 21)
+
+
+def test_measures_that_are_not_the_towers_are_refused_with_both_numbers(where: Path) -> None:
+    late = {"kind": "late_fusion", "text": {"kind": "bert"}}
+    clips = {**CLIPS, "video": {**CLIPS["video"], "image": {"kind": "vit", "width": 22}}}  # type: ignore[dict-item]
+    cases: tuple[tuple[dict[str, Any], str, str, str], ...] = (
+        (
+            {**late, "image": {"kind": "vit", "image_size": 64}},
+            "image",
+            "vit",
+            r"image\.image_size is 64, the tower's is 24\. .* model\.pictures",
+        ),
+        (
+            {**late, "image": {"kind": "vit", "patch_keep": 0.5}},
+            "image",
+            "net",
+            r"image\.patch_keep is 0\.5, and the tower has no such setting",
+        ),
+        ({**late, "image": {"kind": "vit"}, "text": {"kind": "bert", "layers": 6}}, "text", "bert", r"text\.layers is 6, the tower's is 3"),
+        ({**CROSSED, "text": {"cross_from": 1, "eps": 1e-3}}, "text", "bert", r"text\.eps is 0\.001, the tower's is 1e-12"),
+        ({**CROSSED, "image": {"kind": "vit", "heads": 7}}, "image", "vit", r"image\.heads is 7, the tower's is 3"),
+        (clips, "video", "vit", r"video\.image\.width is 22, the tower's is 21"),
+        ({**VLMO, "order": "post"}, "image", "vit", r"model\.config\.order is 'post', but 'pre' is what the tower needs"),
+        ({**STREAM, "width": 12}, "text", "bert", r"model\.config\.width is 12, but 21"),
+        ({**STREAM, "image": {"patch_size": 16}}, "image", "vit", r"image\.patch_size is 16, the tower's is 8"),
+    )
+    for shape, kind, name, message in cases:
+        with pytest.raises(UsageError, match=rf"model\.towers\.{kind}: .*{name} comes with its measures.*{message}"):
+            start_of(shape, frozenset(), **{kind: where / name})
+    agreed = start_of({**late, "image": {"kind": "vit", "image_size": 24, "width": 21}}, image=where / "vit")
+    assert agreed.config.image.image_size == 24  # type: ignore[union-attr]
+
+
+def test_a_recipe_with_towers_is_the_same_when_it_is_written_down_and_read_again(where: Path) -> None:
+    late = {"kind": "late_fusion", "image": {"kind": "vit", "dropout": 0.1}, "text": {"kind": "bert"}}
+    source = ModelSource.parse({"config": late, "towers": {"image": str(where / "vit")}, "vocab_size": 320})
+    again = ModelSource.parse(yaml.safe_load(source.to_yaml()))
+    assert again == source
+    assert begin(again, CAPTIONS, BOTH).config == begin(source, CAPTIONS, BOTH).config
+    alone = ModelSource(config=presets()["mini-late"])
+    assert yaml.safe_load(alone.to_yaml())["config"] == alone.config.model_dump(mode="json"), "without towers the shape is whole"  # type: ignore[union-attr]
 
 
 def test_from_says_how_a_model_that_is_not_two_towers_goes_on(where: Path, tmp_path: Path) -> None:

@@ -134,6 +134,13 @@ def test_processor_and_model_that_disagree_name_both_numbers(tmp_path: Path) -> 
         agree(fewer, found.processor, "here")
 
 
+def test_changes_to_an_input_that_the_model_does_not_read_are_refused() -> None:
+    words = {"preset": "mini-bert", "vocab_size": 320}
+    for field in ("pictures", "sounds", "clips"):
+        with pytest.raises(UsageError, match=rf"model\.{field}: the model reads no {field}, .* leave it out"):
+            begin(ModelSource.parse({**words, field: {"nonsense": 1}}), CAPTIONS, frozenset({"text"}))
+
+
 def test_a_fresh_siglip_pads_to_its_length(tmp_path: Path) -> None:
     parts = begin(ModelSource(preset="mini-siglip", vocab_size=320), CAPTIONS, BOTH)
     tokens = parts.processor.tokens(CAPTIONS)

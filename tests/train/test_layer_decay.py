@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from tonggan.models import DualEncoder, DualEncoderConfig, adapt
+from tonggan.models import DualEncoder, DualEncoderConfig, adapt, build, presets
 from tonggan.models.towers import BertTextConfig, EfficientNetConfig, RecurrentTextConfig, TransformerTextConfig, ViTConfig
 from tonggan.train.optim import OptimConfig, groups, optimizer
 
@@ -67,6 +69,47 @@ def test_a_tower_alone_and_what_is_no_stack() -> None:
     assert found["image.net.head.weight"] == 1.0
     leaves = nn.ModuleDict({"first": nn.Linear(3, 3), "norms": nn.ModuleList([nn.LayerNorm(3), nn.LayerNorm(3)])})
     assert set(rates(leaves, 0.5).values()) == {1.0}
+
+
+def depths(name: str) -> dict[str, float]:
+    """Of the parameters of a preset: how many times the rate is halved."""
+    return {parameter: -math.log2(rate) for parameter, rate in rates(build(presets()[name]), 0.5).items()}
+
+
+def at(found: dict[str, float], *starts: str) -> set[float]:
+    """Of the parameters whose names start so."""
+    return {depth for name, depth in found.items() if name.startswith(starts)}
+
+
+@pytest.mark.parametrize(
+    ("name", "feeds"),
+    [
+        ("mini", {"image.class_token", "image.patches", "image.positions", "image.pre_norm", "text.embedding", "text.positions"}),
+        ("mini-rn", {"text.embedding", "text.positions"}),
+        ("mini-effnet", {"image.net.stem", "image.net.norm0", "text.embedding", "text.positions", "text.types", "text.norm"}),
+        ("mini-vlmo", {"image", "text", "kinds"}),
+        ("mini-albef", {"text", "image.class_token", "image.patches", "image.positions"}),
+    ],
+)
+def test_only_blocks_and_what_feeds_them_learn_slower(name: str, feeds: set[str]) -> None:
+    """A tower without blocks feeds no other tower, and a scale feeds nothing, whichever module holds it."""
+    found = depths(name)
+    lowered = {parameter for parameter, depth in found.items() if depth and ".blocks." not in parameter}
+    assert lowered == {parameter for parameter in found if any(f"{parameter}.".startswith(f"{part}.") for part in feeds)}
+    assert found["log_scale"] == 0
+
+
+def test_what_feeds_is_one_below_its_own_blocks() -> None:
+    convolutional, together, albef = depths("mini-rn"), depths("mini-vlmo"), depths("mini-albef")
+    assert at(convolutional, "image") == {0} and at(convolutional, "text.embedding", "text.positions") == {3}
+    assert at(together, "image.", "text.", "kinds.") == {4} and at(together, "transformer.blocks.0.") == {3}
+    assert at(albef, "text.") == {4} and at(albef, "transformer.blocks.2.") == {1} and at(albef, "image.patches") == {4}
+
+
+def test_places_of_frames_feed_the_frames_blocks_and_their_picture_tower_is_counted_by_itself() -> None:
+    found = depths("mini-frames-text")
+    assert at(found, "video.positions") == {2} and at(found, "video.transformer") == {1}
+    assert at(found, "video.image.transformer.blocks.2.") == {1} and at(found, "video.image.patches") == {4}
 
 
 def test_an_attention_pool_is_counted_by_itself() -> None:

@@ -414,7 +414,7 @@ def test_fused_adamw_equals_torchs_plain_one() -> None:
 
 
 def test_frozen_everything_is_an_error() -> None:
-    with pytest.raises(ValueError, match="every parameter is frozen"):
+    with pytest.raises(UsageError, match="every parameter of the model is frozen"):
         optimizer(nn.Linear(2, 2).requires_grad_(False), OptimConfig())
 
 
@@ -449,6 +449,15 @@ def test_gpu_recipe_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"train\.precision: bf16"):
         pick_precision("bf16", torch.device("cpu"))
     assert pick_precision("auto", torch.device("cpu")) is False
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_epochs_are_passes_over_the_first_stream_however_seldom_it_is_due(tmp_path: Path, every: int) -> None:
+    """Four batches are a pass."""
+    trainer = make(tmp_path, steps=None, epochs=2.0)
+    trainer.streams = [Stream("a", trainer.module, Counting(), every=every), Stream("b", trainer.module, Counting())]
+    trainer.fit()
+    assert [stream.batches.state_dict()["at"] for stream in trainer.streams] == [8, 8 * every]
 
 
 def test_exactly_one_length(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from hub.references import TEXTS, close, picture, save_clip, tiny_clip
 from hub.test_clip import edit
+from senses import model_of
 from tonggan import hub
 from tonggan.backends import LocalModel, load
 from tonggan.backends.directories import open_directory
@@ -294,6 +295,45 @@ def test_a_server_gives_the_vectors_of_its_model_and_no_others(place: Path, serv
     report = verify(place / "other", server)
     wrong = {one.name for one in report.differences if not one.passed}
     assert wrong == {"vectors of text", "weights"}
+
+
+def test_a_server_is_asked_for_sounds_and_clips_too(tmp_path: Path) -> None:
+    place = model_of(tmp_path / "model", "text", "audio", "video")
+    with Engine(load(place, device="cpu")) as engine, listening(create_app(engine)) as url:
+        report = verify(place, url, count=3)
+        assert report.passed, report.plain()
+        assert {one.name for one in report.differences} == {f"vectors of {kind}" for kind in ("text", "audio", "video")}
+        other = hub.read(place)
+        with torch.no_grad():
+            other.module.get_parameter("audio_head.weight")[0] *= 1.1
+        hub.save(tmp_path / "other", other.module, other.config, other.processor)
+        wrong = {one.name for one in verify(tmp_path / "other", url, count=3).differences if not one.passed}
+        assert wrong == {"vectors of audio", "weights"}
+
+
+def test_an_adapter_is_no_model_that_transformers_opens(place: Path) -> None:
+    done = CliRunner().invoke(app, ["verify", str(adapter(place))])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert "is an adapter" in said and "adapter --against merged" in said and "tonggan merge" in said
+
+
+def test_an_adapter_is_exported_merged(place: Path) -> None:
+    directory = adapter(place)
+    done = CliRunner().invoke(app, ["export", str(directory), str(place / "out"), "--to", "transformers"])
+    assert done.exit_code == 0, done.output
+    assert verify(place / "out", "transformers", count=2).passed
+    texts = ["a red bird", "two cats"]
+    out, tuned, plain = (load(place / name, device="cpu").embed(texts).vectors for name in ("out", "adapter", "clip"))
+    assert np.abs(out - tuned).max() < 1e-5 < 1e-2 < np.abs(out - plain).max()
+
+
+def test_a_copy_takes_no_adapter_to_serve(place: Path) -> None:
+    verify(place / "clip", "int8", copy=place / "int8")
+    done = CliRunner().invoke(app, ["serve", str(place / "int8"), "--adapter", f"a={adapter(place)}", "--port", "0"])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    assert "an int8 copy, whose weights" in said and "take no adapter; serve its original: tonggan serve" in said and "made for" not in said
 
 
 def test_a_probe_has_nothing_to_merge(place: Path) -> None:

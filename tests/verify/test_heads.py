@@ -78,6 +78,41 @@ def test_a_copy_with_a_wrong_head_is_not_admitted(tmp_path: Path, verb: str) -> 
         load(tmp_path / "wrong")
 
 
+class Says(nn.Module):
+    """Answers with the given numbers: scores of words, or pooled features of texts."""
+
+    modalities = frozenset({"text"})
+
+    def __init__(self, **given: torch.Tensor) -> None:
+        super().__init__()
+        self.given = given
+
+    def features(self, kind: Any, inputs: Any) -> torch.Tensor:
+        return self.given["features"]
+
+    def words(self, tokens: Any, pixels: Any = None, *, where: Any = None) -> torch.Tensor:
+        return self.given["words"]
+
+
+def test_scores_and_features_that_only_look_alike_are_not_admitted(tmp_path: Path) -> None:
+    """Logits of two models have their mean in common, and a cosine knows no length."""
+    mine, other = (LocalModel(saved(tmp_path, BERT), "cpu") for _ in range(2))
+    random = torch.Generator().manual_seed(0)
+    words, unrelated = (torch.randn(64, 500, generator=random) - 8 for _ in range(2))
+    features = torch.randn(3, 21, generator=random)
+    assert torch.cosine_similarity(words, unrelated, dim=1).min() > 0.98
+    mine.module = Says(words=words, features=features)
+
+    def off(**given: torch.Tensor) -> set[str]:
+        other.module = Says(**given)
+        report = against_model(mine, other, "int8", count=3, seed=0, versions={})
+        return {one.name for one in report.differences if not one.passed}
+
+    assert off(words=words + 5, features=1.01 * features) == set()
+    assert off(words=unrelated, features=features) == {"words of text"}
+    assert off(words=words, features=3 * features) == {"features of text"}
+
+
 def test_a_check_that_did_not_compare_an_answer_admits_nothing(tmp_path: Path) -> None:
     export_int8(saved(tmp_path, STREAM), tmp_path / "copy")
     verify(tmp_path / "model", "int8", copy=tmp_path / "copy", count=2)

@@ -61,6 +61,37 @@ def test_rows_that_are_short_have_a_cosine_too() -> None:
     assert not compare("x", -tiny, tiny, 0.98, by="cosine").passed
 
 
+def test_a_length_that_is_off_is_not_near_whatever_the_cosine() -> None:
+    theirs = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
+    assert compare("x", theirs, theirs, 0.98, by="cosine").passed
+    ours = theirs.clone()
+    ours[2] *= 3
+    found = compare("x", ours, theirs, 0.98, by="cosine")
+    assert found.cosine == pytest.approx(1) and found.length == pytest.approx(3)
+    assert not found.passed and found.reason == "3 times as long"
+    assert not compare("x", theirs / 3, theirs, 0.98, by="cosine").passed
+    assert not compare("x", theirs, torch.zeros_like(theirs), 0.98, by="cosine").passed
+
+
+def test_a_clear_first_place_may_not_be_lost_among_many_numbers() -> None:
+    random = torch.Generator().manual_seed(0)
+    common = torch.randn(1, 2000, generator=random)
+    theirs = common.repeat(8, 1)
+    theirs[:, :8] += 8 * torch.eye(8)
+    ours = theirs.clone()
+    ours[0, 0] -= 8
+    found = compare("x", ours, theirs, 0.98, by="cosine", scores=True)
+    assert found.cosine is not None and found.cosine > 0.98
+    assert found.clear == 7 / 8 and not found.passed and found.reason is not None and "88 %" in found.reason
+    # Who is first by a hair may be second in a copy: 0.01 between the two, and 0.02 of rounding.
+    close = common.repeat(8, 1)
+    close[:, 3], close[:, 4] = 9.0, 8.99
+    turned = close.clone()
+    turned[:, 4] += 0.02
+    found = compare("x", turned, close, 0.98, by="cosine", scores=True)
+    assert found.argmax == 0 and found.clear is None and found.passed
+
+
 def test_a_report_of_nothing_has_not_passed() -> None:
     assert not Report("m", "x", {}).passed
     report = Report("m", "x", {}, [Section("s", [Difference("a", relative=1e-6, tolerance=1e-5), Difference("b", problem="shapes")])])

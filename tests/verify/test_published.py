@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,40 @@ def test_a_wrong_gradient_of_a_right_output_is_found(directory: Path) -> None:
     report = check(checkpoint, directory, backward=True)
     assert off(report, "gradients") == {"of text_model.embeddings.token_embedding.weight"}
     assert not any(off(report, name) for name in SECTIONS)
+
+
+def test_gradients_that_are_missing_are_named(directory: Path) -> None:
+    checkpoint = hub.read(directory)
+    checkpoint.module.get_parameter("image.transformer.blocks.0.feed_forward.up.weight").requires_grad_(False)
+    checkpoint.module.get_submodule("text.transformer.blocks.0").register_forward_hook(lambda _, args, output: output.detach())
+    report = check(checkpoint, directory, backward=True)
+    wrong = off(report, "gradients")
+    assert {"of vision_model.encoder.layers.0.mlp.fc1.weight", "of text_model.embeddings.token_embedding.weight"} <= wrong
+    assert all("layers.0." in name or "embedding" in name for name in wrong)
+    assert not any(off(report, name) for name in SECTIONS)
+
+
+def test_a_gradient_that_only_ours_has_is_named(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "tonggan.verify.published.gradients", lambda *args: {**hub.gradients(*args), "text_projection.bias": torch.ones(11)}
+    )
+    assert off(check(hub.read(directory), directory, backward=True), "gradients") == {"of text_projection.bias"}
+
+
+def test_features_are_pooled_as_declared_and_no_other_way(tmp_path: Path) -> None:
+    directory = tiny_sentence_encoder(tmp_path / "bert", pooling="mean")
+    checkpoint = hub.read(directory)
+    tower: Any = checkpoint.module.get_submodule("text")
+    tower.config = tower.config.model_copy(update={"pooling": "first"})
+    assert "features(text): mean of the states" in off(check(checkpoint, directory), "verbs, against each item alone")
+
+
+def test_without_their_own_library_sentence_encoders_are_not_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tiny_sentence_encoder(tmp_path / "bert")
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(TongganError, match="pip install sentence-transformers"):
+        verify(directory, "transformers", count=2)
+    assert not hub.read(directory).identity.verified
 
 
 def test_sentence_encoders_are_held_against_their_own_library(tmp_path: Path) -> None:

@@ -66,18 +66,21 @@ def export(
     ],
     json: Json = False,
 ) -> None:
-    """Write a model in a form that other programs read; what the form has no place for is an error that names it.
+    """Write a model in a form that other programs read; what the form has no place for is an error that names it. An adapter is merged.
 
     Example: `tonggan export runs/demo models/demo --to transformers`
     """
     from tonggan import hub
     from tonggan.backends.names import find
+    from tonggan.hub.merged import merged
+    from tonggan.models.adapt import is_adapted
 
     found = find(model)
     check = f"tonggan verify {quote(model)} --against {to}"
     if to == "transformers":
         provenance = {**found.provenance, "exported": {"from": model}}
-        hub.save(out, found.module, found.config, found.processor, format=to, provenance=provenance, labels=found.labels)
+        plain = merged(found) if is_adapted(found.module) else found  # an adapter is merged, as the other forms do
+        hub.save(out, plain.module, plain.config, plain.processor, format=to, provenance=provenance, labels=plain.labels)
         check = f"tonggan verify {quote(str(out))} --against transformers"
     elif to == "onnx":
         from tonggan.hub.export_onnx import export_onnx

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -79,6 +79,12 @@ def _open(model: str, named: Sequence[tuple[str, str]]) -> dict[str, Model]:
     if not named:
         return {model: load(model)}
     base = load_local(model)
+    if form := base.checkpoint.provenance.get("copy"):
+        original = ["tonggan", "serve", base.checkpoint.provenance["origin"]]
+        words = [*original, *(word for name, place in named for word in ("--adapter", f"{name}={place}"))]
+        raise UsageError(
+            f"{model}: an {form} copy, whose weights are in another form and take no adapter; serve its original: {join(words)}"
+        )
     return {model: base, **{name: adapted(base, place) for name, place in named}}
 
 

@@ -32,7 +32,8 @@ def verify(
     What is beyond its tolerance in single precision is computed again in double: what agrees there was rounding and passes, and the line
     says so; anything else fails.
 
-    "cosine" is the lowest of all rows; of scores, "first" is how often the largest is the same one, "first 5" how many of the largest are.
+    "cosine" is the lowest of all rows, which must have their lengths too; of scores, less each row's mean, "first" is how often the
+    largest is the same one, "first 5" how many of the largest are.
 
     Examples: `tonggan verify hf:openai/clip-vit-base-patch32`; `tonggan verify runs/demo --against int8 --copy runs/demo-int8`
     """
@@ -70,7 +71,7 @@ def _print(report: Report) -> None:
             agreed = [f"{100 * part:.0f} %" if part is not None else "" for part in (one.argmax, one.top)] if scored else []
             cosine = f"{one.cosine:.6f}" if one.cosine is not None else ""
             numbers = [f"{one.absolute:.1e}", f"{one.relative:.1e}", cosine, *agreed]
-            why = one.problem or (f"{one.double:.1e} in double" if one.double is not None else "")
+            why = one.problem or one.reason or (f"{one.double:.1e} in double" if one.double is not None else "")
             verdict = ("ok" if one.passed else "[red]OFF[/red]") + (f": {escape(why)}" if why else "")
             table.add_row(one.name, *(["–"] * len(numbers) if one.problem else numbers), bound, verdict)
         console.print(table)

@@ -90,7 +90,8 @@ class Processor:
         if self.text is not None:
             ids, _ = self.text.encode(list(CANONICAL.values()))
             digests = {f"ids.{name}": _digest(np.array(row, dtype="<i4")) for name, row in zip(CANONICAL, ids, strict=True)}
-            found["text"] = {**self.text.config.model_dump(mode="json"), "vocab_size": self.text.vocab_size, **digests}
+            settings = self.text.config.model_dump(mode="json")
+            found["text"] = {**settings, "vocab_size": self.text.vocab_size, "tokenizer": self.text.fingerprint, **digests}
         if self.audio is not None:
             found["audio"] = {**self.audio.config.model_dump(mode="json"), **_heard(self.audio)}
         if self.video is not None:

@@ -6,11 +6,13 @@ trained on one's own captions in Chinese and English.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -194,6 +196,17 @@ class Tokenizer:
         found: dict[str, Any] = json.loads(self._written())
         return found
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all that decides ids: vocabulary, merges, rules, added tokens, the special tokens around a text. 16 digits of a SHA-256.
+
+        The same tokenizer has the same one however its file is laid out, and whatever the class that frames its texts is called.
+        """
+        spec = self.spec
+        decides = {name: _plain(spec[name]) for name in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+        decides["frame"] = self._backend.encode("").ids
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
+
     def id_of(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it, None when it has none."""
         found: int | None = self._backend.token_to_id(token)
@@ -289,6 +302,21 @@ class Tokenizer:
             return str(self._backend.to_str(pretty=pretty))
         finally:
             self._backend.normalizer = None
+
+
+def _plain(rules: Any) -> Any:
+    """Rules of a `tokenizer.json` in one form: without what is null, false or empty, which some versions write and others leave out."""
+    if isinstance(rules, list):
+        return [_plain(rule) for rule in rules]
+    if not isinstance(rules, dict):
+        return rules
+    if rules.get("type") == "BertNormalizer" and rules["strip_accents"] is None:
+        rules = {**rules, "strip_accents": rules["lowercase"]}
+    return {
+        name: value if name in ("vocab", "merges") else _plain(value)  # long, and in one form as they are
+        for name, value in rules.items()
+        if value not in (None, "", []) and value is not False and name != "trim_offsets"  # places in the text are no ids
+    }
 
 
 def _goes_on(piece: str, kind: str) -> bool:

@@ -132,12 +132,12 @@ def read(directory: str | Path | Sequence[str | Path], base: Checkpoint) -> Chec
     places = [directory] if isinstance(directory, str | Path) else list(directory)
     found = base
     taken: dict[str, Path] = {}
-    for number, place in enumerate(map(Path, places)):
-        found = _put(found, place, base, number, taken)
+    for place in map(Path, places):
+        found = _put(found, place, base, taken)
     return replace(found, name="+".join(map(str, places)))
 
 
-def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int, taken: dict[str, Path]) -> Checkpoint:
+def _put(on: Checkpoint, directory: Path, base: Checkpoint, taken: dict[str, Path]) -> Checkpoint:
     record = _record(directory)
     if "base" in record:
         made_for = recorded_as(record["base"], base.config, base.processor, base.labels)
@@ -169,6 +169,8 @@ def _put(on: Checkpoint, directory: Path, base: Checkpoint, number: int, taken: 
         if field in record and hashed != record[field]:
             found, saved = (value[:12] if value else "(none)" for value in (hashed, record[field]))
             raise TongganError(f"{directory}: this is not the adapter that was saved here: {what}: {found} != {saved}")
+    # After those that the base already has.
+    number = len({field.split(".")[1] for field in on.identity.preprocessing if field.startswith("adapter.")})
     settings = {name: value for name, value in flat(config.model_dump(mode="json"), f"adapter.{number}.") if _computes(name)}
     labels = tuple(record.get("labels") or ()) or on.labels
     identity = Identity(

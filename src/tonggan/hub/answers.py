@@ -76,10 +76,9 @@ def _states(module: LatentLearner, inputs: Inputs) -> Iterator[Answer]:
 
 
 def _match(module: Matcher, inputs: Inputs) -> Iterator[Answer]:
-    """Logits of no and yes less their mean: only their difference is a probability's."""
+    """Logits of no and yes."""
     if {"image", "text"} <= inputs.keys():
-        logits = module.match(inputs["image"], inputs["text"])
-        yield Answer("match", frozenset({"image", "text"}), logits - logits.mean(dim=1, keepdim=True), scores=True)
+        yield Answer("match", frozenset({"image", "text"}), _centred(module.match(inputs["image"], inputs["text"])), scores=True)
 
 
 def _words(module: WordPredictor, inputs: Inputs) -> Iterator[Answer]:
@@ -89,14 +88,19 @@ def _words(module: WordPredictor, inputs: Inputs) -> Iterator[Answer]:
     for pixels in (None, inputs["image"]) if "image" in inputs else (None,):
         with suppress(UsageError):  # some read text alone, some only with its picture
             logits = module.words(tokens, pixels, where=where)
-            yield Answer("words", frozenset({"text"} if pixels is None else {"image", "text"}), logits, scores=True)
+            yield Answer("words", frozenset({"text"} if pixels is None else {"image", "text"}), _centred(logits), scores=True)
 
 
 def _classes(module: Labeller, inputs: Inputs) -> Iterator[Answer]:
     """Of all kinds together, and of each: which of them a classifier reads, only it knows."""
     for kinds in dict.fromkeys([frozenset(inputs), *(frozenset({kind}) for kind in inputs)]):
         with suppress(UsageError, KeyError):
-            yield Answer("classes", kinds, module.classify({kind: inputs[kind] for kind in kinds}), scores=True)
+            yield Answer("classes", kinds, _centred(module.classify({kind: inputs[kind] for kind in kinds})), scores=True)
+
+
+def _centred(logits: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """Less each row's mean: probabilities do not change by it, and two rows with a large mean in common look alike whatever they say."""
+    return logits - logits.mean(dim=1, keepdim=True)
 
 
 VERBS: dict[str, tuple[type, Callable[[Any, Inputs], Iterator[Answer]]]] = {

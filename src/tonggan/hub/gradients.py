@@ -28,6 +28,7 @@ def gradients(model: nn.Module, inputs: Mapping[str, Tensor], loss: Callable[[di
         return {name: gradient for name, gradient in zip(trained, found, strict=True) if gradient is not None}
     table = family.table(getattr(model, "config"))  # noqa: B009
     reached = {table.theirs(name) for name, gradient in zip(trained, found, strict=True) if gradient is not None}
-    # A format may have several of our tensors in one (q, k and v); a part of it that is not reached counts as zero.
-    whole = {n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(trained.items(), found, strict=True)}
+    # A format may have several of our tensors in one (q, k and v); a part of it that is not reached, or frozen, counts as zero.
+    zeros = {name: torch.zeros_like(parameter) for name, parameter in model.named_parameters()}
+    whole = zeros | {name: gradient for name, gradient in zip(trained, found, strict=True) if gradient is not None}
     return {name: gradient for name, gradient in table.export(whole).items() if name in reached}

@@ -72,10 +72,12 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
 def recorded_as(recorded: Mapping[str, Any], config: Config, processor: Processor, labels: Sequence[str] | None = None) -> Identity:
     """The identity in a record. A setting that was added after it was written had no other value then than its default.
 
-    Two things were always in a directory's own files before they were in its record, so there the files are believed: the scale that is
-    not learnt, and the `labels`.
+    Three things were always in a directory's own files before they were in its record, so there the files are believed: the scale that
+    is not learnt, the `labels`, and the tokenizer.
     """
     later: dict[str, Any] = {"labels": labels_hash(labels)}
+    if processor.text is not None:
+        later["text.tokenizer"] = processor.text.fingerprint
     parts: list[tuple[str, Config]] = [("model", config), *((kind, part.config) for kind, part in processor.parts().items())]
     for prefix, part in parts:
         chosen = dict(flat(part.model_dump(mode="json", exclude_defaults=True), f"{prefix}."))

@@ -41,7 +41,9 @@ def save(
     `TongganError`, with the previous checkpoint intact, when the disk is full or the format has no place for the model.
     """
     if is_adapted(module):
-        raise UsageError(f"{directory}: the model has an adapter; save that with hub.adapters.save, or merge it first (models.adapt.merge)")
+        raise UsageError(
+            f"{directory}: the model has an adapter; merge it first (tonggan merge), or save only the adapter (hub.adapters.save)"
+        )
     if "copy" in (provenance or {}):
         raise UsageError(f"{directory}: the model is a copy in another form, without the weights of its original; take the original")
     agree(config, processor, str(directory))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -21,7 +22,7 @@ class ClassifierConfig(Config):
 
     kind: Literal["classifier"] = "classifier"
     image: ImageTowerConfig
-    classes: int = 1000
+    classes: PositiveInt = 1000
 
 
 class Classifier(nn.Module):

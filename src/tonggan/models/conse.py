@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config, PictureSize
@@ -26,11 +27,11 @@ class ConseConfig(Config):
 
     kind: Literal["conse"] = "conse"
     net: EfficientNetConfig = EfficientNetConfig()
-    classes: int = 1000
-    words_width: int = 384
+    classes: PositiveInt = 1000
+    words_width: PositiveInt = 384
     temperature: float = 1.5
     """Softens the probabilities: classifiers are too sure of themselves on pictures unlike those they know."""
-    top: int = 50
+    top: PositiveInt = 50
     """Only so many of the likeliest classes count."""
 
     @property

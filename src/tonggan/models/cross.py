@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -39,9 +39,18 @@ class CrossTextConfig(WordsConfig):
     activation: Activation = "gelu"
     eps: float = 1e-12
     dropout: float = 0.0
-    cross_from: int = 6
+    cross_from: NonNegativeInt = 6
     """The first block that attends to pictures: a text alone is read by those before (ALBEF). 0: every block does, and a text alone passes
     through all of them without (BLIP)."""
+
+    @model_validator(mode="after")
+    def _some_block_sees(self) -> CrossTextConfig:
+        if self.cross_from >= self.layers:
+            raise ValueError(
+                f"cross_from {self.cross_from} of {self.layers} layers (counted from 0): no block would attend to pictures; "
+                f"set cross_from below {self.layers}, or more layers"
+            )
+        return self
 
 
 class CrossTransformer(Transformer):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
@@ -43,7 +43,7 @@ class DualEncoderConfig(Config):
     text: TextTowerConfig | None = None
     audio: towers.AudioTowerConfig | None = None
     video: towers.VideoTowerConfig | None = None
-    dim: int = 512
+    dim: PositiveInt = 512
     image_projection: Projection = "linear"
     text_projection: Projection = "linear"
     audio_projection: Projection = "linear"

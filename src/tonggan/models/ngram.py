@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -130,9 +131,9 @@ class BilingualTextConfig(Config):
 
     kind: Literal["bilingual"] = "bilingual"
     bert: BertTextConfig = BertTextConfig()
-    vocab_size: int = 30522
+    vocab_size: PositiveInt = 30522
     """The BERT's words and, behind them, the characters that it lacks."""
-    ngrams: int = 65536
+    ngrams: PositiveInt = 65536
 
     @property
     def context(self) -> int:

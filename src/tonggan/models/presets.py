@@ -155,9 +155,21 @@ def _hearing_and_watching(vit: ViTConfig, text: TransformerTextConfig) -> dict[s
 
 
 def _filling_in(bert: BertTextConfig) -> dict[str, Preset]:
-    """data2vec's students. The waveform's strides are those of the published model: a frame is 20 ms."""
+    """data2vec's students. The waveform's strides are those of the published model: a frame is 20 ms. Patches know their places, and
+    branches have no factors: distances alone, and factors of 0.1, are learnt over more updates than small models get."""
     patches = BeitConfig(
-        image_size=64, patch_size=8, width=128, layers=4, heads=4, mlp_width=512, relative="shared", mask_token=True, mean=PLAIN, std=PLAIN
+        image_size=64,
+        patch_size=8,
+        width=128,
+        layers=4,
+        heads=4,
+        mlp_width=512,
+        absolute=True,
+        relative="shared",
+        layer_scale=None,
+        mask_token=True,
+        mean=PLAIN,
+        std=PLAIN,
     )
     channels = (32, 32, 32, 64, 64, 64, 64)
     frames = WaveformConfig(channels=channels, width=128, layers=3, heads=4, mlp_width=512, position_layers=3, mask_token=True)

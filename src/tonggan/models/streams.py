@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -30,7 +30,7 @@ class WordsConfig(Config):
 
     vocab_size: PositiveInt = 30522
     context: PositiveInt = 40
-    type_vocab: int = 0
+    type_vocab: NonNegativeInt = 0
     """Rows of the table of sentence types (BERT has 2, of which only the first is used here); 0: there is none."""
 
 

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -40,7 +40,7 @@ class SingleStreamConfig(Config):
     activation: Activation = "gelu"
     eps: float = 1e-12
     dropout: float = 0.0
-    kinds: int = 2
+    kinds: int = Field(default=2, ge=2)
     """Rows of the table of modalities: text, picture, and a third for a second picture, which is not read here."""
     matching: Literal["none", "one", "two"] = "two"
     """Head for matching: two logits, or one that stands against zero (how ViLT's retrieval model is published)."""

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from pydantic import PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -45,8 +45,8 @@ class VLMoConfig(Config):
     layers: PositiveInt = 12
     heads: PositiveInt = 12
     mlp_width: PositiveInt = 3072
-    fused_layers: int = 2
-    """So many of the upper blocks have a third expert, for a picture with its text."""
+    fused_layers: NonNegativeInt = 2
+    """So many of the upper blocks have a third expert, for a picture with its text. 0: none, and together each keeps its own."""
     activation: Activation = "gelu"
     order: Literal["pre", "post"] = "pre"
     """Where norms stand: before each branch, and once at the end (the paper's), or after each sum (BERT's)."""
@@ -59,6 +59,12 @@ class VLMoConfig(Config):
     max_scale: float = 100.0
     classes: PositiveInt | None = None
     """Of pictures, for learning from labels before there is any text; None: no classifier."""
+
+    @model_validator(mode="after")
+    def _has_so_many(self) -> VLMoConfig:
+        if self.fused_layers > self.layers:
+            raise ValueError(f"fused_layers {self.fused_layers} of {self.layers} layers; set it to {self.layers} at most, or more layers")
+        return self
 
 
 class SquarePictures(PictureStem):

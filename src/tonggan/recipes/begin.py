@@ -23,7 +23,7 @@ from tonggan.recipes.config import ModelSource
 from tonggan.recipes.grafts import fill, fitted
 from tonggan.recipes.towers import towers_of
 from tonggan.tensors import MODALITIES, Modality
-from tonggan.types import UsageError
+from tonggan.types import Identity, UsageError
 
 
 class Parts(NamedTuple):
@@ -34,6 +34,8 @@ class Parts(NamedTuple):
     processor: Processor
     labels: tuple[str, ...] | None = None
     """Names of a classifier's classes, where it began with some."""
+    identity: Identity | None = None
+    """Of the checkpoint that it began with."""
 
 
 def begin(source: ModelSource, captions: Iterable[str], needs: frozenset[Modality], *, mask: bool = False) -> Parts:
@@ -48,13 +50,14 @@ def begin(source: ModelSource, captions: Iterable[str], needs: frozenset[Modalit
 
 def _started(source: ModelSource) -> Parts:
     found = load_local(str(source.start), device="cpu")
-    return Parts(found.module.train(), found.config, _changed(source, found.processor, found.config), found.checkpoint.labels)
+    processor = _changed(source, found.processor, found.config)
+    return Parts(found.module.train(), found.config, processor, found.labels, found.identity)
 
 
 def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
     shape: ModelConfig = source.config or presets()[one_of(str(source.preset), presets(), "preset")]
     pretrained = towers_of(source, shape)
-    shape = fitted(shape, pretrained)
+    shape = fitted(shape, pretrained, written=source.config is not None)
     towers = {kind: None if kind in pretrained else getattr(shape, kind, None) for kind in MODALITIES}
     tokenizer = None
     if (words := towers["text"]) is not None:
@@ -98,6 +101,9 @@ def _clips(tower: TubeletConfig | FramesConfig) -> VideoProcessing:
 def _changed(source: ModelSource, processor: Processor, config: ModelConfig) -> Processor:
     """The processor under the recipe's changes to how pictures, sounds and clips are prepared."""
     image, audio, video = processor.image, processor.audio, processor.video
+    for field, part in (("pictures", image), ("sounds", audio), ("clips", video)):
+        if getattr(source, field) and part is None:
+            raise UsageError(f"model.{field}: the model reads no {field}, so there is nothing to change; leave it out")
     if source.pictures and image is not None:
         pictures = ImageProcessing.parse({**image.config.model_dump(), **source.pictures}, "model.pictures")
         if (tower := getattr(config, "image", None)) is not None and pictures.side != tower.image_size:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, FieldSerializationInfo, field_serializer, field_validator, model_validator
 
 from tonggan.config import Config
 from tonggan.data.augment import Augment
@@ -34,15 +34,23 @@ class ModelSource(Config):
     `tonggan.load` opens and that has such a tower; for clips that are read frame by frame a picture tower will do. Which systems take
     which, and what is taken of them, says docs/systems.md."""
     resize_positions: bool = False
-    """Interpolate a ViT's positions (bicubic) where `pictures` asks for another size than its checkpoint was trained for."""
+    """Interpolate the positions of a ViT in `towers` (bicubic) where `pictures` asks for another size than it was trained for."""
     vocab_size: int = 4096
-    """Of the tokenizer, where one is trained."""
+    """Of the tokenizer, where one is trained: with a shape, not with `start`."""
     pictures: dict[str, Any] = Field(default_factory=dict)
     """Changes to the picture processing, e.g. {mode: pad}."""
     sounds: dict[str, Any] = Field(default_factory=dict)
     """Changes to the sound processing, e.g. {seconds: 3}."""
     clips: dict[str, Any] = Field(default_factory=dict)
     """Changes to the clip processing, e.g. {sampling: uniform, image: {mode: pad}}."""
+
+    @field_serializer("config")
+    def _as_written(self, shape: ModelConfig | None, info: FieldSerializationInfo) -> dict[str, Any] | None:
+        """Beside towers only what the recipe says itself: a default that is written out would ask a tower for another measure."""
+        if shape is None:
+            return None
+        whole = shape.model_dump(mode=info.mode)
+        return _set_only(shape, whole) if self.towers else whole
 
     @model_validator(mode="after")
     def _exactly_one(self) -> ModelSource:
@@ -51,7 +59,22 @@ class ModelSource(Config):
             raise ValueError(f"give exactly one of preset, config and start; got {', '.join(given) or 'none'}")
         if self.towers and self.start is not None:
             raise ValueError("towers replace those of a shape: give preset or config, not start")
+        if self.resize_positions and self.start is not None:
+            raise ValueError(
+                "resize_positions is for the towers of a shape, and start keeps its size: leave it out, or write the shape out in "
+                f"config and take towers: {{image: {self.start}, …}}, with which the heads begin anew"
+            )
+        # Not by whether it was given: a recipe that was written out whole names every field.
+        if self.start is not None and self.vocab_size != (plain := type(self).model_fields["vocab_size"].default):
+            raise ValueError(f"vocab_size is for a tokenizer that is trained, and start brings its own: leave it out (or at {plain})")
         return self
+
+
+def _set_only(config: Config, whole: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a dumped configuration that were given, and the kind, which says what it is."""
+    given = {name: value for name, value in whole.items() if name in config.model_fields_set or name == "kind"}
+    nested = {name: getattr(config, name) for name in given}
+    return given | {name: _set_only(part, given[name]) for name, part in nested.items() if isinstance(part, Config)}
 
 
 class DataConfig(Config):
@@ -75,7 +98,8 @@ class DataConfig(Config):
 class StreamConfig(Config):
     """Data, the task it is for, and how often and how much it counts."""
 
-    name: str = "pairs"
+    name: str = Field(default="pairs", pattern=r"^\w[\w -]*$")
+    """Unique in its stage. Its numbers and what is kept of its step go by this name, so it has neither dots nor slashes."""
     data: DataConfig
     step: StepConfig = ContrastiveConfig()
     weight: float = Field(default=1.0, gt=0)
@@ -122,15 +146,10 @@ class Stage(Config):
             raise ValueError(f"two streams are named {twice!r}; give each its own name")
         if min(stream.every for stream in self.streams) > 1:
             raise ValueError("some updates would have nothing to learn from: at least one stream needs every: 1")
-        if "image" in self.freeze and any(stream.augment for stream in self.streams):
-            raise ValueError("augment changes nothing where the picture tower is frozen and has encoded each picture once; use views")
         if self.views > 1 and "image" not in self.freeze:
             raise ValueError("views are encoded by a frozen picture tower: add image to freeze, or use augment")
         if self.adapt and (self.centre or self.bilingual):
             raise ValueError("centre and bilingual change the base that an adapter stands beside: do them in a stage before")
-        cached = [part for part in ("image", "text") if part in self.freeze]
-        if self.adapt and (both := [part for part in cached if self.adapt.reaches(part)]):
-            raise ValueError(f"{both[0]} is frozen and would be encoded once, but the adapter goes into it; set adapt.parts to other parts")
         return self
 
 
@@ -170,7 +189,7 @@ class ProbeEvaluation(_Evaluation):
     kind: Literal["probe"] = "probe"
     label: str
     """The column with the classes."""
-    of: Modality = "image"
+    of: Literal["image", "audio", "video"] = "image"
     score: ClassVar[str] = "probe acc1"
 
     @property
@@ -215,6 +234,23 @@ class RunConfig(Config):
     @classmethod
     def _retrieval_unless_said(cls, value: Any) -> Any:
         return {"kind": "retrieval", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _looked_at(self) -> RunConfig:
+        """What waits for an evaluation has one."""
+        if self.evaluation is not None:
+            return self
+        if self.looks:
+            raise ValueError(
+                "looks are taken when the evaluation is, which is not set: set evaluation (with choose: false it chooses nothing)"
+            )
+        for stage in self.stages:
+            for name in ("eval_every", "eval_first", "patience"):
+                if getattr(stage.train, name):
+                    raise ValueError(
+                        f"stage {stage.name}: train.{name} is about evaluations, and evaluation is not set: set it, or leave this out"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _named_apart(self) -> RunConfig:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from tonggan.config import ConfigError
+from tonggan.config import Config, ConfigError
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
+from tonggan.hub.identity import TRAINING_ONLY
 from tonggan.models import CoAttentionConfig, ModelConfig, SingleStreamConfig, VLMoConfig
 from tonggan.models.streams import PatchesConfig, WordsConfig
 from tonggan.models.towers import BertTextConfig, FramesConfig, TubeletConfig, ViTConfig
@@ -66,10 +67,12 @@ BERT = KeyTable("BERT", {**WORDS, **_blocks()})
 BERT_WORDS = KeyTable("BERT", {**WORDS, **dict.fromkeys(_blocks())})
 
 
-def fitted(shape: ModelConfig, towers: Mapping[Modality, Tower]) -> ModelConfig:
+def fitted(shape: ModelConfig, towers: Mapping[Modality, Tower], *, written: bool = True) -> ModelConfig:
     """The shape with the measures of these towers in place of its own.
 
-    Raises `UsageError` or `ConfigError` where it has no place for one, saying what it takes.
+    `written`: the recipe writes the shape out. What acts in training alone (dropout, `patch_keep`) is then as it says, and a measure that
+    it gives must be the tower's. Nobody chose what a preset says. Raises `UsageError` or `ConfigError` where the shape has no place for a
+    tower, or asks for another measure, saying what it takes.
     """
     for kind in towers:
         if getattr(shape, kind, None) is None:
@@ -77,15 +80,14 @@ def fitted(shape: ModelConfig, towers: Mapping[Modality, Tower]) -> ModelConfig:
             raise UsageError(f"model.towers.{kind}: the shape has no such tower to replace; it has: {has or 'none that can be replaced'}")
     match shape:
         case VLMoConfig() | SingleStreamConfig():
-            return _changed(shape, _of_stream(shape, towers), towers)
+            changes = _of_stream(shape, towers)
         case CoAttentionConfig():
-            return _changed(shape, _of_co_attention(shape, towers), towers)
-    for kind, tower in towers.items():
-        measures = tower.config.model_dump()
-        if _by_frames(shape, kind, tower):
-            measures = {**getattr(shape, kind).model_dump(), "image": measures}
-        shape = _changed(shape, {kind: measures}, {kind: tower})
-    return shape
+            changes = _of_co_attention(shape, towers)
+        case _:
+            changes = {kind: _of_tower(shape, kind, tower) for kind, tower in towers.items()}
+    if written:
+        changes = _as_written(shape, changes, towers)
+    return _changed(shape, changes, towers)
 
 
 def fill(module: nn.Module, shape: ModelConfig, towers: Mapping[Modality, Tower]) -> None:
@@ -121,6 +123,12 @@ def _table(shape: ModelConfig, kind: Modality) -> KeyTable | None:
 def _by_frames(shape: ModelConfig, kind: Modality, tower: Tower) -> bool:
     """Whether it is a picture tower, for clips that are read frame by frame."""
     return isinstance(getattr(shape, kind), FramesConfig) and not isinstance(tower.config, FramesConfig | TubeletConfig)
+
+
+def _of_tower(shape: ModelConfig, kind: Modality, tower: Tower) -> dict[str, Any]:
+    """The measures of a tower that is put in whole."""
+    measures: dict[str, Any] = tower.config.model_dump()
+    return {**getattr(shape, kind).model_dump(), "image": measures} if _by_frames(shape, kind, tower) else measures
 
 
 def _of_stream(shape: VLMoConfig | SingleStreamConfig, towers: Mapping[Modality, Tower]) -> dict[str, Any]:
@@ -199,6 +207,42 @@ def _refused(shape: ModelConfig, kind: Modality, tower: Tower, why: str) -> Usag
         f"model.towers.{kind}: a {shape.kind} starts from {takes}; {tower.name} cannot be put in: {why}. "
         "Two-tower and late-fusion shapes take any tower"
     )
+
+
+def _as_written(shape: ModelConfig, changes: dict[str, Any], towers: Mapping[Modality, Tower]) -> dict[str, Any]:
+    """The changes under what the recipe writes of these fields itself; raises `UsageError` naming each measure that is another there."""
+    wrong: list[str] = []
+    kept = {}
+    for name, value in changes.items():
+        part = getattr(shape, name)
+        if isinstance(part, Config):
+            kept[name] = _part_as_written(part, value, f"model.config.{name}", wrong)
+        else:
+            kept[name] = value
+            if name in shape.model_fields_set and part != value:
+                wrong.append(f"model.config.{name} is {part!r}, but {value!r} is what the tower needs")
+    if wrong:
+        named = " and ".join(tower.name for tower in towers.values())
+        raise UsageError(
+            f"model.towers.{'/'.join(towers)}: {named} comes with its measures, and the recipe asks for others: {'; '.join(wrong)}. "
+            "Leave them out; pictures of another size are asked for by model.pictures, those of clips by model.clips"
+        )
+    return kept
+
+
+def _part_as_written(part: Config, measures: Mapping[str, Any], where: str, wrong: list[str]) -> dict[str, Any]:
+    kept = dict(measures)
+    for name in sorted(part.model_fields_set - {"kind"}):  # a place for a tower must be of some kind, and takes one of any
+        asked = getattr(part, name)
+        if name not in measures:
+            wrong.append(f"{where}.{name} is {asked!r}, and the tower has no such setting")
+        elif isinstance(asked, Config) and isinstance(measures[name], Mapping):
+            kept[name] = _part_as_written(asked, measures[name], f"{where}.{name}", wrong)
+        elif name in TRAINING_ONLY:
+            kept[name] = asked
+        elif asked != measures[name]:
+            wrong.append(f"{where}.{name} is {asked!r}, the tower's is {measures[name]!r}")
+    return kept
 
 
 def _changed(shape: ModelConfig, changes: Mapping[str, Any], towers: Mapping[Modality, Tower]) -> ModelConfig:

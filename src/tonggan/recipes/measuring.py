@@ -14,7 +14,7 @@ from tonggan.evaluate import Result, retrieval
 from tonggan.evaluate.tasks.matching import matching
 from tonggan.evaluate.tasks.probe import probe
 from tonggan.recipes.config import EvaluationConfig, LossEvaluation, MatchingEvaluation, ProbeEvaluation, RetrievalEvaluation
-from tonggan.types import Dropped, Row, UsageError
+from tonggan.types import Dropped, Row
 
 SEED = 0
 """Of what is drawn while a loss is measured (masks, wrong pairs): the same at every look."""
@@ -35,8 +35,6 @@ def measure(evaluation: EvaluationConfig, model: LocalModel, rows: Sequence[Row]
             found = retrieval(model, rows, langs=langs, between=evaluation.between, intervals=False)
             return _of(found, (name for name in found.metrics if "recall" in name or "R@" in name))
         case ProbeEvaluation():
-            if evaluation.of == "text":
-                raise UsageError("evaluation.of: a probe looks at pictures, sounds or clips; it takes image, audio or video")
             found = probe(model, rows, label=evaluation.label, kind=evaluation.of)
             return _of(found, found.metrics)
         case MatchingEvaluation():

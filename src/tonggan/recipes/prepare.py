@@ -32,7 +32,7 @@ def centre_heads(model: LocalModel, rows: Sequence[Row], captions: Sequence[str]
 
 def make_bilingual(parts: Parts, chinese: Sequence[str], stage: str) -> Parts:
     """An n-gram tower for Chinese beside the BERT, over a vocabulary with the characters that occur in `chinese`."""
-    module, config, processor, _ = parts
+    module, config, processor, *_ = parts
     bert, tokenizer = getattr(module, "text", None), processor.text
     if not isinstance(module, DualEncoder) or not isinstance(config, DualEncoderConfig) or not isinstance(bert, Bert) or tokenizer is None:
         raise UsageError(f"stage {stage}: bilingual needs a model whose text tower is a BERT")

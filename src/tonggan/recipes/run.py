@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -24,7 +23,6 @@ from torch import nn
 from tonggan import devices, hub, steps
 from tonggan.backends import load_local
 from tonggan.backends.local import LocalModel
-from tonggan.config import did_you_mean
 from tonggan.data.loader import Loader
 from tonggan.data.pairs import PairCollate, classes_of
 from tonggan.data.rows import Dataset
@@ -35,6 +33,7 @@ from tonggan.models.base import Labeller
 from tonggan.models.ngram import BilingualText
 from tonggan.recipes.begin import begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
+from tonggan.recipes.checks import check, check_learns, encoded_once, named
 from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.recipes.measuring import held_out_loss, measure
 from tonggan.recipes.prepare import centre_heads, make_bilingual, solve_ngrams
@@ -45,9 +44,8 @@ from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import Modality
 from tonggan.train import checkpoint
-from tonggan.train.logs import check_loggers
 from tonggan.train.planner import preflight
-from tonggan.train.trainer import Finished, Stream, Trainer, check_length, pick_precision
+from tonggan.train.trainer import Finished, Stream, Trainer
 from tonggan.types import Dropped, Identity, Row, TongganError, UsageError
 
 log = logging.getLogger("tonggan")
@@ -88,7 +86,7 @@ class Run:
 
     def local(self) -> LocalModel:
         """The model as it is now, with its verbs."""
-        module, shape, processor, _ = self.parts
+        module, shape, processor, *_ = self.parts
         checkpoint = Checkpoint(module, shape, processor, UNKNOWN, self.config.name, labels=self.labels)
         return LocalModel(checkpoint, next(module.parameters()).device)
 
@@ -141,7 +139,7 @@ class Run:
         if resume:
             self._check_saved()
         self._progress.begin()
-        self._check_stages()
+        check(self.config, self.model, self._rows, self.labels)
         done = self.stages_done() if resume else {}
         finished: Finished | None = None
         for number, stage in enumerate(self.config.stages):
@@ -151,7 +149,7 @@ class Run:
                 _seed(self.config.seed, number)
             self.prepare(stage)
             if stage.adapt is not None:
-                self._adapt(number, stage.adapt)
+                self._adapt(number, stage, stage.adapt)
             if stage.name in done:
                 self._take(number)
                 continue
@@ -163,42 +161,6 @@ class Run:
             done[stage.name] = self._progress.spent(stage.name, time.monotonic() - begun)
             self._progress.finish(done)
         return finished or Finished(0, 0.0, None, "done")
-
-    def _check_stages(self) -> None:
-        """What a later stage would fail by, found before the first is trained."""
-        wider = False
-        for stage in self.config.stages:
-            held_out = self._rows.held_out(self.config.evaluation, stage)
-            spoken = {text.lang for row in held_out for text in row.texts} | {sound.role for row in held_out for sound in row.audios}
-            check_length(stage.train)
-            pick_precision(stage.train.precision, devices.choose(stage.train.device, "train.device"))
-            check_loggers(stage.train.loggers)
-            self._check_classes(stage)
-            if stage.train.patience is not None and self.config.evaluation is None:
-                raise UsageError(f"stage {stage.name}: train.patience waits for a better evaluation, and evaluation is not set")
-            asked = stage.langs or (self.config.evaluation.langs if self.config.evaluation else None) or ()
-            if self.config.evaluation is not None and (absent := [lang for lang in asked if lang not in spoken]):
-                there = ", ".join(sorted(lang or "und" for lang in spoken))
-                raise UsageError(f"stage {stage.name}: no caption in {absent[0]!r} among what it is evaluated on; there are: {there}")
-            wider |= stage.bilingual  # it moves the BERT to text.bert
-            for name in stage.freeze:
-                if not (wider and name.startswith("text.")):
-                    self._named(name)
-
-    def _check_classes(self, stage: Stage) -> None:
-        """Where a classifier's loss is what a stage is judged by, held-out rows have only classes that are learnt."""
-        first, known = stage.streams[0], self.labels or ()
-        label = first.data.label
-        if label is None or not isinstance(first.step, ClassificationConfig):
-            return
-        for evaluation in (self.config.evaluation, *self.config.looks):
-            if isinstance(evaluation, LossEvaluation):
-                held_out = classes_of(self._rows.held_out(evaluation, stage), label)
-                if strange := [name for name in held_out if name not in known]:
-                    raise UsageError(
-                        f"stage {stage.name}: held-out rows of {evaluation.data.source} are of class {strange[0]!r} (meta.{label}), "
-                        f"which no stream learns; the classes are: {', '.join(known)}"
-                    )
 
     def _check_saved(self) -> None:
         """What the data decide, and a checkpoint was trained with, must be as it was: the order of the classes, and a tokenizer that was
@@ -246,7 +208,7 @@ class Run:
         self.model.to(device)  # before a frozen tower encodes all pictures
         if self._teacher is not None:
             self._teacher = LocalModel(self._teacher.checkpoint, device)
-        frozen = [part for name in stage.freeze for part in self._named(name)]
+        frozen = [part for name in stage.freeze for part in named(self.model, name)]
         for part in frozen:
             part.requires_grad_(False)
         if stage.adapt is not None:
@@ -272,16 +234,6 @@ class Run:
             quiet=self._quiet,
         )
 
-    def _named(self, name: str) -> list[nn.Module]:
-        """The parts that a name, or a pattern with *, stands for."""
-        parts = dict(self.model.named_modules())
-        found = [part for known, part in parts.items() if known and fnmatchcase(known, name)]
-        if not found:
-            known = [n for n, _ in self.model.named_modules() if n and n.count(".") <= 1]
-            there = ", ".join(part for part in known if "." not in part)
-            raise UsageError(f"freeze: no part {name!r}{did_you_mean(name, known)}; there are: {there}, and parts of these")
-        return found
-
     def prepare(self, stage: Stage) -> None:
         """What a stage changes before its first update: the centring of heads, then the text tower's second language, seen from there."""
         self.model.cpu()
@@ -305,15 +257,17 @@ class Run:
                 raise UsageError(f"stage {stage.name}: ridge needs a transfer stream, whose pairs it learns from")
             solve_ngrams(self.parts, self._teacher, self._pairs(stage), stage.ridge, stage.name)
 
-    def _adapt(self, number: int, config: AdaptConfig) -> None:
+    def _adapt(self, number: int, stage: Stage, config: AdaptConfig) -> None:
         """Put a view with the adapter in the model's place; what it stands beside is the model as it can be opened again."""
-        module, shape, processor, labels = self.parts
+        module, shape, processor, labels, identity = self.parts
+        name = str(self.config.model.start)
         if number:
             name, labels = str(self._progress.best(number - 1)), self.labels
-        else:
-            name = str(self.config.model.start)
-        self._base = Checkpoint(module, shape, processor, hub.identity(module, shape, processor, labels), name, labels=labels)
+            identity = hub.identity(module, shape, processor, labels)
+        assert identity is not None
+        self._base = Checkpoint(module, shape, processor, identity, name, labels=labels)
         self.parts = self.parts._replace(module=adapt.attach(module, config))
+        check_learns(self.model, stage)
 
     def _pairs(self, stage: Stage) -> list[tuple[str, str, float]]:
         """Every Chinese caption of the transfer streams, the row's first English one, and what the pair counts."""
@@ -333,14 +287,14 @@ class Run:
             english = {row.id: next(t.text for t in row.texts if t.lang == "en") for row in rows}
             known = text_features(self._teacher, english.values())
             teacher, langs = {name: known[caption] for name, caption in english.items()}, ("zh",)
-        if isinstance(self.model, DualEncoder) and "image" in kinds & set(stage.freeze):
+        once = encoded_once(self.model, stage, stream)
+        if "image" in once:
             pictures, dropped = image_features(self.local(), list(rows), stage.views)
             self._rows.drop(dropped)
             rows = rows.where([i for i, row in enumerate(rows) if row.id in pictures])
-        read = {"text", "text.bert"} & set(stage.freeze)
-        if isinstance(self.model, DualEncoder) and "text" in kinds and teacher is None and read:
+        if once & {"text", "text.bert"}:
             captions = [t.text for row in rows for t in row.texts if wanted(t, stream.data)]
-            text = text_features(self.local(), captions) if "text" in read else bert_features(self.local(), captions)
+            text = text_features(self.local(), captions) if "text" in once else bert_features(self.local(), captions)
         if isinstance(stream.step, ContrastiveConfig):
             self._apart(stream, rows)
         collate = PairCollate(

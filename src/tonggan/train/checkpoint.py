@@ -101,7 +101,7 @@ def load_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer, tensors:
     parameters = dict(module.named_parameters())
     for full, value in tensors.items():
         if full.startswith("optimizer/"):
-            _, name, key = full.split("/")
+            name, _, key = full.removeprefix("optimizer/").rpartition("/")
             # The fused optimiser counts its steps on the device of the parameter.
             optimizer.state[parameters[name]][key] = value.to(parameters[name].device, copy=True)
 

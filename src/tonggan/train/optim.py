@@ -54,11 +54,11 @@ def groups(
     found: dict[float, tuple[list[nn.Parameter], list[nn.Parameter]]] = {}
     seen: set[int] = set()
     for owner in module.modules():
-        factor = factors.get(id(owner), 1.0) * (layer_decay or 1.0) ** depths.get(id(owner), 0)
         for name, parameter in owner.named_parameters(recurse=False):
             if not parameter.requires_grad or id(parameter) in seen:
                 continue
             seen.add(id(parameter))
+            factor = factors.get(id(owner), 1.0) * (layer_decay or 1.0) ** depths.get(id(parameter), 0)
             named = name in getattr(owner, "decayed", ())
             decayed, plain = found.setdefault(factor, ([], []))
             (decayed if named or (isinstance(owner, DECAYED) and parameter.dim() >= 2) else plain).append(parameter)
@@ -84,24 +84,23 @@ def _factors(module: nn.Module, parts: Mapping[str, float]) -> dict[int, float]:
 
 
 def _depths(module: nn.Module) -> dict[int, int]:
-    """How far below its stack's top each module lies, 1 for the uppermost block; modules that are not named lie above or apart.
+    """How far below its stack's top each parameter lies, 1 for the uppermost block; parameters that are not named lie above or apart.
 
-    A stack is an outermost `ModuleList` of blocks: modules of one class that are made of others. Each is counted by itself. The children
-    that a module has before its first stack feed that one, and so do its own parameters then (class token, positions).
+    A stack is an outermost `ModuleList` of blocks: modules of one class that are made of others. Each is counted by itself. What feeds
+    one is in the module that holds it, by itself or in a Transformer: the children before it that have no stack of their own, and the
+    module's own parameters (class token, positions) but for single numbers, such as a scale of cosines. Another tower feeds nothing.
     """
-    found: dict[int, int] = {}
     if _is_stack(module):
         blocks = list(module.children())
-        return {id(inner): len(blocks) - place for place, block in enumerate(blocks) for inner in block.modules()}
+        return {id(p): len(blocks) - place for place, block in enumerate(blocks) for p in block.parameters()}
     children = list(module.children())
     inside = [_depths(child) for child in children]
-    holding = [place for place, depths in enumerate(inside) if depths]
-    for depths in inside:
-        found |= depths
-    if holding and holding[0] > 0:
-        below = max(inside[holding[0]].values()) + 1
-        fed = [id(inner) for child in children[: holding[0]] for inner in child.modules()]
-        found |= dict.fromkeys([id(module), *fed], below)
+    found = {number: depth for depths in inside for number, depth in depths.items()}
+    held = (place for place, child in enumerate(children) if _is_stack(child) or any(map(_is_stack, child.children())))
+    if first := next(held, 0):
+        fed = [p for child, depths in zip(children[:first], inside, strict=False) if not depths for p in child.parameters()]
+        fed += [p for p in module.parameters(recurse=False) if p.numel() > 1]
+        found |= dict.fromkeys(map(id, fed), max(inside[first].values()) + 1)
     return found
 
 
@@ -114,7 +113,7 @@ def optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     """Fused AdamW: one pass over memory per parameter instead of eight."""
     found = [group for group in groups(module, config.weight_decay, config.parts, config.layer_decay) if group["params"]]
     if not found:
-        raise ValueError("nothing to train: every parameter is frozen")
+        raise UsageError("nothing to train: every parameter of the model is frozen; freeze less, or with an adapter name parts in `whole`")
     return torch.optim.AdamW(found, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 

@@ -35,6 +35,7 @@ class TrainConfig(Config):
     steps: int | None = Field(default=None, ge=0)
     """Updates. One of `steps`, `epochs` and `minutes` is given; with `minutes` the schedule follows the clock."""
     epochs: float | None = Field(default=None, gt=0)
+    """Passes over the first stream's data, in updates that are more the more seldom it is due."""
     minutes: float | None = Field(default=None, gt=0)
     micro_batch: int | None = Field(default=None, ge=1)
     """Rows encoded at a time (GradCache); None: the whole batch. This is how gradients are accumulated here: the loss couples all rows of
@@ -297,7 +298,8 @@ class Trainer:
         if self.train.minutes is not None:
             return self.seconds / (60 * self.train.minutes)
         assert self.train.epochs is not None
-        return self.step / max(1, math.ceil(self.train.epochs * self.streams[0].batches.batches_per_epoch))
+        first = self.streams[0]
+        return self.step / max(1, math.ceil(self.train.epochs * first.batches.batches_per_epoch * first.every))
 
     # ----------------------------------------------------------------------------------------- evaluating
 

@@ -19,9 +19,10 @@ class Whole(nn.Module):
     def __init__(self, module: nn.Module, steps: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.module = module
-        # A step that several streams share is kept once, under the name of the first.
+        # A step that several streams share is kept once, under the name that comes last. The names stand in a list of their own: in a
+        # ModuleDict a stream could not be called `train` or `type`.
         names = {step: name for name, step in steps.items()}
-        self.steps = nn.ModuleDict({name: step for step, name in names.items()})
+        self.names, self.steps = list(names.values()), nn.ModuleList(names)
 
     def optimizer(self, config: OptimConfig) -> torch.optim.AdamW:
         """Of everything that is to be trained."""
@@ -36,11 +37,17 @@ class Whole(nn.Module):
         """Each parameter once, the model's first."""
         yield from self.module.named_parameters(prefix, recurse)
         known = {id(parameter) for parameter in self.module.parameters()}
-        for name, parameter in self.steps.named_parameters(f"{prefix}steps", recurse):
-            if id(parameter) not in known:
-                yield name, parameter
+        for stream, step in zip(self.names, self.steps, strict=True):
+            for name, parameter in step.named_parameters(f"{prefix}steps.{stream}", recurse):
+                if id(parameter) not in known:
+                    known.add(id(parameter))
+                    yield name, parameter
 
     def of_steps(self) -> dict[str, Tensor]:
         """Parameters and buffers that steps have beside the model."""
         known = {id(value) for value in self.module.state_dict(keep_vars=True).values()}
-        return {name: value for name, value in self.steps.state_dict(keep_vars=True).items() if id(value) not in known}
+        kept: dict[str, Tensor] = {}
+        for stream, step in zip(self.names, self.steps, strict=True):
+            own = step.state_dict(prefix=f"{stream}.", keep_vars=True)
+            kept |= {name: value for name, value in own.items() if id(value) not in known}
+        return kept

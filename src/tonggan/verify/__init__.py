@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 import tempfile
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from tonggan.backends import LocalModel
 from tonggan.backends.directories import open_directory
 from tonggan.backends.names import directory_of, find, inside_run
+from tonggan.hub.adapters import is_adapter
 from tonggan.hub.copies import FORMS, copy_in, record_verify
 from tonggan.hub.export_int8 import export_int8
 from tonggan.hub.export_onnx import export_onnx
@@ -72,6 +74,12 @@ def _transformers(model: str | Path, *, count: int, seed: int, backward: bool) -
         raise UsageError(f"{model}: transformers opens directories, so the model must be one (or on a hub: hf:OWNER/NAME)")
     if copy_in(directory) is not None:
         raise UsageError(f"{model} is a copy in another form; check what it was made from against transformers, and the copy against that")
+    if is_adapter(directory):
+        raise UsageError(
+            f"{model} is an adapter, and transformers is held against whole models. Compare it with its merged form: tonggan verify "
+            f"{quote(str(model))} --against merged; or write that and check it: tonggan merge {quote(str(model))} OUT, then "
+            "tonggan verify OUT --against transformers"
+        )
     checkpoint = find(model)
     report = against_transformers(checkpoint, directory, count=count, seed=seed, backward=backward)
     return _kept(report, directory, checkpoint)

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 TOP = 5
+LEAD = 1.0
+"""Deviations of a row by which a first place is clear. Rows of cosine 0.98 are a fifth of their length apart, so by a fifth of a deviation
+in each number: rounding does not take a lead away that is five times as long, whatever the deviation of single numbers."""
 EXACT = 1e-9
 """Of the largest value, in double precision. Its rounding is 5e8 times less than that of single precision, so 1e-5 of rounding there are
 2e-14 here, and even 1e-3 far below; a weight or a setting that is wrong is wrong here by as much as there."""
@@ -36,6 +39,10 @@ class Difference:
     """Part of the rows whose largest entry is at the same place; for scores only."""
     top: float | None = None
     """Part of the `TOP` largest entries that both have, over all rows; for scores only."""
+    clear: float | None = None
+    """Part of the rows with a clear first place (`LEAD`) where it is the same one; for scores only, None where there are no such rows."""
+    length: float | None = None
+    """How many times as long as its original the row is whose length is furthest off; None where there are no rows."""
     by: Literal["relative", "cosine"] = "relative"
     tolerance: float = 0.0
     double: float | None = None
@@ -51,8 +58,24 @@ class Difference:
         if self.problem is not None:
             return False
         if self.by == "cosine":
-            return self.cosine is not None and self.cosine >= self.tolerance
+            return self.cosine is not None and self.cosine >= self.tolerance and self.reason is None
         return self.relative <= self.tolerance or self.rounded
+
+    @property
+    def apart(self) -> float:
+        """The most that a length may be off, where rows are judged by cosine: how far unit vectors of the least cosine are apart."""
+        return math.sqrt(2 * (1 - self.tolerance))
+
+    @property
+    def reason(self) -> str | None:
+        """Why what has the cosine is not near all the same: a cosine sees no length, and hardly a single number among many."""
+        if self.by != "cosine" or self.problem is not None:
+            return None
+        if self.length is not None and not abs(self.length - 1) <= self.apart:
+            return f"{self.length:.3g} times as long"
+        if self.clear is not None and self.clear < 1:
+            return f"only {100 * self.clear:.0f} % of the clear first places are the same"
+        return None
 
     @property
     def judged(self) -> tuple[str, float | None, float]:
@@ -90,9 +113,10 @@ def compare(
     absolute, largest = float((a - b).abs().max()), max(float(b.abs().max()), floor)
     relative = absolute / largest if largest else (0.0 if absolute == 0 else math.inf)
     rows = (a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])) if a.dim() > 1 and a.shape[-1] > 1 else None
-    cosine = None if rows is None else _cosine(*rows)
-    argmax, top = _agreement(*rows) if rows is not None and scores else (None, None)
-    return Difference(name, absolute, relative, cosine, argmax, top, by, tolerance)
+    if rows is None:
+        return Difference(name, absolute, relative, by=by, tolerance=tolerance)
+    argmax, top, clear = _agreement(*rows) if scores else (None, None, None)
+    return Difference(name, absolute, relative, _cosine(*rows), argmax, top, clear, _length(*rows), by, tolerance)
 
 
 def repeated(
@@ -118,8 +142,18 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     return float(torch.where((a == b).all(dim=-1), 1.0, found).min())
 
 
-def _agreement(a: Tensor, b: Tensor) -> tuple[float, float]:
+def _length(a: Tensor, b: Tensor) -> float:
+    """That of the row of `a` which is furthest off, in lengths of its row of `b`; equal rows have 1, also where they are zero."""
+    found = torch.where((a == b).all(dim=-1), 1.0, a.norm(dim=-1) / b.norm(dim=-1))
+    return float(found[(found - 1).abs().nan_to_num(math.inf).argmax()])
+
+
+def _agreement(a: Tensor, b: Tensor) -> tuple[float, float, float | None]:
+    """Of all first places, of all first `TOP`, and of those first places that are clear."""
     k = min(TOP, a.shape[1])
     mine, theirs = a.topk(k, dim=1).indices, b.topk(k, dim=1).indices
     shared = (mine[:, :, None] == theirs[:, None, :]).any(dim=2).double().mean()
-    return float((a.argmax(1) == b.argmax(1)).double().mean()), float(shared)
+    same = (a.argmax(1) == b.argmax(1)).double()
+    best = b.topk(2, dim=1).values
+    ahead = best[:, 0] - best[:, 1] > LEAD * b.std(dim=1, correction=0)
+    return float(same.mean()), float(shared), float(same[ahead].mean()) if ahead.any() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
 import torch
@@ -27,6 +27,8 @@ from tonggan.verify.report import Report, Section
 OUTPUTS, GRADIENTS = 1e-5, 1e-4
 """Of the largest value, in single precision. What is beyond is computed again in double precision, where rounding is next to nothing: what
 agrees there, by `EXACT`, was right."""
+UNREACHED = 1e-5
+"""Of the largest gradient: what is smaller is zero but for rounding (softmax ignores a shift of all keys, so their bias has none)."""
 LAST_DIGITS = 4 * torch.finfo(torch.float32).eps
 """Subtracting a mean and dividing by a deviation rounds twice on either side."""
 MADE = {"input_ids": 0.0, "attention_mask": 0.0, "pixel_mask": 0.0, "input_features": 1e-4}
@@ -35,6 +37,30 @@ EMBEDS: dict[Modality, tuple[str, ...]] = {"text": ("text_embeds", "sentence_emb
 """Outputs that are what `embed` gives, but for their length."""
 PARTS: dict[Modality, tuple[str, ...]] = {"text": ("text_", ""), "image": ("vision_", ""), "audio": ("",), "video": ("",)}
 """What the names of outputs of each kind begin with; of models that read one kind, with nothing."""
+
+
+PICTURES = ("tower_output", "pooler_output")
+POOLINGS: dict[Modality, dict[str | None, tuple[str, ...]]] = {
+    "text": {
+        None: ("first state",),
+        "end": ("tower_output",),
+        "last": ("last state",),
+        "first": ("first state",),
+        "mean": ("mean of the states",),
+    },
+    "image": {
+        None: PICTURES,
+        "class": (*PICTURES, "first state"),
+        "attention": PICTURES,
+        "mean": ("mean of the states but the first",),
+    },
+    "audio": {None: ("mean of the states",)},
+    "video": {"first": ("first state",), "mean": ("mean of the states",)},
+}
+"""By the pooling that a tower's configuration declares, what the one vector of an input is in the reference; of several the first that it
+has. SigLIP's and BERT's text towers pool once more, by a layer that with us is a head, or none."""
+UNPOOLED = {"blip": "first state"}
+"""Families whose vectors come from a state itself, though a tower would give something pooled too (BLIP's norms it a second time)."""
 
 
 def against_transformers(checkpoint: Checkpoint, directory: Path, *, count: int, seed: int, backward: bool) -> Report:
@@ -71,15 +97,20 @@ def against_transformers(checkpoint: Checkpoint, directory: Path, *, count: int,
             if not report.layers:
                 report.notes.append("no layer could be paired with one of the reference's by its weights; outputs only were compared")
             report.sections.append(Section("from the same tensors", same))
+            compared = {one.name for one in same}
             vocabulary = checkpoint.processor.text.vocab_size if checkpoint.processor.text else 0
             pad = checkpoint.processor.text.pad_id if checkpoint.processor.text else 0
             drawn = random_like(given, vocabulary=vocabulary, pad=pad, seed=seed)
             report.sections.append(Section("from random tensors", _outputs(checkpoint, theirs, drawn, drawn, report)))
             report.sections.append(Section("from files and strings", _whole_way(checkpoint, theirs, items, report)))
-            if verbs := _verbs(checkpoint, theirs, items):
+            verbs, pooled = _verbs(checkpoint, theirs, items)
+            if verbs:
                 report.sections.append(Section("verbs, against each item alone", verbs))
+            there = theirs.forward(given)
+            if alone := sorted(name for name in there if name not in compared | pooled and there[name].is_floating_point()):
+                report.notes.append(f"not compared, only the reference gives it: {', '.join(alone)}")
         if backward:
-            report.sections.append(Section("gradients", [_gradients(checkpoint, theirs, given, seed, report)]))
+            report.sections.append(Section("gradients", _gradients(checkpoint, theirs, given, seed)))
     return report
 
 
@@ -155,36 +186,51 @@ def _embeddings(model: LocalModel, items: Items, expected: Mapping[str, Tensor])
     return found
 
 
-def _verbs(checkpoint: Checkpoint, theirs: Reference, items: Items) -> list[Difference]:
-    """The verbs that users call, in batches, against the reference's reading of each item alone: no padding, no neighbours."""
+def _verbs(checkpoint: Checkpoint, theirs: Reference, items: Items) -> tuple[list[Difference], set[str]]:
+    """The verbs that users call, in batches, against the reference's reading of each item alone: no padding, no neighbours.
+
+    With the names of the reference's pooled outputs that were among it.
+    """
     model = LocalModel(checkpoint, "cpu")
     count = max(map(len, (items.texts, items.images, items.sounds, items.clips)))
     alone = [theirs.forward(theirs.accepted(theirs.prepare(items[i : i + 1], checkpoint.processor))) for i in range(count)]
-    found = []
+    found, pooled = [], set()
     if "features" in model.can:
         for kind in sorted(model.modalities):
-            mine, name, expected = torch.from_numpy(model.features(items.of(kind))), "", torch.zeros(0)
             rows = [_pooled(kind, theirs, one, sound) for one, sound in zip(alone, _lengths(checkpoint, items, count), strict=True)]
-            for pooling in rows[0]:
-                other = torch.cat([row[pooling] for row in rows])
-                if other.shape == mine.shape and (not name or (other - mine).abs().max() < (expected - mine).abs().max()):
-                    name, expected = pooling, other
-            found.append(compare(f"features({kind}): {name or 'the reference pools nothing'}", mine, expected, OUTPUTS))
+            name = next((name for name in _pooling(checkpoint, kind) if name in rows[0]), None)
+            if name is None:
+                found.append(Difference(f"features({kind})", problem="the reference gives nothing that is pooled like this"))
+                continue
+            mine, expected = torch.from_numpy(model.features(items.of(kind))), torch.cat([row[name] for row in rows])
+            found.append(compare(f"features({kind}): {name}", mine, expected, OUTPUTS))
+            pooled.add(_part(kind, alone[0]) + name)
     if "match" in model.can:
         scores = torch.from_numpy(model.match(list(zip(items.of("image"), items.of("text"), strict=True))))
         found.append(compare("match", scores, torch.cat([_sure(one) for one in alone]), OUTPUTS))
     if "classes" in offers(checkpoint.module):
         mine = torch.from_numpy(model.features(items.of("image"), "logits"))
         found.append(compare("features(image, logits)", mine, torch.cat([one["logits"] for one in alone]), OUTPUTS, scores=True))
-    return found
+    return found, pooled
+
+
+def _pooling(checkpoint: Checkpoint, kind: Modality) -> tuple[str, ...]:
+    """What our vector of a kind is in the reference, by what the model's own configuration says."""
+    if (family := family_of_module(checkpoint.module).name) in UNPOOLED:
+        return (UNPOOLED[family],)
+    return POOLINGS[kind].get(getattr(getattr(checkpoint.config, kind), "pooling", None), ())
+
+
+def _part(kind: Modality, expected: Mapping[str, Tensor]) -> str:
+    """What the names of outputs of a kind begin with."""
+    return next((part for part in PARTS[kind] if f"{part}last_hidden_state" in expected), PARTS[kind][0])
 
 
 def _pooled(kind: Modality, theirs: Reference, expected: Mapping[str, Tensor], frames: int | None) -> dict[str, Tensor]:
     """What one vector [1, D] of a kind may be in the reference: a pooled output or, where it has none or leaves the pooling to who
-    calls, one of its states or a mean of them. Which one is ours, the report says."""
-    part = next((part for part in PARTS[kind] if f"{part}last_hidden_state" in expected), PARTS[kind][0])
-    names = (f"{part}tower_output", f"{part}pooler_output")
-    found = {name: expected[name] for name in names if name in expected}
+    calls, one of its states or a mean of them."""
+    part = _part(kind, expected)
+    found = {name: expected[part + name] for name in ("tower_output", "pooler_output") if part + name in expected}
     states = expected.get(f"{part}last_hidden_state")
     if states is not None and states.dim() == 3:
         states = states if frames is None else states[:, : theirs.positions(frames)]
@@ -205,38 +251,35 @@ def _sure(expected: Mapping[str, Tensor]) -> Tensor:
     return expected["logits"][:, 0].sigmoid() if both is None else both.softmax(dim=1)[:, 1]
 
 
-def _gradients(checkpoint: Checkpoint, theirs: Reference, inputs: Mapping[str, Tensor], seed: int, report: Report) -> Difference:
-    """The parameter whose gradient is furthest from the reference's, of one random linear loss on all outputs."""
-    mine, both = _gradient_pairs(checkpoint, theirs, inputs, seed)
+def _gradients(checkpoint: Checkpoint, theirs: Reference, inputs: Mapping[str, Tensor], seed: int) -> list[Difference]:
+    """Of one random linear loss on all outputs: the parameter whose gradient is furthest from the reference's, and each one whose
+    gradient only one side has."""
+    both, alone = _gradient_pairs(checkpoint, theirs, inputs, seed)
     if not both:
         raise TongganError(f"{checkpoint.name}: no gradient of ours has a counterpart in the reference")
-    if len(both) < mine:
-        report.notes.append(f"{mine - len(both)} of {mine} gradients have no counterpart of their name and shape")
     floor = _floor(both)
     found = {name: compare(f"of {name}", *pair, GRADIENTS, floor=floor(pair[1])) for name, pair in both.items()}
     if not all(one.passed for one in found.values()):
         with in_double(checkpoint.module, *theirs.modules):
-            _, again = _gradient_pairs(checkpoint, theirs, doubled(inputs), seed)
+            again, _ = _gradient_pairs(checkpoint, theirs, doubled(inputs), seed)
         floor = _floor(again)
         for name, one in found.items():
             if not one.passed:
                 found[name] = repeated(one, both[name], again[name], floor=floor(again[name][1]))
-    return max(found.values(), key=lambda one: (not one.passed, float("inf") if one.relative != one.relative else one.relative))
+    worst = max(found.values(), key=lambda one: (not one.passed, float("inf") if one.relative != one.relative else one.relative))
+    return [worst, *(Difference(f"of {name}", problem=problem) for name, problem in alone.items())]
 
 
 def _floor(both: Mapping[str, tuple[Tensor, Tensor]]) -> Callable[[Tensor], float]:
-    """The least size that differences of a gradient are related to.
-
-    Some are zero but for rounding (softmax ignores a shift of all keys, so their bias has none): there only the size of others counts.
-    """
+    """The least size that differences of a gradient are related to: where one is zero but for rounding, only the size of others counts."""
     largest = max(float(there.abs().max()) for _, there in both.values())
-    return lambda there: 0.1 * largest if float(there.abs().max()) < 1e-5 * largest else 0.0
+    return lambda there: 0.1 * largest if float(there.abs().max()) < UNREACHED * largest else 0.0
 
 
 def _gradient_pairs(
     checkpoint: Checkpoint, theirs: Reference, inputs: Mapping[str, Tensor], seed: int
-) -> tuple[int, dict[str, tuple[Tensor, Tensor]]]:
-    """How many gradients of ours there are, and those that the reference has too, by name: ours, theirs."""
+) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, str]]:
+    """Gradients that both have, by the published name: ours, theirs; and what is wrong with each that only one of them has."""
     mask, seen = inputs.get("attention_mask"), theirs.bare(inputs)
     generator = torch.Generator().manual_seed(seed)
     ours = outputs(checkpoint.module, inputs)
@@ -254,5 +297,25 @@ def _gradient_pairs(
     parameters = dict(theirs.module.named_parameters())
     reached = torch.autograd.grad(loss(seen), list(parameters.values()), allow_unused=True)
     expected = {name: g for name, g in zip(parameters, reached, strict=True) if g is not None}
-    there = {name: expected.get(theirs.names.get(name, "")) for name in mine}
-    return len(mine), {name: (mine[name], g) for name, g in there.items() if g is not None and g.shape == mine[name].shape}
+    there = {name: theirs.names.get(name, "") for name in mine}
+    both = {name: (mine[name], expected[own]) for name, own in there.items() if own in expected and expected[own].shape == mine[name].shape}
+    # What is fixed with us is a buffer, and has no gradient on purpose (Whisper's positions, which its library leaves free to learn).
+    fixed = _fixed(checkpoint, theirs)
+    return both, _partnerless(mine, {own: g for own, g in expected.items() if own not in fixed}, there, both.keys())
+
+
+def _fixed(checkpoint: Checkpoint, theirs: Reference) -> set[str]:
+    """Parameters of the reference that are buffers of ours."""
+    family = family_of_module(checkpoint.module)
+    assert family.table is not None, "was asked at the beginning"
+    table = family.table(checkpoint.config)
+    return {theirs.names.get(table.theirs(name) or "", "") for name, _ in checkpoint.module.named_buffers()}
+
+
+def _partnerless(mine: Mapping[str, Tensor], expected: Mapping[str, Tensor], there: Mapping[str, str], both: Set[str]) -> dict[str, str]:
+    """Gradients that one side lacks, unless they are zero but for rounding; `there` has the name in the module for each published one."""
+    least = UNREACHED * max((float(g.abs().max()) for g in expected.values()), default=0.0)
+    paired = {there[name] for name in both}
+    lost = {own: "the reference has a gradient, ours has none" for own, g in expected.items() if own not in paired}
+    extra = {name: "ours has a gradient, the reference has none of this name and shape" for name in mine if name not in both}
+    return {name: problem for name, problem in (lost | extra).items() if float({**expected, **mine}[name].abs().max()) > least}

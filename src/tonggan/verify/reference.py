@@ -24,6 +24,8 @@ from tonggan.verify.precision import own_memory
 
 LONGEST = 1_000_000
 """Tokenizers that know no longest text say 10^30."""
+INSIDE = frozenset({"attentions", "cross_attentions", "hidden_states", "past_key_values", "loss"})
+"""What a forward may show of its way; all else that it gives is an output."""
 
 
 class Reference:
@@ -70,7 +72,7 @@ class Reference:
         with _in_order(), self._overheard() as found:
             found |= _flat(self._called(**given))
             if "prediction_logits" in found:  # so BERT with both its heads calls what its others call logits
-                found["logits"] = found["prediction_logits"]
+                found["logits"] = found.pop("prediction_logits")
             if "use_itm_head" in known:
                 # BLIP says by the same names what it makes of pictures and texts apart; here they are named as `hub.outputs` does.
                 apart = _flat(self._called(**given, use_itm_head=False))
@@ -170,7 +172,10 @@ class Reference:
         try:
             import sentence_transformers
         except ImportError:
-            return None
+            raise TongganError(
+                f"{self.directory}: a sentence encoder; how long its texts may be and what its vectors are, only sentence-transformers "
+                "says, and it is not installed: pip install sentence-transformers"
+            ) from None
         self.versions |= {"sentence-transformers": sentence_transformers.__version__}
         encoder = sentence_transformers.SentenceTransformer(str(self.directory), device="cpu", local_files_only=True).eval()
         own_memory(encoder)
@@ -203,8 +208,12 @@ def _in_order() -> Iterator[None]:
 def _flat(output: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, value in output.items():
+        if name in INSIDE:
+            continue
         if isinstance(value, Tensor):
             found[prefix + name] = value
+        elif isinstance(value, tuple):
+            found |= {f"{prefix}{name}.{i}": one for i, one in enumerate(value) if isinstance(one, Tensor)}
         elif isinstance(value, Mapping):
             found |= _flat(value, name.removesuffix("model_output"))
     return found

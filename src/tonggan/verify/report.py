@@ -87,6 +87,8 @@ def _strain(one: Difference) -> float:
     if one.double is not None and one.worse is not None:
         return max(one.double / EXACT, one.worse / WORSE) if one.double == one.double else float("inf")
     if one.by == "cosine":
+        if one.reason is not None:
+            return float("inf")
         return (1 - (one.cosine if one.cosine is not None else -1.0)) / (1 - one.tolerance)
     if one.tolerance == 0:
         return 0.0 if one.relative == 0 else float("inf")

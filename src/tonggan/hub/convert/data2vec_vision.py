@@ -66,10 +66,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     high, wide = height_width(size if isinstance(size, int) else tuple(size))
     if high != wide:  # the library's own model takes its tables of places and of distances for those of a square
         raise TongganError(f"{where}: image_size={size}: pictures that are not square are not supported")
-    settings = {name: value for name, value in read_settings(directory).items() if value is not None}
-    need(settings, {"do_reduce_labels": False, "reduce_labels": False}, str(directory / "preprocessor_config.json"))
-    own = {name: value for name, value in settings.items() if name not in ("do_reduce_labels", "reduce_labels")}
-    processing = image_in(own, str(directory / "preprocessor_config.json"), "Beit")
+    processing = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "Beit")
     image = BeitConfig(
         image_size=high,
         mean=processing.mean,

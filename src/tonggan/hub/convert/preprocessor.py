@@ -38,6 +38,7 @@ SUFFIXES = ("ImageProcessor", "ImageProcessorFast", "ImageProcessorPil", "Featur
 NAMED = {f"{kind}{suffix}": kind for kind in DEFAULTS for suffix in SUFFIXES}
 ONLY: dict[str, tuple[Any, ...]] = {
     "do_pad": (False, None), "pad_size": (None,), "size_divisor": (None,), "use_square_size": (False, None),
+    "do_reduce_labels": (False, None), "reduce_labels": (False, None),
 }  # fmt: skip
 """Settings that are understood only at the values at which they do nothing."""
 BOOKKEEPING = frozenset({

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from tonggan.config import Config
 
@@ -13,13 +13,9 @@ class AdapterConfig(Config):
     """What every kind has: the parts that it goes into, and those that learn whole beside it."""
 
     parts: tuple[str, ...] = ()
-    """Parts of the model that get it, e.g. (image,) or (text,); none named: all of it."""
+    """Parts of the model that get it, e.g. (image,) or (text,); none named: all of it. A probe, which is put nowhere, has none."""
     whole: tuple[str, ...] = ()
     """Parts that learn whole beside it and are kept with it, e.g. (image_head, text_head)."""
-
-    def reaches(self, part: str) -> bool:
-        """Whether anything inside a part of the model learns."""
-        return not self.parts or any(f"{name}.".startswith(f"{part}.") for name in (*self.parts, *self.whole))
 
 
 class LowRankConfig(AdapterConfig):
@@ -80,9 +76,13 @@ class ProbeConfig(AdapterConfig):
     kind: Literal["probe"] = "probe"
     whole: tuple[str, ...] = Field(default=("image_head", "text_head"), min_length=1)
 
-    def reaches(self, part: str) -> bool:
-        """Whether anything inside a part of the model learns."""
-        return any(f"{name}.".startswith(f"{part}.") for name in self.whole)
+    @model_validator(mode="after")
+    def _goes_nowhere(self) -> ProbeConfig:
+        if self.parts:
+            raise ValueError(
+                f"a probe puts nothing into parts ({', '.join(self.parts)}); name what learns in whole, e.g. whole: [text_head]"
+            )
+        return self
 
 
 AdaptConfig: TypeAlias = Annotated[LoraConfig | DoraConfig | PromptConfig | BottleneckConfig | ProbeConfig, Field(discriminator="kind")]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -25,13 +25,13 @@ class LogMelConfig(Config):
     """Whisper's encoder (Radford et al. 2023, section 2.2): log-mel spectrograms, pooled by the mean over a row's own frames."""
 
     kind: Literal["log_mel"] = "log_mel"
-    bins: int = 80
-    context: int = 1500
+    bins: PositiveInt = 80
+    context: PositiveInt = 1500
     """Most positions; one is two frames of the spectrogram."""
-    width: int = 384
-    layers: int = 4
-    heads: int = 6
-    mlp_width: int = 1536
+    width: PositiveInt = 384
+    layers: PositiveInt = 4
+    heads: PositiveInt = 6
+    mlp_width: PositiveInt = 1536
     activation: Activation = "gelu"
     eps: float = 1e-5
     padding: Literal["hidden", "seen"] = "hidden"
@@ -46,20 +46,20 @@ class WaveformConfig(Config):
     """data2vec's encoder for speech (Baevski et al. 2022), wav2vec 2.0's but for its positions: waveforms, pooled by the mean."""
 
     kind: Literal["waveform"] = "waveform"
-    channels: tuple[int, ...] = (512,) * 7
-    kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    channels: tuple[PositiveInt, ...] = Field(default=(512,) * 7, min_length=1)
+    kernels: tuple[PositiveInt, ...] = (10, 3, 3, 3, 3, 2, 2)
+    strides: tuple[PositiveInt, ...] = (5, 2, 2, 2, 2, 2, 2)
     stem_bias: bool = False
     stem_activation: Activation = "gelu"
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    mlp_width: int = 3072
+    width: PositiveInt = 768
+    layers: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_width: PositiveInt = 3072
     activation: Activation = "gelu"
     eps: float = 1e-5
-    position_layers: int = 5
-    position_kernel: int = 19
-    position_groups: int = 16
+    position_layers: PositiveInt = 5
+    position_kernel: PositiveInt = 19
+    position_groups: PositiveInt = 16
     mask_token: bool = False
     """A learned vector that stands for hidden frames, for training by filling in."""
     dropout: float = 0.0

@@ -9,6 +9,7 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import height_width
@@ -26,11 +27,11 @@ class BeitConfig(ImageConfig):
     """A ViT with a class token, layer scale and keys without bias."""
 
     kind: Literal["beit"] = "beit"
-    patch_size: int = 16
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    mlp_width: int = 3072
+    patch_size: PositiveInt = 16
+    width: PositiveInt = 768
+    layers: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_width: PositiveInt = 3072
     activation: Activation = "gelu"
     eps: float = 1e-12
     absolute: bool = False

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config, PictureSize, height_width
@@ -40,10 +40,10 @@ class ViTConfig(ImageConfig):
 
     kind: Literal["vit"] = "vit"
     patch_size: PictureSize = 16
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    mlp_width: int = 3072
+    width: PositiveInt = 768
+    layers: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_width: PositiveInt = 3072
     activation: Activation = "gelu"
     eps: float = 1e-5
     pre_norm: bool = True
@@ -54,7 +54,7 @@ class ViTConfig(ImageConfig):
     pooler: bool = False
     """A linear map and tanh on what was pooled (ViT's as it was trained on ImageNet-21k, and BERT's)."""
     positions: Literal["learned", "sinusoids"] = "learned"
-    patch_keep: float = 1.0
+    patch_keep: float = Field(default=1.0, gt=0, le=1)
     """Fraction of patches kept in training (FLIP); all are used for evaluation."""
     dropout: float = 0.0
 
@@ -69,13 +69,13 @@ class ResNetConfig(ImageConfig):
     """ResNet; with `bottleneck`, `deep` and `attention` it is CLIP's modified one."""
 
     kind: Literal["resnet"] = "resnet"
-    layers: tuple[int, ...] = (3, 4, 6, 3)
-    base: int = 64
+    layers: tuple[PositiveInt, ...] = Field(default=(3, 4, 6, 3), min_length=1)
+    base: PositiveInt = 64
     block: Literal["basic", "bottleneck"] = "bottleneck"
     stem: Literal["deep", "small"] = "deep"
     pooling: Literal["mean", "attention"] = "attention"
-    heads: int = 32
-    out_width: int | None = None
+    heads: PositiveInt = 32
+    out_width: PositiveInt | None = None
     """Width that attention pooling projects to; None: the channels of the last stage."""
 
 

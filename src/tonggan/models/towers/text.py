@@ -10,7 +10,7 @@ from typing import Annotated, Literal, TypeAlias
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -26,12 +26,12 @@ class TransformerTextConfig(Config):
     be that padding, is the text: it reads batches of one length only."""
 
     kind: Literal["transformer"] = "transformer"
-    vocab_size: int = 49408
-    context: int = 77
-    width: int = 512
-    layers: int = 12
-    heads: int = 8
-    mlp_width: int = 2048
+    vocab_size: PositiveInt = 49408
+    context: PositiveInt = 77
+    width: PositiveInt = 512
+    layers: PositiveInt = 12
+    heads: PositiveInt = 8
+    mlp_width: PositiveInt = 2048
     activation: Activation = "gelu"
     eps: float = 1e-5
     causal: bool = True
@@ -44,19 +44,19 @@ class BertTextConfig(Config):
     """BERT (Devlin et al. 2019), and RoBERTa (Liu et al. 2019), which counts positions otherwise; pooled by the mean or the first token."""
 
     kind: Literal["bert"] = "bert"
-    vocab_size: int = 30522
-    context: int = 512
-    width: int = 384
-    layers: int = 6
-    heads: int = 12
-    mlp_width: int = 1536
+    vocab_size: PositiveInt = 30522
+    context: PositiveInt = 512
+    width: PositiveInt = 384
+    layers: PositiveInt = 6
+    heads: PositiveInt = 12
+    mlp_width: PositiveInt = 1536
     activation: Activation = "gelu"
     eps: float = 1e-12
-    type_vocab: int = 2
+    type_vocab: PositiveInt = 2
     position_offset: int | None = Field(default=None, ge=1)
     """RoBERTa's: the first real token stands at this position, padding before it; the id one below it is padding's. None: every row's
     positions are 0, 1, 2, ..., padding or not, as in BERT."""
-    padding_id: int | None = None
+    padding_id: int | None = Field(default=None, ge=0)
     """The id whose embedding is not learnt, as published models hold padding's still; None: all are learnt."""
     pooling: Literal["mean", "first"] = "mean"
     dropout: float = 0.0
@@ -67,10 +67,10 @@ class RecurrentTextConfig(Config):
 
     kind: Literal["recurrent"] = "recurrent"
     cell: Literal["lstm", "gru"] = "gru"
-    vocab_size: int = 4096
-    context: int = 77
-    width: int = 256
-    layers: int = 1
+    vocab_size: PositiveInt = 4096
+    context: PositiveInt = 77
+    width: PositiveInt = 256
+    layers: PositiveInt = 1
     bidirectional: bool = True
     dropout: float = 0.0
 

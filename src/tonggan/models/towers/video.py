@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Literal, TypeAlias
 
 from jaxtyping import Float, UInt8
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from tonggan.config import Config, height_width
@@ -26,14 +26,14 @@ class TubeletConfig(ImageConfig):
     """VideoMAE's encoder (Tong et al. 2022): tubelets, fixed sinusoids, a plain Transformer over all of them."""
 
     kind: Literal["tubelet"] = "tubelet"
-    frames: int = 16
-    tubelet: int = 2
+    frames: PositiveInt = 16
+    tubelet: PositiveInt = 2
     """Frames in a tubelet."""
-    patch_size: int = 16
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    mlp_width: int = 3072
+    patch_size: PositiveInt = 16
+    width: PositiveInt = 768
+    layers: PositiveInt = 12
+    heads: PositiveInt = 12
+    mlp_width: PositiveInt = 3072
     activation: Activation = "gelu"
     eps: float = 1e-12
     post_norm: bool = False
@@ -48,11 +48,11 @@ class FramesConfig(Config):
 
     kind: Literal["frames"] = "frames"
     image: ImageTowerConfig
-    frames: int = 12
+    frames: PositiveInt = 12
     pooling: Literal["mean", "transformer"] = "mean"
     """`mean` has no weights and no order; `transformer` lets frames, with their places, attend to each other before the mean."""
-    layers: int = 4
-    heads: int = 8
+    layers: PositiveInt = 4
+    heads: PositiveInt = 8
     dropout: float = 0.0
 
 
