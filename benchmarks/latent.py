@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ import numpy as np
 import side_by_side
 
 from tonggan import load, recipes
+from tonggan.backends import LocalModel
 from tonggan.data import open_data
 from tonggan.data.audio import AudioProcessing, AudioProcessor
 from tonggan.data.images import ImageProcessing, ImageProcessor
 from tonggan.evaluate import Result, paired
 from tonggan.evaluate.tasks.labelled import Kind
 from tonggan.evaluate.tasks.probe import probe
+from tonggan.models.base import depth
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.progress import Progress
 from tonggan.recipes.run import Run
@@ -94,18 +97,25 @@ def main() -> None:
             some = rows()
             found = {who: measured(name, task, who, model, some, label, kind) for who, model in models.items()}
             for who in ("untrained", "raw input"):
-                gain = paired(found["trained"], found[who])["probe acc1"]
+                # The layers are named in the protocols; each is its model's best on val, and that is what is compared.
+                gain = paired(found["trained"], replace(found[who], protocol=found["trained"].protocol))["probe acc1"]
                 print(f"  {task}: trained - {who}: {100 * gain.value:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}] points")
 
 
 def measured(name: str, task: str, who: str, model: Model, rows: list[Row], label: str, kind: Kind) -> Result:
-    """A probe, printed and kept."""
-    found = probe(model, rows, label=label, kind=kind, data=f"{name}: {task}")
+    """A probe of the layer that is best on val, printed and kept: the last blocks of a student fill in, and each model has its own best."""
+    blocks = depth(model.module) if isinstance(model, LocalModel) else 0
+    layers = [f"block {number}" for number in range(1, blocks + 1)]
+    choosing = [row.with_(split="test" if row.split == "val" else row.split) for row in rows if row.split in ("train", "val")]
+    on_val = {layer: probe(model, choosing, label=label, kind=kind, layer=layer).metrics["probe acc1"].value for layer in layers}
+    layer = max(on_val, key=lambda one: on_val[one]) if on_val else "pooled"
+    found = probe(model, rows, label=label, kind=kind, layer=layer, data=f"{name}: {task}")
     found.write(OUT, f"{name} {task} {who}".replace(" ", "-"))
     m = found.metrics["probe acc1"]
     majority = found.extra["majority"]["share"]
     print(
-        f"  {task}, {who}: {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}], most frequent class {100 * majority:.1f} %",
+        f"  {task}, {who} ({layer}): {100 * m.value:.1f} % [{100 * m.low:.1f}, {100 * m.high:.1f}], "
+        f"most frequent class {100 * majority:.1f} %",
         flush=True,
     )
     return found

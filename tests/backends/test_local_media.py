@@ -20,8 +20,9 @@ from tonggan.data.processor import Processor
 from tonggan.data.text import train_bpe
 from tonggan.data.video import VideoProcessing, VideoProcessor
 from tonggan.hub import Checkpoint
-from tonggan.models import DualEncoderConfig, SingleStreamConfig
+from tonggan.models import Data2VecConfig, DualEncoderConfig, SingleStreamConfig
 from tonggan.models.towers import FramesConfig, LogMelConfig, TransformerTextConfig, ViTConfig, WaveformConfig
+from tonggan.nn.transformer import Trace
 from tonggan.types import Audio, CannotError, EmbedOptions, Identity, Image, Text, TongganError, Video
 
 PLAIN = (0.5, 0.5, 0.5)
@@ -154,3 +155,20 @@ def test_half_a_character_spoils_no_other_pair_of_a_batch() -> None:
     assert np.isnan(found).tolist() == [False, True, False, True]
     assert found[[0, 2]] == pytest.approx(reader.match([(picture, "a red bird"), (picture, "a bird")]), abs=1e-6)
     assert np.isnan(reader.match([(picture, "\ud83d")])).all()
+
+
+def test_features_after_a_block_are_the_mean_over_a_sounds_own_frames() -> None:
+    torch.manual_seed(0)
+    config = Data2VecConfig(audio=WAVEFORM.model_copy(update={"layers": 3}))
+    processor = Processor(audio=AudioProcessor(AudioProcessing(kind="waveform", normalize="unit")))
+    student = LocalModel(Checkpoint(models.build(config).eval(), config, processor, Identity({}, "0"), "student"), "cpu")
+    sounds = [sound(6400), sound(3200)]
+    found = student.features(sounds, "block 2")
+    trace = Trace()
+    with torch.no_grad():
+        alone = processor.audio.collate([processor.audio(sounds[1])])  # type: ignore[union-attr]
+        student.module.fill("audio", alone, trace=trace)
+    np.testing.assert_allclose(found[1], trace.blocks[1][0].mean(dim=0).numpy(), atol=1e-5)
+    np.testing.assert_allclose(student.features(sounds, "block 3"), student.features(sounds), atol=1e-5)
+    with pytest.raises(CannotError, match="no features of layer 'block 4'; it has: pooled, block 1, block 2, block 3"):
+        student.features(sounds, "block 4")

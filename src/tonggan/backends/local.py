@@ -17,7 +17,7 @@ from torch import Tensor
 from tonggan import devices
 from tonggan.data.text import is_unicode
 from tonggan.hub.read import Checkpoint
-from tonggan.models.base import Embedder, Featurizer, Labeller, Matcher
+from tonggan.models.base import Embedder, Featurizer, Labeller, LatentLearner, Matcher, after_block, depth
 from tonggan.tensors import Modality
 from tonggan.types import Audio, CannotError, Embeddings, EmbedOptions, Image, Item, Media, MediaError, Model, Text, UsageError, as_part
 
@@ -64,7 +64,8 @@ class LocalModel(Model):
 
     def features(self, items: Sequence[Item], layer: str = "pooled") -> np.ndarray:
         """What a tower gives before head and normalisation: float32 [items, width]; a classifier also has `layer="logits"`:
-        its classes in the order of `labels`.
+        its classes in the order of `labels`; a model that learns by filling in has `layer="block 2"` and so on, counted from 1: the mean
+        over places of the states after a block.
 
         What cannot be read gets a row of NaN. Kinds of input may be mixed only if their towers have one width.
         """
@@ -116,6 +117,9 @@ class LocalModel(Model):
         known = {"pooled": {kind: partial(module.features, kind) for kind in module.modalities}}
         if isinstance(module, Labeller) and module.classes is not None:
             known["logits"] = {kind: partial(_logits, module, kind) for kind in module.modalities}
+        if isinstance(learner := self.module, LatentLearner):
+            for number in range(1, depth(learner) + 1):
+                known[f"block {number}"] = {kind: partial(after_block, learner, number, kind) for kind in learner.modalities}
         if layer not in known:
             raise CannotError(f"{self.name} has no features of layer {layer!r}; it has: {', '.join(known)}")
         return known[layer]

@@ -82,6 +82,9 @@ def eval_(
     shots: Annotated[
         list[int] | None, typer.Option(min=1, help="For probe: learn from so many pictures of each class only. May be repeated.")
     ] = None,
+    layer: Annotated[
+        str, typer.Option(help="For probe: which of the model's features, e.g. 'block 2' of one that learns by filling in.")
+    ] = "pooled",
     baseline: Annotated[str | None, typer.Option(help="A second model, or a result's JSON file: paired differences are given.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write numbers and every item's outcome into this directory.")] = None,
     image_col: ImageCol = None,
@@ -102,6 +105,8 @@ def eval_(
     from tonggan.evaluate.tasks.probe import probe
 
     _check_task(task, lang, shots, split, of, by)
+    if layer != "pooled" and task != "probe":
+        raise UsageError(f"--layer goes with --task probe, not with {task}")
     dataset = open_rows(data, image_col, text_col, split, limit)
     rows = list(dataset)
 
@@ -111,7 +116,7 @@ def eval_(
         if task == "labels":
             return labels(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
         if task == "probe":
-            return probe(load(name), rows, label=label, shots=shots, kind=cast("Kind", of), data=data)
+            return probe(load(name), rows, label=label, shots=shots, kind=cast("Kind", of), layer=layer, data=data)
         if task == "matching":
             return matching(load(name), rows, langs=lang, data=data)
         return retrieval(load(name), rows, langs=lang, between=(cast("Kind", of), cast("Said", by)), data=data)

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from tonggan.nn.transformer import Trace
+from tonggan.nn.audio import mean_of_real
+from tonggan.nn.transformer import Trace, Transformer
 from tonggan.tensors import Hidden, Modality, Tokens
 
 
@@ -122,3 +123,17 @@ class Labeller(Protocol):
     def classify(self, inputs: Mapping[Modality, Any]) -> Tensor:
         """Logits of the classes, [B, C], of inputs by kind."""
         ...
+
+
+def depth(module: nn.Module) -> int:
+    """How many blocks a system's Transformers have together."""
+    return sum(len(part.blocks) for part in module.modules() if isinstance(part, Transformer))
+
+
+def after_block(module: LatentLearner, number: int, kind: Modality, inputs: Any) -> Tensor:
+    """The mean over a row's own places of the states after a block, counted from 1: [B, D]. The last blocks of a student fill in; what
+    it knows is told better before them."""
+    trace = Trace()
+    lengths = module.fill(kind, inputs, trace=trace).lengths
+    states = trace.blocks[number - 1]
+    return states.mean(dim=1) if lengths is None else mean_of_real(states, lengths)

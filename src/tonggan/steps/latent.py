@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
-from tonggan.models.base import LatentLearner
+from tonggan.models.base import LatentLearner, depth
 from tonggan.nn.masking import derived_generator, hide_blocks, hide_spans, hide_words
 from tonggan.nn.transformer import Trace, Transformer
 from tonggan.objectives.latent import Norm, average_top, normalised, regression
@@ -82,9 +82,8 @@ class LatentStep(nn.Module):
             raise UsageError(f"step.modality: the model reads {', '.join(sorted(model.modalities))}, not {kind}")
         if kind == "text" and vocabulary is None:
             raise UsageError("step latent: hiding words needs a tokenizer with a mask token")
-        depth = sum(len(part.blocks) for part in model.modules() if isinstance(part, Transformer))
-        if config.top_layers > depth:
-            raise UsageError(f"step.top_layers: {config.top_layers} of {depth} blocks; set it to {depth} at most")
+        if config.top_layers > (blocks := depth(model)):
+            raise UsageError(f"step.top_layers: {config.top_layers} of {blocks} blocks; set it to {blocks} at most")
         self.model, self.config, self._vocabulary = model, config, vocabulary
         self.teacher = copy.deepcopy(model).eval().requires_grad_(False)
         layers: list[nn.Module] = [nn.Linear(model.width, model.width)]

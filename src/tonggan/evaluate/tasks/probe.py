@@ -79,6 +79,7 @@ def probe(
     seeds: Sequence[int] = SEEDS,
     data: str = "",
     kind: Kind = "image",
+    layer: str = "pooled",
     options: EmbedOptions | None = None,
 ) -> Result:
     """Accuracy and balanced accuracy of a linear classifier on the model's features, with the classes of a column.
@@ -86,7 +87,7 @@ def probe(
     `shots` learns from so many pictures of each class (several numbers make several tasks of one result), None from all. Rows need the
     splits `train` and `test`. Rows without a picture or a label, unreadable, of a class that `train` has not, or tied to another side are
     listed in `dropped`; of other splits the number is noted. A model without the verb `features` is measured by its unit vectors; the
-    protocol says which. `kind` is what is classified: each row's first picture, sound or clip.
+    protocol says which. `kind` is what is classified: each row's first picture, sound or clip. `layer` is which of the model's features.
     """
     if kind not in model.modalities or not {"features", "embed"} & model.can:
         raise CannotError(f"{model.name} has no features of {NAMES[kind]}s; it can: {', '.join(sorted(model.can)) or 'nothing'}")
@@ -96,7 +97,7 @@ def probe(
     sizes: list[int | None] = [None] if asked is None else [*asked]
     sides = _sides(list(rows), label, kind)
     _check(sides, label, asked, own_val=bool(sides.pictures["val"]))
-    way = _read(model, sides, kind, options)
+    way = _read(model, sides, kind, layer, options)
     known = set(sides.labels("train"))
     for side in ("val", "test"):
         sides.keep(side, ["" if p.label in known else f"class {p.label!r} has no picture in split train" for p in sides.pictures[side]])
@@ -211,13 +212,15 @@ def _check(sides: _Sides, label: str, shots: Sequence[int] | None, *, own_val: b
         )
 
 
-def _read(model: Model, sides: _Sides, kind: Kind, options: EmbedOptions | None) -> str:
+def _read(model: Model, sides: _Sides, kind: Kind, layer: str, options: EmbedOptions | None) -> str:
     """Features of all pictures in one call; those that cannot be read leave. Gives the name of what the features are."""
     pictures = [picture for side in SIDES for picture in sides.pictures[side]]
     images = [_part(picture.row, kind) for picture in pictures]
     if "features" in model.can:
-        features, way = model.features(images), "features pooled"
+        features, way = model.features(images, layer), f"features {layer}"
         reasons = [why_unread(image) if not np.isfinite(row).all() else "" for image, row in zip(images, features, strict=True)]
+    elif layer != "pooled":
+        raise CannotError(f"{model.name} has vectors only, and no features of layer {layer!r}")
     else:
         found = model.embed(images, options)
         features, way = found.vectors, "embed"
