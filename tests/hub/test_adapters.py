@@ -289,7 +289,7 @@ def test_a_base_that_is_gone_is_named(tmp_path: Path) -> None:
 def test_an_adapter_is_not_saved_as_a_model_nor_a_changed_base_as_an_adapter(tmp_path: Path) -> None:
     base, config = clip(tmp_path), LOW_RANK["lora"]
     view = adapt.attach(base.module, config)
-    with pytest.raises(UsageError, match=r"has an adapter.*hub\.adapters\.save.*merge"):
+    with pytest.raises(UsageError, match=r"has an adapter; merge it first \(tonggan merge\), or .*hub\.adapters\.save"):
         hub.save(tmp_path / "model", view, base.config, base.processor)
     hub.save(tmp_path / "model", adapt.merge(trained(view)), base.config, base.processor)
     close(
