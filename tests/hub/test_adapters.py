@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,8 @@ def test_several_adapters_on_one_base(tmp_path: Path) -> None:
         assert [one.identity.preprocessing[f"adapter.{number}.kind"] for number in (0, 1)] == ["lora", "bottleneck"]
     with pytest.raises(UsageError, match="has an adapter already"):
         adapters.read([tmp_path / "birds", tmp_path / "birds"], base)
+    with pytest.raises(UsageError, match=r"an int8 copy, .* take no adapter; open its original"):
+        adapters.read(tmp_path / "birds", replace(base, provenance={"copy": "int8"}))
 
 
 def test_another_base_is_refused_with_both_values(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tonggan.hub.families import family_of_module
 from tonggan.models import DualEncoder, DualEncoderConfig, build, parse, presets
 from tonggan.models.conse import Centre, CentredHead, ConseConfig, ConseTower
 from tonggan.models.ngram import BilingualText, BilingualTextConfig, NgramText
-from tonggan.models.towers import BertTextConfig, EfficientNetConfig
+from tonggan.models.towers import BertTextConfig, EfficientNetConfig, ViTConfig
 from tonggan.objectives.contrastive import info_nce, sigmoid
 from tonggan.tensors import Tokens, pad
 
@@ -132,6 +132,14 @@ def test_published_sizes_are_those_of_transformers(name: str) -> None:
     assert {key: tuple(value.shape) for key, value in exported.items()} == shapes
     count = sum(p.numel() for key, p in theirs.named_parameters() if ".pooler." not in key)
     assert sum(p.numel() for p in ours.parameters()) == count > 100_000_000
+
+
+def test_sizes_that_do_not_go_together_are_refused() -> None:
+    config = DualEncoderConfig(
+        image=ViTConfig(image_size=16, patch_size=8, width=15, layers=1, heads=4), text=presets()["mini"].text, dim=4
+    )
+    with pytest.raises(ConfigError, match="a dual_encoder of these sizes cannot be built: width 15 is not divisible by 4 heads"):
+        build(config)
 
 
 def test_pictures_of_another_size_are_refused() -> None:

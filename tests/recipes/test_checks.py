@@ -168,9 +168,10 @@ def test_evaluations_that_cannot_work_are_found_first(
         (shape(TWO), {"looks": [{"kind": "retrieval", "data": SCENES}]}, "looks are taken when the evaluation is, which is not set"),
         ({"start": "runs/a", "resize_positions": True}, {}, "start keeps its size: .*take towers: {image: runs/a"),
         ({"start": "runs/a", "vocab_size": 300}, {}, "start brings its own: leave it out"),
+        ({"preset": "mini", "towers": {"text": "runs/a"}, "vocab_size": 300}, {}, "towers.text brings its own: leave it out"),
         (shape(TWO), {"evaluation": {"kind": "probe", "label": "look", "of": "text", "data": SCENES}}, r"evaluation.*of"),
     ],
-    ids=["looks", "positions", "vocabulary", "probe of text"],
+    ids=["looks", "positions", "vocabulary", "vocabulary beside a tower", "probe of text"],
 )
 def test_settings_that_would_do_nothing_are_refused(model: dict[str, Any], whole: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):

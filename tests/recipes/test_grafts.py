@@ -37,7 +37,8 @@ CLIPS = {
 def start_of(shape: dict[str, Any], needs: frozenset[Any] = BOTH, /, clips: Any = None, **towers: Path) -> Parts:
     torch.manual_seed(0)
     named = {kind: str(where) for kind, where in towers.items()}
-    parts = begin(ModelSource.parse({"config": shape, "towers": named, "clips": clips or {}, "vocab_size": 320}), CAPTIONS, needs)
+    words = {} if "text" in towers else {"vocab_size": 320}
+    parts = begin(ModelSource.parse({"config": shape, "towers": named, "clips": clips or {}, **words}), CAPTIONS, needs)
     parts.module.eval()
     return parts
 

@@ -23,7 +23,8 @@ BOTH = frozenset({"image", "text"})
 
 
 def start(**settings: Any) -> Parts:
-    return begin(ModelSource(preset="mini", vocab_size=320, **settings), CAPTIONS, BOTH)  # type: ignore[arg-type]
+    words = {} if "text" in settings.get("towers", {}) else {"vocab_size": 320}
+    return begin(ModelSource(preset="mini", **words, **settings), CAPTIONS, BOTH)  # type: ignore[arg-type]
 
 
 def checkpoint(directory: Path, family: str) -> Path:

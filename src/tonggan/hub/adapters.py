@@ -29,7 +29,7 @@ from tonggan.hub.read import FORMAT, Checkpoint
 from tonggan.hub.weights import read_json, read_tensors, write_json, write_weights
 from tonggan.models import adapt
 from tonggan.models.adapt import AdaptConfig, DoraConfig, LoraConfig
-from tonggan.types import Identity, TongganError
+from tonggan.types import Identity, TongganError, UsageError
 
 CONFIG, WEIGHTS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 
@@ -129,6 +129,8 @@ def read(directory: str | Path | Sequence[str | Path], base: Checkpoint) -> Chec
     The result shares the base's weights and leaves it as it is, so any number of adapters may be opened on one base. Raises
     `TongganError` when the adapter was made for another base or has changed since, naming each field with both values.
     """
+    if form := base.provenance.get("copy"):
+        raise UsageError(f"{base.name}: an {form} copy, whose weights are in another form and take no adapter; open its original")
     places = [directory] if isinstance(directory, str | Path) else list(directory)
     found = base
     taken: dict[str, Path] = {}

@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 from torch import nn
 
-from tonggan.config import one_of
+from tonggan.config import ConfigError, one_of
 from tonggan.models.bert import BertConfig, MaskedBert
 from tonggan.models.classifier import Classifier, ClassifierConfig
 from tonggan.models.cross import CoAttention, CoAttentionConfig, build_co_attention
@@ -33,7 +33,17 @@ ModelConfig: TypeAlias = Annotated[
 
 
 def build(config: ModelConfig) -> nn.Module:
-    """The module of a configuration, with random weights from torch's global generator."""
+    """The module of a configuration, with random weights from torch's global generator.
+
+    Raises `ConfigError` where sizes do not go together, such as a width that its heads do not divide.
+    """
+    try:
+        return _built(config)
+    except ValueError as error:
+        raise ConfigError(f"a {config.kind} of these sizes cannot be built: {error}") from None
+
+
+def _built(config: ModelConfig) -> nn.Module:
     match config:
         case DualEncoderConfig():
             return DualEncoder(config)

@@ -36,7 +36,7 @@ class ModelSource(Config):
     resize_positions: bool = False
     """Interpolate the positions of a ViT in `towers` (bicubic) where `pictures` asks for another size than it was trained for."""
     vocab_size: int = 4096
-    """Of the tokenizer, where one is trained: with a shape, not with `start`."""
+    """Of the tokenizer, where one is trained: with a shape, not with `start` or `towers.text`."""
     pictures: dict[str, Any] = Field(default_factory=dict)
     """Changes to the picture processing, e.g. {mode: pad}."""
     sounds: dict[str, Any] = Field(default_factory=dict)
@@ -65,8 +65,9 @@ class ModelSource(Config):
                 f"config and take towers: {{image: {self.start}, …}}, with which the heads begin anew"
             )
         # Not by whether it was given: a recipe that was written out whole names every field.
-        if self.start is not None and self.vocab_size != (plain := type(self).model_fields["vocab_size"].default):
-            raise ValueError(f"vocab_size is for a tokenizer that is trained, and start brings its own: leave it out (or at {plain})")
+        brings = "start" if self.start is not None else "towers.text" if "text" in self.towers else None
+        if brings and self.vocab_size != (plain := type(self).model_fields["vocab_size"].default):
+            raise ValueError(f"vocab_size is for a tokenizer that is trained, and {brings} brings its own: leave it out (or at {plain})")
         return self
 
 
