@@ -183,3 +183,13 @@ def test_a_record_from_before_the_scale_was_in_it_is_still_good() -> None:
     later = {**now.preprocessing, "model.scale_init": 2.4}
     wrong = now.difference(recorded_as({"preprocessing": later, "weights": now.weights}, config, Processor()))
     assert wrong == ["model.scale_init: 2.5 != 2.4"]
+
+
+def test_a_configuration_that_no_module_can_have_is_named(tmp_path: Path) -> None:
+    save_clip(tmp_path / "clip", tiny_clip())
+    file = tmp_path / "clip" / "config.json"
+    said = json.loads(file.read_text("utf-8"))
+    said["vision_config"]["num_attention_heads"] = 7
+    file.write_text(json.dumps(said), "utf-8")
+    with pytest.raises(TongganError, match=r"clip: config\.json describes no model: .* is not divisible by 7 heads"):
+        hub.read(tmp_path / "clip")

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from tonggan import models
+from tonggan.config import ConfigError
 from tonggan.data.audio import AudioProcessor
 from tonggan.data.labels import imagenet
 from tonggan.data.processor import Processor
@@ -94,7 +95,7 @@ def build_with(config: ModelConfig, table: KeyTable | None, theirs: Mapping[str,
     """A module of this configuration with these weights, in evaluation mode; without a table the names are ours."""
     try:
         module = models.build(config)
-    except ValueError as error:
+    except ConfigError as error:
         raise TongganError(f"{where}: config.json describes no model: {error}") from None
     expected = module.state_dict()
     try:

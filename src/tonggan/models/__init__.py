@@ -39,7 +39,7 @@ def build(config: ModelConfig) -> nn.Module:
     """
     try:
         return _built(config)
-    except ValueError as error:
+    except (ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"a {config.kind} of these sizes cannot be built: {error}") from None
 
 

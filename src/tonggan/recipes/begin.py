@@ -67,7 +67,7 @@ def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
         shape = shape.model_copy(update={"text": words.model_copy(update={"vocab_size": tokenizer.vocab_size})})
     try:
         module = build(shape)
-    except (ValueError, ZeroDivisionError) as error:
+    except ConfigError as error:
         raise ConfigError(f"model.config: {error}") from None
     fill(module, shape, pretrained)
     made: dict[Modality, Any] = {
