@@ -158,12 +158,12 @@ def _filling_in(bert: BertTextConfig) -> dict[str, Preset]:
     """data2vec's students. The waveform's strides are those of the published model: a frame is 20 ms. Patches know their places, and
     branches have no factors: distances alone, and factors of 0.1, are learnt over more updates than small models get."""
     patches = BeitConfig(
-        image_size=64,
+        image_size=48,
         patch_size=8,
-        width=128,
+        width=96,
         layers=4,
-        heads=4,
-        mlp_width=512,
+        heads=3,
+        mlp_width=384,
         absolute=True,
         relative="shared",
         layer_scale=None,
