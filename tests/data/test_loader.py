@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,25 @@ def test_another_order_is_not_taken_for_the_same(data: Dataset) -> None:
 def test_settings_without_sense_are_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match=f"{wrong}: 0"):
         LoaderConfig.parse({wrong: 0})
+
+
+def test_its_threads_take_one_core_each_and_leave_others_theirs(data: Dataset) -> None:
+    cores, seen = torch.get_num_threads(), []
+
+    def collate(rows: Sequence[Row], epochs: Sequence[int]) -> Batch:
+        seen.append(torch.get_num_threads())
+        return Batch(tuple(row.id for row in rows))
+
+    torch.set_num_threads(2)
+    try:
+        loader = Loader(data, collate, LoaderConfig(batch_size=4), seed=0)
+        next(loader)
+        loader.close()
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(cores)
+    assert set(seen) == {1}
 
 
 def test_unreadable_pictures_change_nothing_about_resuming(data: Dataset) -> None:

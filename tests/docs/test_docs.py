@@ -128,17 +128,55 @@ tonggan data doctor my.csv --image-col 图片 --typo
         check_call(["tonggan", "data", "dcotor", "x"])
 
 
-def test_the_articles_commands_are_recipes_that_parse() -> None:
-    """With their changes: a field that a recipe has not, or a training of nothing, is found here, not by the reader."""
-    found = 0
-    for words in named_commands((ROOT / "docs" / "article.md").read_text("utf-8"))[1]:
-        match words:
-            case ["tonggan", "train"]:
-                pytest.fail("train needs a recipe, or --from")
-            case ["tonggan", "train", recipe, *changes] if recipe in recipes.names():
-                RunConfig.read(recipes.path(recipe), changes)
-                found += bool(changes)
-    assert found >= 4
+def trained(text: str, own: Path) -> list[dict[str, Any]]:
+    """What every call of `tonggan train` on a page is given, read as the command line reads it; recipes of the page's own are put into
+    `own` by their names. A field that a recipe has not, or a training of nothing, is found here, not by the reader."""
+    for block in re.findall(r"```yaml\n(.*?)```", text, re.S):
+        if name := re.search(r"^name: (\S+)$", block, re.M):
+            (own / f"{name[1]}.yaml").write_text(block, "utf-8")
+    verb, found = TONGGAN.commands["train"], []
+    for words in named_commands(text)[1]:
+        if words[1:2] != ["train"]:
+            continue
+        given = verb.make_context("train", words[2:]).params
+        if (recipe := given["recipe"]) is None:
+            assert given["start"] and given["data"], f"train needs a recipe, or --from with --data: {shlex.join(words)}"
+        else:
+            file = own / recipe if recipe.endswith(".yaml") else recipes.path(recipe)
+            RunConfig.read(file, given["overrides"] or ())
+        found.append(given)
+    return found
+
+
+TRAININGS = {"docs/article.md": 10, "docs/systems.md": 16, "docs/adapting.md": 10, "docs/sound-and-video.md": 4, "README.md": 1}
+"""Pages by how many calls they have at least."""
+
+
+@pytest.mark.parametrize("page", TRAININGS)
+def test_every_training_on_a_page_parses_and_is_the_same_in_both_languages(page: str, tmp_path: Path) -> None:
+    english, chinese = ROOT / page, ROOT / ("README.zh-CN.md" if page == "README.md" else page.replace("docs/", "docs/zh/"))
+    calls = trained(english.read_text("utf-8"), tmp_path)
+    assert len(calls) >= TRAININGS[page]
+    assert trained(chinese.read_text("utf-8"), tmp_path) == calls
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("tonggan train joint stages.0.streams.9.weight=1", r"'9' is not one of 0\.\.3"),
+        ("tonggan train joint stages.0.trian.minutes=3", "did you mean 'train'"),
+        ("tonggan train mine.yaml seed=x", "seed"),
+        ("tonggan train other.yaml", "no such file"),
+        ("tonggan train qickstart", "did you mean 'quickstart'"),
+        ("tonggan train quickstart --limit few", "integer"),
+    ],
+)
+def test_a_training_that_would_not_begin_is_found(line: str, message: str, tmp_path: Path) -> None:
+    mine = f"```yaml\n{recipes.show('quickstart').replace('name: quickstart', 'name: mine')}```\n"
+    (given,) = trained(f"{mine}```bash\ntonggan train mine.yaml seed=7\n```\n", tmp_path)
+    assert list(given["overrides"]) == ["seed=7"]
+    with pytest.raises(Exception, match=message):
+        trained(f"{mine}`{line}`", tmp_path)
 
 
 def table_rows(page: Path) -> list[list[str]]:

@@ -93,6 +93,27 @@ def test_wrong_pairs_share_nothing_with_the_right_one() -> None:
     assert all(a // 3 != b // 3 for a, b in asked[6:])
 
 
+def test_a_wrong_caption_is_none_of_the_pictures_own() -> None:
+    """Row 0 also says, in another case, what rows 1 to 3 say first; row 4 shows row 5's picture."""
+    some = rows()
+    some[0] = some[0].with_(texts=(*some[0].texts, *(Text(f"NUMBER {i}.", "en") for i in (1, 2, 3))))
+    some[4] = some[4].with_(images=some[5].images)
+    asked: list[tuple[int, int]] = []
+
+    class Notes(Knows):
+        def match(self, pairs: Sequence[tuple[Item, Item]]) -> np.ndarray:
+            asked.extend((value_of(a), value_of(b)) for a, b in pairs)
+            return super().match(pairs)
+
+    found = matching(Notes(), some, langs=["en"])
+    wrong = dict(asked[6:])
+    assert wrong[0] in (4, 5) and wrong[5] not in (4, 5)
+    assert [item["cluster"] for item in found.items] == ["r0", "r1", "r2", "r3", "r4", "r4"], (
+        "two rows of one picture are resampled together"
+    )
+    assert found.protocol.startswith("matching/v2")
+
+
 def test_pictures_are_needed_and_said() -> None:
     class Towers(Knows):
         can = frozenset({"embed"})

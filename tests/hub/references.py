@@ -40,12 +40,12 @@ def tiny_clip(act: str = "quick_gelu", *, heads: int = 3, image_size: int = 24, 
         projection_dim=11,
     )  # fmt: skip
     model = CLIPModel(config).eval()
-    with torch.no_grad():  # fresh weights are near zero, where the two GELUs agree: make them large enough to tell
-        for name, parameter in model.named_parameters():
+    with torch.no_grad():  # far enough from zero for the two GELUs to differ, and no norm at a value that does nothing
+        for parameter in model.parameters():
             if parameter.dim() >= 2:
                 parameter.normal_(std=0.3)
-            elif name.endswith("bias"):
-                parameter.normal_(std=0.1)
+            elif parameter.dim() == 1:  # all but the scale
+                parameter.add_(0.3 * torch.randn_like(parameter))
     return model
 
 

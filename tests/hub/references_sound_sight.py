@@ -25,6 +25,8 @@ from transformers import (
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
+from tonggan.config import height_width
+
 HALF = [0.5, 0.5, 0.5]
 
 
@@ -105,8 +107,9 @@ def videomae(*, whole: bool = False, **settings: Any) -> Any:
 
 def save_videomae(directory: Path, model: PreTrainedModel) -> Path:
     model.save_pretrained(directory)
-    size = model.config.image_size
-    VideoMAEImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size}).save_pretrained(directory)
+    height, width = height_width(model.config.image_size)
+    crop = {"height": height, "width": width}
+    VideoMAEImageProcessorPil(size={"shortest_edge": max(height, width)}, crop_size=crop).save_pretrained(directory)
     return directory
 
 

@@ -110,6 +110,17 @@ def test_outputs_are_those_of_the_encoder(tmp_path: Path) -> None:
     close(ours[seen], expected[seen])
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_on_the_left(tmp_path: Path, pooling: str) -> None:
+    """Unlike the two-tower formats, that library looks for the first token that is not padding."""
+    directory = tiny_sentence_encoder(tmp_path / "tiny", pooling=pooling)
+    theirs = SentenceTransformer(str(directory), device="cpu")
+    given = dict(theirs.tokenizer(TEXTS[:5], padding=True, truncation=True, max_length=24, padding_side="left", return_tensors="pt"))
+    assert given["attention_mask"][:, 0].tolist().count(0) >= 3
+    with torch.no_grad():
+        close(hub.outputs(directory, given)["sentence_embedding"], theirs(dict(given))["sentence_embedding"])
+
+
 def test_saved_back_sentence_transformers_gives_the_same(tmp_path: Path) -> None:
     directory = tiny_sentence_encoder(tmp_path / "tiny")
     first = hub.read(directory)

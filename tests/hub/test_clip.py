@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPProcessor
 
-from hub.references import TEXTS, clip_processor, close, picture, save_clip, tiny_clip
+from hub.references import TEXTS, clip_processor, clip_tokenizer, close, picture, save_clip, tiny_clip
 from tonggan import hub
 from tonggan.hub.convert import clip
-from tonggan.types import TongganError
+from tonggan.types import TongganError, UsageError
 
 NAMES = ["logits_per_image", "logits_per_text", "text_embeds", "image_embeds"]
 
@@ -46,8 +46,11 @@ def edit(file: Path, change: dict[str, Any]) -> None:
 )
 def test_outputs_and_gradients_are_those_of_transformers(tmp_path: Path, settings: dict[str, Any]) -> None:
     theirs = tiny_clip(**settings)
-    given = inputs(theirs)
-    checkpoint = hub.read(save_clip(tmp_path / "clip", theirs))
+    held(theirs, hub.read(save_clip(tmp_path / "clip", theirs)), inputs(theirs))
+
+
+def held(theirs: CLIPModel, checkpoint: hub.Checkpoint, given: dict[str, torch.Tensor]) -> None:
+    """Outputs, where they are not padding, and gradients of the logits, to the house's parity."""
     expected, ours = theirs(**given), hub.outputs(checkpoint.module, given)
     for name in NAMES:
         close(ours[name], expected[name])
@@ -67,6 +70,27 @@ def test_outputs_and_gradients_are_those_of_transformers(tmp_path: Path, setting
         # Softmax ignores a shift of all keys: the gradient of their bias is zero but for rounding, in both.
         scale = 0.1 * largest if name.endswith("k_proj.bias") else float(gradient.abs().max())
         assert off <= 1e-4 * scale, f"{name}: off by {off:.1e} of {scale:.1e}"
+
+
+@pytest.mark.parametrize("legacy_eos", [False, True], ids=["end token", "highest id"])
+def test_padding_on_the_left(tmp_path: Path, legacy_eos: bool) -> None:
+    """By an id of its own, here 1: a row is read at its first end token all the same, also behind padding, and where one is spelt out."""
+    theirs = tiny_clip(legacy_eos=legacy_eos)
+    end = len(clip_tokenizer()) - 1
+    ids = torch.randint(2, end - 1, (3, 9), generator=torch.Generator().manual_seed(5))
+    starts = torch.tensor([4, 0, 2])
+    mask = (torch.arange(9) >= starts[:, None]).long()
+    ids[mask == 0] = 1
+    ids[torch.arange(3), starts] = end - 1
+    ids[:, -1] = end
+    ids[1, 3] = ids[2, 5] = end
+    pixels = inputs(theirs)["pixel_values"]
+    checkpoint = hub.read(save_clip(tmp_path / "clip", theirs))
+    held(theirs, checkpoint, {"input_ids": ids, "attention_mask": mask, "pixel_values": pixels})
+    # As published, padding is the end token once more: the library reads such a row at its padding.
+    ids[mask == 0] = end
+    with pytest.raises(UsageError, match=f"row 0: the first highest id, {end}, .* at 0, in the padding before .* at 4; pad on the right"):
+        hub.outputs(checkpoint.module, {"input_ids": ids, "attention_mask": mask})
 
 
 def test_the_two_activations_differ(tmp_path: Path) -> None:

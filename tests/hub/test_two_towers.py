@@ -46,13 +46,13 @@ def align(directory: Path, **settings: Any) -> AlignModel:
 FAMILIES: dict[str, Callable[..., Any]] = {"siglip": siglip, "chinese_clip": chinese_clip, "align": align}
 
 
-def tokens(directory: Path) -> dict[str, torch.Tensor]:
+def tokens(directory: Path, **settings: Any) -> dict[str, torch.Tensor]:
     """The texts as the library's own tokenizer has them."""
     from transformers import AutoTokenizer
 
     made = AutoTokenizer.from_pretrained(directory)
     kind = "max_length" if made.model_input_names == ["input_ids"] else True
-    return dict(made(TEXTS, padding=kind, truncation=True, return_tensors="pt"))
+    return dict(made(TEXTS, padding=kind, truncation=True, return_tensors="pt", **settings))
 
 
 def pixels(family: str) -> torch.Tensor:
@@ -71,7 +71,20 @@ CASES = [
 @pytest.mark.parametrize(("family", "settings"), CASES, ids=str)
 def test_outputs_and_gradients_are_those_of_transformers(tmp_path: Path, family: str, settings: dict[str, Any]) -> None:
     theirs = FAMILIES[family](tmp_path / "model", **settings)
-    given = {**tokens(tmp_path / "model"), "pixel_values": pixels(family)}
+    held(theirs, tmp_path, {**tokens(tmp_path / "model"), "pixel_values": pixels(family)})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_on_the_left(tmp_path: Path, family: str) -> None:
+    """A BERT is read at the first position all the same, which is padding then, and SigLIP's tower at the last."""
+    theirs = FAMILIES[family](tmp_path / "model")
+    given = tokens(tmp_path / "model", padding_side="left", return_attention_mask=True)
+    assert not bool(given["attention_mask"][:, 0].all()) and bool(given["attention_mask"][:, -1].all())
+    held(theirs, tmp_path, {**given, "pixel_values": pixels(family)})
+
+
+def held(theirs: Any, tmp_path: Path, given: dict[str, torch.Tensor]) -> None:
+    """Outputs, where they are not padding, and gradients of the logits, to the house's parity."""
     checkpoint = hub.read(tmp_path / "model")
     expected, ours = theirs(**given), hub.outputs(checkpoint.module, given)
     for name in ("logits_per_image", "logits_per_text", "text_embeds", "image_embeds"):

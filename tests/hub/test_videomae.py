@@ -13,19 +13,29 @@ from transformers import VideoMAEModel
 from hub.references import close, picture
 from hub.references_sound_sight import gradients, same_gradients, save_videomae, videomae
 from tonggan import hub
+from tonggan.config import height_width
 from tonggan.hub.convert.videomae import TABLE
 from tonggan.types import TongganError, Video
 
 
 def clips(config: Any, batch: int = 2) -> torch.Tensor:
     generator = torch.Generator().manual_seed(3)
-    return torch.randn(batch, config.num_frames, 3, config.image_size, config.image_size, generator=generator)
+    return torch.randn(batch, config.num_frames, 3, *height_width(config.image_size), generator=generator)
+
+
+OBLONG = {"image_size": [16, 24]}
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"use_mean_pooling": False}, {"tubelet_size": 3, "num_attention_heads": 5}, {"hidden_act": "gelu_new", "layer_norm_eps": 1e-3}],
-    ids=["mean", "last norm", "tubelets of three", "other GELU and eps"],
+    [
+        {},
+        OBLONG,
+        {"use_mean_pooling": False},
+        {"tubelet_size": 3, "num_attention_heads": 5},
+        {"hidden_act": "gelu_new", "layer_norm_eps": 1e-3},
+    ],
+    ids=["mean", "not square", "last norm", "tubelets of three", "other GELU and eps"],
 )
 def test_states_and_gradients_are_those_of_transformers(tmp_path: Path, settings: dict[str, Any]) -> None:
     theirs = videomae(**settings)
@@ -45,25 +55,16 @@ def test_states_and_gradients_are_those_of_transformers(tmp_path: Path, settings
     same_gradients(mine, gradients(theirs))
 
 
-def test_pictures_that_are_not_square(tmp_path: Path) -> None:
-    from tonggan.models.towers import TubeletConfig, Tubelets
-
-    theirs = videomae(image_size=[16, 32])
-    config = TubeletConfig(
-        image_size=(16, 32), frames=6, patch_size=8, width=30, layers=2, heads=3, mlp_width=41, mean=(0.5,) * 3, std=(0.5,) * 3
-    )
-    tower = Tubelets(config)
-    state = TABLE.import_(theirs.state_dict(), {f"video.{name}" for name in tower.state_dict()})
-    tower.load_state_dict({name.removeprefix("video."): value for name, value in state.items()})
-    given = torch.randn(1, 6, 3, 16, 32)
-    with torch.no_grad():
-        close(tower.tokens(given).states, theirs(pixel_values=given).last_hidden_state)
-    with pytest.raises(ValueError, match="clips of 6 x 32 x 16; this tower reads 6 x 16 x 32"):
-        tower(given.transpose(3, 4))
+def test_clips_of_another_shape_are_refused(tmp_path: Path) -> None:
+    theirs = videomae(**OBLONG)
+    checkpoint = hub.read(save_videomae(tmp_path / "videomae", theirs))
+    with pytest.raises(ValueError, match="clips of 6 x 24 x 16; this tower reads 6 x 16 x 24"):
+        checkpoint.module.features("video", clips(theirs.config).transpose(3, 4))
 
 
-def test_saved_back_transformers_gives_the_same(tmp_path: Path) -> None:
-    theirs = videomae()
+@pytest.mark.parametrize("settings", [{}, OBLONG], ids=["square", "not square"])
+def test_saved_back_transformers_gives_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
+    theirs = videomae(**settings)
     checkpoint = hub.read(save_videomae(tmp_path / "videomae", theirs))
     hub.save(tmp_path / "saved", checkpoint.module, checkpoint.config, checkpoint.processor)
     assert json.loads((tmp_path / "saved" / "config.json").read_text())["model_type"] == "videomae"
@@ -85,12 +86,13 @@ def test_of_a_pretrained_one_the_decoder_is_dropped(tmp_path: Path) -> None:
     close(hub.outputs(checkpoint.module, {"pixel_values": given})["last_hidden_state"], expected)
 
 
-def test_from_frames_to_states(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, OBLONG], ids=["square", "not square"])
+def test_from_frames_to_states(tmp_path: Path, settings: dict[str, Any]) -> None:
     """Frames through our processor and tower, against the library's."""
     import numpy as np
     from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 
-    theirs = videomae()
+    theirs = videomae(**settings)
     directory = save_videomae(tmp_path / "videomae", theirs)
     frames = [np.asarray(picture(61, 47, seed)) for seed in range(6)]
     given = VideoMAEImageProcessorPil.from_pretrained(directory)(frames, return_tensors="pt")

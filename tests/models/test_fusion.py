@@ -27,6 +27,7 @@ CAN: dict[str, set[type]] = {
     "mini-vlmo": {Embedder, Matcher, WordPredictor},
     "mini-vilt": {Matcher, WordPredictor},
     "mini-albef": {Embedder, Matcher, WordPredictor},
+    "mini-blip": {Embedder, Matcher},
     "mini-late": {Matcher},
 }
 PATCHES = PatchesConfig(image_size=12, patch_size=4)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AlignConfig, AlignModel, ChineseCLIPConfig, ChineseCLIPModel, SiglipConfig, SiglipModel
 
+from models import test_fusion, test_sound_sight
 from tonggan.config import ConfigError
 from tonggan.hub.families import family_of_module
 from tonggan.models import DualEncoder, DualEncoderConfig, build, parse, presets
@@ -61,6 +62,12 @@ def loss_of(model: DualEncoder, pixels: torch.Tensor, tokens: Tokens) -> torch.T
     if model.bias is not None:
         return sigmoid(image, text, model.log_scale, model.bias, max_scale=model.max_scale).loss
     return info_nce(image, text, model.log_scale, max_scale=model.max_scale).loss
+
+
+def test_every_mini_is_in_a_list_of_the_contracts() -> None:
+    """And by that in those of what learns a batch by heart; the masked language model has both in tests/steps."""
+    lists = [set(MINI), set(test_fusion.CAN), set(test_sound_sight.PAIRS), set(test_sound_sight.STUDENTS), {"mini-bert"}]
+    assert set().union(*lists) == {name for name in presets() if name.startswith("mini")}
 
 
 @pytest.mark.parametrize("name", MINI)

@@ -23,7 +23,7 @@ from tonggan.models.towers import (
     build_image,
     build_text,
 )
-from tonggan.nn.conv import Bottleneck
+from tonggan.nn.conv import Bottleneck, EfficientNet
 from tonggan.tensors import pad
 
 
@@ -146,8 +146,6 @@ def test_a_temperature_is_learnt_itself_and_held_above_the_ceilings_inverse() ->
 
 
 def test_branches_are_left_out_in_training_only_and_more_often_towards_the_end() -> None:
-    from tonggan.nn.conv import EfficientNet
-
     net = EfficientNet("b0", factors=(0.5, 1.0), drop_connect=0.5)
     drops = [block.drop for block in net.blocks]
     assert drops == sorted(drops) and drops[0] == 0 and drops[-1] == pytest.approx(0.5 * 15 / 16)
@@ -158,6 +156,12 @@ def test_branches_are_left_out_in_training_only_and_more_often_towards_the_end()
     alone = torch.tensor([torch.equal(a, b) for a, b in zip(out, x, strict=True)])
     assert 10 < int(alone.sum()) < 54, "about half of the pictures pass by the branch"
     assert not torch.equal(block.eval()(x)[0], x[0])
+
+
+def test_an_efficientnet_has_the_blocks_that_are_named_odd() -> None:
+    EfficientNet("b0", odd=(0, 15))
+    with pytest.raises(ValueError, match="odd: no block 16; b0 has 16, counted from 0"):
+        EfficientNet("b0", odd=(0, 16))
 
 
 def test_lite_and_named_sizes_are_as_wide_as_they_say() -> None:

@@ -38,9 +38,10 @@ for name, kind, inputs in (("audio", "audio", sounds), ("video", "video", clips)
     assert model.encode(kind, inputs).shape == model.encode("text", tokens).shape
     model.tower(kind).tokens(inputs)
 waves = Sounds(torch.randn(2, 1600), torch.tensor([1600, 900]))
-for kind, inputs, hidden in (("image", pixels, torch.rand(2, 64) < 0.5), ("audio", waves, torch.rand(2, 4) < 0.5), ("text", tokens, None)):
+small = pixels[..., :48, :48]
+for kind, inputs, hidden in (("image", small, torch.rand(2, 36) < 0.5), ("audio", waves, torch.rand(2, 4) < 0.5), ("text", tokens, None)):
     student, trace = build(presets()[f"mini-data2vec-{kind}"]), Trace()
-    assert student.features(kind, inputs).shape == (2, 128)
+    assert student.features(kind, inputs).shape == (2, student.width)
     assert student.fill(kind, inputs, hidden, trace=trace).states.shape == trace.blocks[0].shape == trace.feed_forwards[-1].shape
 for name in ("vlmo", "vilt", "albef", "late"):
     both = build(presets()[f"mini-{name}"])
@@ -50,8 +51,8 @@ for name in ("vlmo", "vilt", "albef", "late"):
         assert both.words(tokens, pixels, where=tokens.ids == 2).shape == (2, 4096)
 assert build(presets()["mini-vlmo"]).encode("image", pixels).shape == (2, 128)
 build(presets()["mini-vilt"]).pooled(tokens, pixels[..., :40], torch.ones(2, 64, 40, dtype=torch.bool))
-small = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)
-build_image(ViTConfig(**small, pooling="attention", positions="sinusoids", patch_keep=0.5))(pixels)
+sizes = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)
+build_image(ViTConfig(**sizes, pooling="attention", positions="sinusoids", patch_keep=0.5))(pixels)
 build_image(ResNetConfig(image_size=64, layers=(1, 1), base=8, heads=4, out_width=12))(pixels)
 build_image(EfficientNetConfig(variant="b0", image_size=64))(pixels)
 attention = Attention(12, 3, context_width=8, bias=lambda q, k: torch.zeros(3, len(q), len(k)))

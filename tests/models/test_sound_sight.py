@@ -57,14 +57,19 @@ def waves(n: int) -> Sounds:
     return Sounds(torch.randn(n, 4000, generator=generator) * (torch.arange(4000) < lengths[:, None]), lengths)
 
 
-def given(n: int) -> Batch:
+def given(n: int, side: int = 64) -> Batch:
     generator = torch.Generator().manual_seed(0)
 
     def pixels(*shape: int) -> torch.Tensor:
         return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
     tokens = pad([[1, *torch.randint(5, 300, (2 + i % 5,), generator=generator).tolist(), 2] for i in range(n)])
-    return Batch(tuple(map(str, range(n))), pixels=pixels(n, 3, 64, 64), tokens=tokens, sounds=mels(n), clips=pixels(n, 8, 3, 64, 64))
+    return Batch(tuple(map(str, range(n))), pixels=pixels(n, 3, side, side), tokens=tokens, sounds=mels(n), clips=pixels(n, 8, 3, 64, 64))
+
+
+def side(model: Any) -> int:
+    """Of the pictures that it reads, if it reads any."""
+    return int(model.image.config.image_size) if model.image is not None else 64
 
 
 def wider(inputs: Any) -> Any:
@@ -131,7 +136,7 @@ def test_mini_students_keep_every_contract(name: str) -> None:
     assert isinstance(model, Data2Vec) and isinstance(model, Featurizer) and isinstance(model, LatentLearner)
     assert not isinstance(model, Embedder), "its states were never trained to be compared"
     assert sum(p.numel() for p in model.parameters()) < 5_000_000
-    inputs = waves(3) if kind == "audio" else given(3).input(kind)
+    inputs = waves(3) if kind == "audio" else given(3, side(model)).input(kind)
     again: Any = build(presets()[name]).eval()
     again.load_state_dict(model.state_dict())
     with torch.no_grad():
@@ -143,6 +148,11 @@ def test_mini_students_keep_every_contract(name: str) -> None:
         assert model.fill(kind, inputs).states.shape == (places.rows, places.count, model.width)
     with pytest.raises(UsageError, match=f"this model reads {kind}, not video"):
         model.features("video", inputs)
+    model.train().features(kind, inputs).sum().backward()
+    for parameter_name, parameter in model.named_parameters():
+        # Only what is hidden reads the mask token.
+        learnt = parameter.grad is not None and bool(parameter.grad.isfinite().all())
+        assert learnt or parameter_name.endswith("mask_token"), parameter_name
 
 
 @pytest.mark.parametrize("name", STUDENTS)
@@ -154,7 +164,7 @@ def test_mini_students_learn_one_batch_by_heart(name: str) -> None:
     step = steps.build(model, LatentConfig(modality=kind, top_layers=2, smallest_block=4, decay=1, decay_end=1), vocabulary=vocabulary)
     # Four colours a picture: what is hidden can be told from what is seen.
     colours = torch.randint(0, 256, (16, 3, 2, 2), generator=torch.Generator().manual_seed(0)).float()
-    batch = replace(given(16), pixels=F.interpolate(colours, size=64).to(torch.uint8), sounds=waves(16))
+    batch = replace(given(16), pixels=F.interpolate(colours, size=side(model)).to(torch.uint8), sounds=waves(16))
     adam = torch.optim.AdamW([p for p in step.parameters() if p.requires_grad], lr=3e-3)
     for _ in range(60):
         torch.manual_seed(3)

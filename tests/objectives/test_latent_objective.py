@@ -41,6 +41,22 @@ def test_instance_norm_is_torchs_and_sees_no_padding() -> None:
         assert not found[row, length:].any()
 
 
+def test_the_norm_by_places_takes_away_what_rows_have_in_common_there() -> None:
+    lengths = torch.tensor([7, 4, 2])
+    (layer, *_) = layers(1)
+    found = normalised(layer, "place", lengths)
+    for place in range(7):
+        own = [row for row in range(3) if place < int(lengths[row])]
+        assert torch.allclose(found[own, place].mean(dim=0), torch.zeros(5, dtype=torch.float64), atol=1e-12)
+        assert not found[[row for row in range(3) if row not in own], place].any()
+    rows = torch.cat([found[row, : int(length)] for row, length in enumerate(lengths)])
+    assert torch.allclose((rows**2).mean(dim=0), torch.ones(5, dtype=torch.float64), atol=1e-4)
+    # States that tell of the place alone pass for something under the paper's norms, and are nothing here.
+    placed = torch.randn(1, 7, 5, dtype=torch.float64).expand(3, 7, 5)
+    assert float(normalised(placed, "instance").var()) > 0.9 and float(normalised(placed, "layer").var()) > 0.9
+    assert float(normalised(placed, "place").abs().max()) < 1e-9
+
+
 def test_more_layers_than_there_are_is_refused() -> None:
     with pytest.raises(ValueError, match="top 5 of 4 layers"):
         average_top(layers(), 5, "none")

@@ -8,16 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image as Pil
 
 from tonggan import hub, load
 from tonggan.config import ConfigError
 from tonggan.data.images import ImageProcessing, ImageProcessor
 from tonggan.data.processor import Processor
+from tonggan.data.rows import Dataset
+from tonggan.data.sources import scenes
 from tonggan.data.text import train_bpe
 from tonggan.models import DualEncoderConfig, build
+from tonggan.recipes.checks import check
 from tonggan.recipes.config import RunConfig
+from tonggan.recipes.rows import RunRows
 from tonggan.recipes.run import Run
-from tonggan.types import UsageError
+from tonggan.types import Audio, Text, TongganError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +39,16 @@ VLMO = {
     "kind": "vlmo", "image": {"image_size": 32, "patch_size": 16}, "text": {"vocab_size": 300, "context": 48},
     "width": 24, "layers": 2, "heads": 2, "mlp_width": 32, "fused_layers": 1, "dim": 8,
 }  # fmt: skip
+VILT = {
+    "kind": "single_stream", "image": {"image_size": 32, "patch_size": 16}, "text": {"vocab_size": 300, "context": 48},
+    "width": 24, "layers": 1, "heads": 2, "mlp_width": 32,
+}  # fmt: skip
+DATA2VEC = {"kind": "data2vec", "image": {**IMAGE, "kind": "beit", "layers": 2, "mask_token": True}}
 SCENES = {"source": "scenes", "options": {"n": 24, "size": 32}, "split": None, "langs": ["en"]}
 BOTH = {**SCENES, "langs": None}
 MASKED = {"step": {"kind": "masked_language"}}
+LATENT = {"kind": "latent", "modality": "image", "top_layers": 2, "smallest_block": 1}
+MATCHING = {"step": {"kind": "matching"}}
 
 
 @pytest.fixture(scope="module")
@@ -111,18 +124,64 @@ def test_a_stage_of_adapters_is_checked_before_the_one_before_it_is_trained(tmp_
     assert not (tmp_path / "stages").exists()
 
 
-def test_looking_at_an_adapter_beforehand_draws_nothing_and_freezes_nothing(start: Path, tmp_path: Path) -> None:
-    import torch
-
-    from tonggan.recipes.checks import check
-    from tonggan.recipes.rows import RunRows
-
-    settings = config({"start": str(start)}, freeze=["image"], adapt=lora("text"))
+@pytest.mark.parametrize("step", ["adapter", "teacher and head", "teacher"])
+def test_looking_at_a_stage_beforehand_draws_nothing_and_changes_nothing(start: Path, tmp_path: Path, step: str) -> None:
+    settings = {
+        "adapter": config({"start": str(start)}, freeze=["image"], adapt=lora("text")),
+        "teacher and head": config(shape(DATA2VEC), {"step": LATENT}),
+        "teacher": config({"start": str(start)}, {"data": BOTH, "step": {"kind": "transfer"}}),
+    }[step]
     run = Run(settings, tmp_path, quiet=True)
-    state = torch.get_rng_state()
-    check(settings, run.model, RunRows(settings), None)
+    state, before = torch.get_rng_state(), {name: value.clone() for name, value in run.model.state_dict().items()}
+    check(settings, run.parts, RunRows(settings), None)
     assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
     assert all(parameter.requires_grad for parameter in run.model.parameters())
+
+
+def later(model: dict[str, Any], first: dict[str, Any], second: dict[str, Any], **whole: Any) -> RunConfig:
+    """Two stages; what the second says in `stream` is its only stream's."""
+    stream = second.pop("stream", {})
+    one = json.loads(config(shape(model), first).model_dump_json())["stages"][0]
+    settings = {name: {**one[name], **value} if isinstance(value, dict) else value for name, value in second.items()}
+    two = {**one, "name": "second", **settings, "streams": [{**one["streams"][0], **stream}]}
+    return config(shape(model), whole={"stages": [one, two], **whole})
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "second", "says"),
+    [
+        (VILT, MATCHING, {"stream": {"step": {"kind": "matching", "negatives": "hard"}}}, r"step\.negatives: .* embeds nothing"),
+        (DATA2VEC, {"step": LATENT}, {"stream": {"step": {**LATENT, "top_layers": 9}}}, r"step\.top_layers: 9 of 2 blocks"),
+        (TWO, {}, {"stream": MASKED}, "step masked_language: needs a model that says words"),
+        (TWO, {}, {"stream": {"step": {"objective": "sigmoid"}}}, "sigmoid needs a bias"),
+        (BERT, MASKED, {"centre": True}, "centre, bilingual and ridge are for two-tower models"),
+        (TWO, {}, {"bilingual": True}, "bilingual needs a model whose text tower is a BERT"),
+        (TWO, {}, {"ridge": 0.1}, "ridge needs a transfer stream"),
+        (TWO, {"data": BOTH}, {"stream": {"step": {"kind": "transfer"}}, "ridge": 0.1}, "ridge needs bilingual"),
+        (BERT, MASKED, {"train": {"micro_batch": 2}}, r"stream pairs: train\.micro_batch .* loader\.batch_size \(2\)"),
+        (TWO, {}, {"stream": {"loader": {"batch_size": 1}}}, "stream pairs: contrastive learning tells rows apart, but batch_size is 1"),
+        (TWO, {}, {"stream": {"loader": {"batch_size": 8, "streams": 3}}}, r"loader\.streams=3 must"),
+    ],
+    ids=[
+        "negatives", "layers", "step", "bias", "centre", "bilingual", "ridge", "ridge alone", "micro-batch", "batch of one", "streams",
+    ],
+)  # fmt: skip
+def test_a_later_stage_that_cannot_be_trained_is_found_before_the_first(
+    tmp_path: Path, model: dict[str, Any], first: dict[str, Any], second: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(TongganError, match=f"stage second: .*{says}"):
+        Run(later(model, first, {**second}), tmp_path, quiet=True).train()
+    assert not (tmp_path / "stages").exists()
+
+
+def test_patience_and_rates_of_a_later_stage_are_held_against_the_run(tmp_path: Path) -> None:
+    looking = {"data": SCENES, "choose": False}
+    with pytest.raises(UsageError, match=r"train\.patience: stops by the evaluation's score"):
+        Run(later(TWO, {}, {"train": {"patience": 1}}, evaluation=looking), tmp_path / "patience", quiet=True).train()
+    with pytest.raises(UsageError, match=r"optim\.parts: no part 'imgae'"):
+        Run(later(TWO, {}, {"optim": {"parts": {"imgae": 0.1}}}), tmp_path / "rates", quiet=True).train()
+    assert not any((tmp_path / name / "stages").exists() for name in ("patience", "rates"))
 
 
 def test_a_frozen_part_of_one_transformer_is_not_encoded_once(tmp_path: Path) -> None:
@@ -162,6 +221,66 @@ def test_evaluations_that_cannot_work_are_found_first(
     assert not (tmp_path / "last").exists()
 
 
+def test_matching_among_one_row_is_found_first(tmp_path: Path) -> None:
+    Pil.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    (tmp_path / "one.csv").write_text("image,text,lang\na.png,a red circle,en\n", "utf-8")
+    evaluation = {"kind": "matching", "data": {"source": str(tmp_path / "one.csv"), "split": None}}
+    with pytest.raises(UsageError, match=r"stage train: evaluation: matching takes a caption of another row .* and 1 of the rows"):
+        Run(config(shape(VLMO), {"step": {"kind": "matching"}}, whole={"evaluation": evaluation}), tmp_path / "run", quiet=True).train()
+    assert not (tmp_path / "run" / "last").exists()
+
+
+def kept(where: Path, *, lang: str | None = "en", sound: str | None = None) -> dict[str, Any]:
+    """Six scenes with a caption in English, or in no known language, and one in Chinese, the last without it, each with a sound."""
+    audios = (Audio(path=where / "pop.ogg", role=sound),) if sound else ()
+    rows = [row.with_(split=None, audios=audios) for row in scenes.generate(6, seed=1, size=32)]
+    said = [tuple(text if text.lang == "zh" else Text(text.text, lang) for text in row.texts) for row in rows]
+    said[-1] = tuple(text for text in said[-1] if text.lang != "zh")
+    Dataset.from_rows([row.with_(texts=texts) for row, texts in zip(rows, said, strict=True)]).write(where)
+    return {"source": str(where), "split": None}
+
+
+def measured(settings: RunConfig, where: Path) -> tuple[Run, dict[str, float]]:
+    """A run that has been trained, and its last evaluation."""
+    run = Run(settings, where, quiet=True)
+    run.train()
+    lines = [json.loads(line) for line in (where / "metrics.jsonl").read_text("utf-8").splitlines()]
+    return run, next(line for line in reversed(lines) if any(name.startswith("eval/") for name in line))
+
+
+def test_the_effect_of_a_stamp_is_no_language(tmp_path: Path) -> None:
+    evaluation = {"kind": "matching", "data": kept(tmp_path / "data", sound="effect")}
+    _, found = measured(config(shape(VLMO), MATCHING, whole={"evaluation": evaluation}), tmp_path / "run")
+    assert {"eval/match en acc", "eval/match zh acc"} <= set(found)
+    with pytest.raises(UsageError, match=r"no caption in 'fr' among what it is evaluated on; there are: en, zh$"):
+        Run(config(shape(VLMO), MATCHING, whole={"evaluation": {**evaluation, "langs": ["fr"]}}), tmp_path / "fr", quiet=True).train()
+    spoken = {"kind": "retrieval", "between": ["image", "audio"], "data": evaluation["data"], "langs": ["zh"]}
+    hears = {**TWO, "audio": {"kind": "log_mel", "bins": 8, "context": 50, "width": 24, "layers": 1, "heads": 2, "mlp_width": 32}}
+    with pytest.raises(UsageError, match=r"no sound in 'zh' among what it is evaluated on; there are: effect$"):
+        Run(config(shape(hears), whole={"evaluation": spoken}), tmp_path / "spoken", quiet=True).train()
+
+
+@pytest.mark.parametrize("kind", ["retrieval", "matching", "loss"])
+def test_captions_of_no_known_language_are_measured_as_such(tmp_path: Path, kind: str) -> None:
+    evaluation = {"kind": kind, "langs": ["und"], "data": kept(tmp_path / "data", lang=None)}
+    run, found = measured(config(shape(VLMO), whole={"evaluation": evaluation}), tmp_path / "run")
+    assert {"retrieval": "eval/t2i und R@1", "matching": "eval/match und acc", "loss": "eval/loss"}[kind] in found
+    assert not run.dropped
+
+
+def test_a_loss_is_of_its_languages_and_of_rows_that_have_one(tmp_path: Path) -> None:
+    data, losses = kept(tmp_path / "data"), {}
+    asked = {"zh": {"langs": ["zh"]}, "en": {"langs": ["en"]}, "zh of the data": {}, "zh of the stage": {"langs": ["en"]}}
+    for name, langs in asked.items():
+        evaluation = {"kind": "loss", "data": data | ({"langs": ["zh"]} if name == "zh of the data" else {}), **langs}
+        stage = {"langs": ["zh"]} if name == "zh of the stage" else {}
+        settings = config(shape(BERT), {**MASKED, "data": BOTH}, whole={"evaluation": evaluation}, optim={"lr": 0.0}, **stage)
+        run, found = measured(settings, tmp_path / name)
+        losses[name] = found["eval/loss"]
+        assert [one.reason for one in run.dropped] == ([] if name == "en" else ["no caption in zh"])
+    assert losses["zh"] == losses["zh of the data"] == losses["zh of the stage"] != losses["en"]
+
+
 @pytest.mark.parametrize(
     ("model", "whole", "says"),
     [
@@ -170,12 +289,20 @@ def test_evaluations_that_cannot_work_are_found_first(
         ({"start": "runs/a", "vocab_size": 300}, {}, "start brings its own: leave it out"),
         ({"preset": "mini", "towers": {"text": "runs/a"}, "vocab_size": 300}, {}, "towers.text brings its own: leave it out"),
         (shape(TWO), {"evaluation": {"kind": "probe", "label": "look", "of": "text", "data": SCENES}}, r"evaluation.*of"),
+        (shape(TWO), {"evaluation": {"kind": "probe", "label": "look", "langs": ["en"], "data": SCENES}}, r"whatever its language"),
     ],
-    ids=["looks", "positions", "vocabulary", "vocabulary beside a tower", "probe of text"],
+    ids=["looks", "positions", "vocabulary", "vocabulary beside a tower", "probe of text", "probe in a language"],
 )
 def test_settings_that_would_do_nothing_are_refused(model: dict[str, Any], whole: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         config(model, whole=whole)
+
+
+def test_a_stage_has_no_languages_for_a_probe_and_classes_have_a_column() -> None:
+    with pytest.raises(ConfigError, match="stage train: langs are those of the evaluation, and a probe is of none"):
+        config(shape(TWO), whole={"evaluation": {"kind": "probe", "label": "look", "data": SCENES}}, langs=["en"])
+    with pytest.raises(ConfigError, match=r"classification learns the classes of a column: set data\.label"):
+        config(shape(VLMO), {"step": {"kind": "classification"}})
 
 
 def test_streams_may_be_called_as_modules_call_their_own(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from tonggan.data.sources import SOURCES
 from tonggan.models.adapt import is_adapted
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.run import Run
+from tonggan.tensors import Batch
+from tonggan.train.planner import Plan, preflight
+from tonggan.train.trainer import Stream, Trainer
 from tonggan.types import UsageError
 
 
@@ -35,14 +38,24 @@ def short(name: str, steps: int = 3) -> RunConfig:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipes.names())
-def test_every_recipe_plans_its_memory_and_runs_three_updates(tmp_path: Path, name: str) -> None:
+def test_every_recipe_plans_its_memory_and_runs_three_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     config = short(name)
     data = [stream.data for stage in config.stages for stream in stage.streams] + [e.data for e in (config.evaluation, *config.looks) if e]
     if absent := sorted({one.source for one in data if one.source in SOURCES and not SOURCES[one.source].available()}):
         pytest.skip(f"not on this machine: {', '.join(absent)}")
+    planned: list[tuple[str, int]] = []
+
+    def noted(trainer: Trainer, stream: Stream, batch: Batch, kept: int = 0) -> Plan:
+        plan = preflight(trainer, stream, batch, kept)
+        planned.append((stream.name, plan.needed))
+        return plan
+
+    monkeypatch.setattr("tonggan.recipes.run.preflight", noted)
     run = Run(config, tmp_path / "run", limit=40, quiet=True)
     finished = run.train()
     assert finished.stopped == "done"
+    assert [stream for stream, _ in planned] == [stream.name for stage in config.stages for stream in stage.streams]
+    assert all(needed > 0 for _, needed in planned)
     model = load(tmp_path / "run")
     assert model.can, "what was trained can be opened and used"
 
@@ -203,8 +216,6 @@ def test_an_adapter_resumes_where_it_was(tmp_path: Path) -> None:
     part = Run(config, tmp_path / "part", quiet=True)
     update, done = "tonggan.train.trainer.Trainer.update", 0
     with pytest.MonkeyPatch.context() as patch:
-        from tonggan.train.trainer import Trainer
-
         real = Trainer.update
 
         def stops(trainer: Trainer) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import re
-import threading
-import time
 import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,12 +14,12 @@ import httpx
 import numpy as np
 import openai
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image as Pil
 
 from fakes import ColourModel, colour_rows, square
+from listening import listening
 from tonggan.data.drawing import MEMORY, SECONDS
 from tonggan.data.media import MAX_BYTES, MAX_PIXELS
 from tonggan.search import Index
@@ -46,24 +44,10 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
 
 
-def run(app: object) -> tuple[uvicorn.Server, threading.Thread, str]:
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    return server, thread, f"http://127.0.0.1:{port}"
-
-
 @pytest.fixture(scope="module")
 def url(engine: Engine) -> Iterator[str]:
-    server, thread, address = run(create_app(engine, limits=Limits(body_bytes=200_000, items=8)))
-    yield address
-    server.should_exit = True
-    thread.join(10)
+    with listening(create_app(engine, limits=Limits(body_bytes=200_000, items=8))) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -255,14 +239,10 @@ def test_another_site_cannot_use_the_visitors_browser(url: str) -> None:
 
 
 def test_a_key_is_asked_for(engine: Engine) -> None:
-    server, thread, address = run(create_app(engine, loopback=False, api_key="s3cret"))
-    try:
+    with listening(create_app(engine, loopback=False, api_key="s3cret")) as address:
         assert httpx.get(address + "/v1/models").status_code == 401
         assert httpx.get(address + "/v1/models", headers={"authorization": "Bearer s3cret"}).status_code == 200
         assert httpx.get(address + "/health").status_code == 200
-    finally:
-        server.should_exit = True
-        thread.join(10)
 
 
 @pytest.fixture

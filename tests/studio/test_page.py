@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI
 from PIL import Image as Pil
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from fakes import ColourModel, colour_rows, square
+from listening import listening
 from tonggan.search import Index
 from tonggan.serve.engine import Engine
 from tonggan.serve.http import create_app
@@ -47,23 +43,9 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
 
 
-@contextlib.contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 60
-    while not server.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
-
-
 @pytest.fixture(scope="module")
 def url(engine: Engine) -> Iterator[str]:
-    with running(mount(create_app(engine), engine)) as address:
+    with listening(mount(create_app(engine), engine)) as address:
         yield address
 
 
@@ -174,7 +156,7 @@ def test_the_page_reads_no_file_but_uploads(url: str, tmp_path: Path) -> None:
 
 
 def test_with_a_key_the_page_asks_for_it_once(browser: Browser, engine: Engine) -> None:
-    with running(mount(create_app(engine, loopback=False, api_key="s3cret"), engine)) as address:
+    with listening(mount(create_app(engine, loopback=False, api_key="s3cret"), engine)) as address:
         context = browser.new_context(locale="zh-CN")
         page = context.new_page()
         page.goto(address)

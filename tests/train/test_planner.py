@@ -34,8 +34,20 @@ class Net(nn.Module):
         return StepOutput(reps["x"].square().mean())
 
 
-def make(run: Path, **train: Any) -> tuple[Trainer, Stream, Batch]:
-    step = Net()
+class Alone(nn.Module):
+    """A task whose rows have nothing to do with each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(64, 1)
+
+    def forward(self, batch: Batch) -> StepOutput:
+        assert batch.image_features is not None
+        return StepOutput(self.net(batch.image_features).square().mean())
+
+
+def make(run: Path, step: nn.Module | None = None, **train: Any) -> tuple[Trainer, Stream, Batch]:
+    step = step or Net()
     stream = Stream("only", step, None)  # type: ignore[arg-type]
     trainer = Trainer(step, [stream], TrainConfig(**({"steps": 100} | train)), OptimConfig(), run=run, save=lambda _: None)
     return trainer, stream, Batch(ids=("a",) * 32, image_features=torch.randn(32, 64))
@@ -84,7 +96,17 @@ def test_measures_the_update_and_nothing_else(tmp_path: Path) -> None:
 def test_too_little_memory_names_a_micro_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, stream, batch = make(tmp_path)
     monkeypatch.setattr(devices, "free", lambda device: 1000)
-    with pytest.raises(TongganError, match=r"32 rows does not fit.*train\.micro_batch=8"):
+    with pytest.raises(TongganError, match=r"stream only: a batch of 32 rows does not fit.*train\.micro_batch=8"):
+        preflight(trainer, stream, batch)
+    trainer, stream, batch = make(tmp_path, micro_batch=256)  # of more rows than the batch has: no part of it
+    with pytest.raises(TongganError, match=r"train\.micro_batch=8 "):
+        preflight(trainer, stream, batch)
+
+
+def test_too_little_memory_names_a_smaller_batch_where_parts_would_not_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, stream, batch = make(tmp_path, Alone())
+    monkeypatch.setattr(devices, "free", lambda device: 100)
+    with pytest.raises(TongganError, match=r"set its loader\.batch_size to 8$"):
         preflight(trainer, stream, batch)
 
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import uvicorn
-from fastapi import FastAPI
 from torch import nn
 from typer.testing import CliRunner
 
 from hub.references import TEXTS, close, picture, save_clip, tiny_clip
 from hub.test_clip import edit
+from listening import listening
 from senses import model_of
 from tonggan import hub
 from tonggan.backends import LocalModel, load
@@ -253,6 +250,33 @@ def adapter(place: Path) -> Path:
     return place / "adapter"
 
 
+@pytest.mark.parametrize("what", ["onnx", "int8", "merged"])
+@pytest.mark.parametrize("changed", ["log_scale", "max_scale", "bias"])
+def test_the_numbers_of_the_cosines_are_each_held_in_every_form(tmp_path: Path, what: Any, changed: str) -> None:
+    """Next to SigLIP's bias of -16.5 a scale that is wrong by a factor of 27 is hardly to be seen."""
+    torch.manual_seed(0)
+    place = model_of(tmp_path / "model", "text")
+    mine, other = (LocalModel(hub.read(place), "cpu") for _ in range(2))
+    for model in (mine, other):
+        model.module.bias = nn.Parameter(torch.tensor([-16.5]))
+    assert against_model(mine, other, what, count=2, seed=0, versions={}).passed
+    module: Any = other.module
+    if changed == "max_scale":
+        module.max_scale *= 1.01
+    else:
+        getattr(module, changed).data.add_(1e-3)
+    report = against_model(mine, other, what, count=2, seed=0, versions={})
+    assert [one.name for one in report.differences if not one.passed] == [changed]
+
+
+def test_a_bias_that_is_lost_is_told(tmp_path: Path) -> None:
+    place = model_of(tmp_path / "model", "text")
+    mine, other = (LocalModel(hub.read(place), "cpu") for _ in range(2))
+    mine.module.bias = nn.Parameter(torch.tensor([-16.5]))
+    report = against_model(mine, other, "int8", count=2, seed=0, versions={})
+    assert [one.name for one in report.differences if not one.passed] == ["bias"]
+
+
 def test_a_merged_adapter_is_its_base_and_adapter(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     directory = adapter(place)
     assert verify(directory, "merged").passed
@@ -264,24 +288,10 @@ def test_a_merged_adapter_is_its_base_and_adapter(place: Path, monkeypatch: pyte
     assert not verify(directory, "merged").passed, "a merge that forgets the adapter"
 
 
-@contextmanager
-def listening(app: FastAPI) -> Iterator[str]:
-    running = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=running.run, daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 20
-    while not running.started:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{running.servers[0].sockets[0].getsockname()[1]}/v1"
-    running.should_exit = True
-    thread.join(10)
-
-
 @pytest.fixture
 def server(place: Path) -> Iterator[str]:
-    with Engine(load(place / "clip", device="cpu")) as engine, listening(create_app(engine)) as url:
-        yield url
+    with Engine(load(place / "clip", device="cpu")) as engine, listening(create_app(engine)) as address:
+        yield f"{address}/v1"
 
 
 def test_a_server_gives_the_vectors_of_its_model_and_no_others(place: Path, server: str) -> None:
@@ -299,7 +309,8 @@ def test_a_server_gives_the_vectors_of_its_model_and_no_others(place: Path, serv
 
 def test_a_server_is_asked_for_sounds_and_clips_too(tmp_path: Path) -> None:
     place = model_of(tmp_path / "model", "text", "audio", "video")
-    with Engine(load(place, device="cpu")) as engine, listening(create_app(engine)) as url:
+    with Engine(load(place, device="cpu")) as engine, listening(create_app(engine)) as address:
+        url = f"{address}/v1"
         report = verify(place, url, count=3)
         assert report.passed, report.plain()
         assert {one.name for one in report.differences} == {f"vectors of {kind}" for kind in ("text", "audio", "video")}
@@ -346,7 +357,8 @@ def test_a_probe_has_nothing_to_merge(place: Path) -> None:
 def test_of_several_served_models_the_one_is_asked_that_is_meant(place: Path) -> None:
     directory = adapter(place)
     first, second = (Engine(load(where, device="cpu")) for where in (place / "clip", directory))
-    with first, second, listening(create_app(first, name="base", others={"other": second})) as url:
+    with first, second, listening(create_app(first, name="base", others={"other": second})) as address:
+        url = f"{address}/v1"
         for name in ("clip", "adapter"):
             assert verify(place / name, url).passed, name
         wrong = hub.read(place / "clip")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
-from tonggan.verify.measure import Difference, compare
+from tonggan.cli.verify import _print
+from tonggan.verify.measure import EXACT, ROUNDING, WORSE, Difference, compare
 from tonggan.verify.report import Report, Section
 
 NAN = float("nan")
@@ -28,6 +32,8 @@ def test_only_places_that_are_seen_count() -> None:
     seen = torch.tensor([[1, 1, 1], [1, 1, 0]])
     assert compare("x", ours, theirs, 0.0, seen=seen).passed
     assert not compare("x", ours, theirs, 0.0).passed
+    # A table of pairs has no places, though it may have as many rows and columns as there are texts and places.
+    assert not compare("x", ours[:, 2], theirs[:, 2], 0.0, seen=torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0]])).passed
 
 
 def test_scores_agree_in_their_first_and_first_five() -> None:
@@ -90,6 +96,31 @@ def test_a_clear_first_place_may_not_be_lost_among_many_numbers() -> None:
     turned[:, 4] += 0.02
     found = compare("x", turned, close, 0.98, by="cosine", scores=True)
     assert found.argmax == 0 and found.clear is None and found.passed
+
+
+def doubled(**changed: Any) -> Difference:
+    one = Difference("x", absolute=1.0, relative=1e-4, tolerance=1e-5, double=1e-13, worse=3.0)
+    return replace(one, **changed)
+
+
+def test_rounding_has_a_ceiling_of_its_own_and_one_by_the_reference() -> None:
+    assert doubled().passed and doubled().reason is None
+    assert doubled(relative=ROUNDING, worse=WORSE).passed
+    assert not doubled(relative=1.01 * ROUNDING, worse=1.0).passed, "however far the reference is off"
+    assert not doubled(worse=1.01 * WORSE).passed
+    assert not doubled(relative=NAN).passed and not doubled(worse=NAN).passed and not doubled(double=NAN).passed
+    wrong = doubled(double=1.01 * EXACT, worse=9e9, relative=1.0)
+    assert not wrong.passed and wrong.reason is None, "what differs in double precision is no rounding"
+    for one in (doubled(worse=340.0), doubled(relative=0.02), wrong):
+        assert Report("m", "x", {}, [Section("s", [doubled(), one, doubled(worse=99.0)])]).worst is one
+
+
+def test_the_line_says_how_far_it_rounds(capsys: pytest.CaptureFixture[str]) -> None:
+    _print(Report("m", "x", {}, [Section("s", [doubled(worse=340.0), doubled(relative=0.1), doubled()])]))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "OFF: 1.0e-13 in double, rounds 340 times as far as the reference" in said
+    assert "OFF: 1.0e-13 in double, rounds by more than 0.01" in said
+    assert "ok: 1.0e-13 in double" in said
 
 
 def test_a_report_of_nothing_has_not_passed() -> None:

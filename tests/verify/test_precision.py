@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,26 @@ from torch import nn
 from hub import references_pairs
 from hub.references import save_clip, tiny_clip
 from tonggan import hub
+from tonggan.backends import LocalModel
 from tonggan.hub.read import Checkpoint
 from tonggan.verify import Report
 from tonggan.verify.measure import EXACT, WORSE, compare, repeated
 from tonggan.verify.precision import in_double
-from tonggan.verify.published import against_transformers
+from tonggan.verify.published import VERB, against_transformers
+from verify.test_families import MODELS
 
 TENSORS = ("from the same tensors", "from random tensors")
+FILES, VERBS = "from files and strings", "verbs, against each item alone"
+DOUBLED = {
+    "AlignModel": {"embed(text)", "embed(image)", "features(text)", "features(image)"},
+    "SentenceTransformer": {"embed(text)", "features(text)"},
+    "Data2VecAudioModel": {"features(audio)"},
+    "WhisperModel": {"features(audio)"},
+    "ViTForImageClassification": {"features(image)", "features(image, logits)"},
+    "ViltForImageAndTextRetrieval": {"match"},
+    "BlipForImageTextRetrieval": {"match", "embed(image) · embed(text)", "features(text)", "features(image)"},
+}
+"""Verbs that two orders of the same operations give other last digits."""
 
 
 @pytest.fixture
@@ -47,6 +61,28 @@ def test_what_agrees_in_double_precision_was_rounding(strict: None, directory: P
     assert found, "two orders of the same operations, and not one digit differs?"
     assert all(one.relative > 0 and one.passed and one.double < 1e-12 for one in found.values())
     assert report.diverged is None and not any("differs by" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("name", DOUBLED)
+def test_a_right_model_passes_in_all_that_is_compared_however_it_rounds(strict: None, tmp_path: Path, name: str) -> None:
+    (tmp_path / "model").mkdir()
+    MODELS[name](tmp_path / "model")
+    report = against_transformers(hub.read(tmp_path / "model"), tmp_path / "model", count=2, seed=0, backward=False)
+    assert report.passed, [one for one in report.differences if not one.passed]
+    assert DOUBLED[name] <= {key.split(": ")[1] for key in again(report, FILES, VERBS)}
+
+
+def test_a_verb_that_is_a_little_wrong_is_no_rounding(strict: None, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = LocalModel.embed
+
+    def wrong(model: LocalModel, items: Any, options: Any = None) -> Any:
+        found = right(model, items, options)
+        return replace(found, vectors=found.vectors * (1 + 1e-5))
+
+    monkeypatch.setattr(LocalModel, "embed", wrong)
+    report = against_transformers(hub.read(directory), directory, count=2, seed=0, backward=False)
+    assert {one.name for one in report.differences if not one.passed} == {"embed(text)", "embed(image)"}
+    assert all(VERB < one.double < 2e-5 for one in again(report, FILES).values() if not one.passed)
 
 
 @pytest.mark.parametrize("factor", [1 + 1e-4, 1 + 1e-5])

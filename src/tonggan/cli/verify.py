@@ -29,8 +29,8 @@ def verify(
 ) -> None:
     """Compare outputs on the same tensors and from files and strings; exit 1 when one is beyond its tolerance.
 
-    What is beyond its tolerance in single precision is computed again in double: what agrees there was rounding and passes, and the line
-    says so; anything else fails.
+    What is beyond its tolerance in single precision is computed again in double. What agrees there was rounding, which passes unless it
+    is over 1e-2, or over a hundred times as far as the reference's; anything else fails. The line says what was found.
 
     "cosine" is the lowest of all rows, which must have their lengths too; of scores, less each row's mean, "first" is how often the
     largest is the same one, "first 5" how many of the largest are.
@@ -71,7 +71,8 @@ def _print(report: Report) -> None:
             agreed = [f"{100 * part:.0f} %" if part is not None else "" for part in (one.argmax, one.top)] if scored else []
             cosine = f"{one.cosine:.6f}" if one.cosine is not None else ""
             numbers = [f"{one.absolute:.1e}", f"{one.relative:.1e}", cosine, *agreed]
-            why = one.problem or one.reason or (f"{one.double:.1e} in double" if one.double is not None else "")
+            double = f"{one.double:.1e} in double" if one.double is not None else None
+            why = ", ".join(part for part in (one.problem, double, one.reason) if part)
             verdict = ("ok" if one.passed else "[red]OFF[/red]") + (f": {escape(why)}" if why else "")
             table.add_row(one.name, *(["–"] * len(numbers) if one.problem else numbers), bound, verdict)
         console.print(table)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from heapq import nlargest
+from threading import Thread
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -66,17 +67,17 @@ class Loader:
     def __init__(self, dataset: Dataset, collate: Collate, config: LoaderConfig, *, seed: int, rank: int = 0, world: int = 1) -> None:
         if not len(dataset):
             raise TongganError("the data set has no rows to train on")
-        if config.streams % world or config.batch_size % config.streams:
-            raise UsageError(
-                f"loader.streams={config.streams} must be a multiple of the {world} ranks and divide batch_size={config.batch_size}"
-            )
+        check_streams(config, world)
         self.dataset, self.collate, self.config = dataset, collate, config
         self._streams = [
             Stream(dataset.shards, seed=seed, stream=s, streams=config.streams, window=config.window)
             for s in range(rank, config.streams, world)
         ]
         self._rows_per_stream = config.batch_size // config.streams
-        self._pool = ThreadPoolExecutor(max(config.threads, 1), thread_name_prefix="tonggan-loader")
+        cores = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(
+            max(config.threads, 1), thread_name_prefix="tonggan-loader", initializer=_on_one_core, initargs=(cores,)
+        )
         self._waiting: deque[tuple[Future[Batch], dict[str, Any]]] = deque()
         self._taken = self._state()
 
@@ -174,6 +175,27 @@ class Loader:
     def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def check_streams(config: LoaderConfig, world: int = 1) -> None:
+    """Logical streams are dealt out among ranks, and each gives as many rows of a batch."""
+    if config.streams % world or config.batch_size % config.streams:
+        raise UsageError(
+            f"loader.streams={config.streams} must be a multiple of the {world} ranks and divide batch_size={config.batch_size}"
+        )
+
+
+def _on_one_core(cores: int) -> None:
+    """For a thread that changes a few pictures: a team of cores of its own would hold up the training step's.
+
+    torch also gives the number to every thread that starts later, so one that ends at once sets it back for those. Asked first, torch
+    has taken that number for this thread too, and does not take it again.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+    after = Thread(target=torch.set_num_threads, args=(cores,))
+    after.start()
+    after.join()
 
 
 def _bytes(text: Text) -> int:

@@ -79,7 +79,7 @@ class PairCollate:
         """The captions of a row that take part; none where batches have no text."""
         if "text" not in self.modalities:
             return []
-        return [t for t in row.texts if t.text.strip() and (self.langs is None or t.lang in self.langs)]
+        return [t for t in row.texts if t.text.strip() and (self.langs is None or (t.lang or "und") in self.langs)]
 
     def sounds(self, row: Row) -> list[Audio]:
         """The sounds of a row that take part; none where batches have no sounds. The role of a spoken one is its language; one without a

@@ -26,7 +26,7 @@ Inputs = Mapping[Modality, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one verb gives for one kind of input, or for several read together."""
+    """What one verb gives for one kind of input, or for several read together; or a single number of a model, which reads nothing."""
 
     verb: str
     reads: frozenset[Modality]
@@ -55,11 +55,12 @@ def answers(module: nn.Module, inputs: Inputs) -> dict[str, Answer]:
 
 
 def _vectors(module: Embedder, inputs: Inputs) -> Iterator[Answer]:
-    """With the scale and bias of their cosines, which zero-shot probabilities are made with."""
+    """With the numbers that probabilities are made of their cosines with, each by itself: next to a bias of -16 nobody sees a scale."""
     for kind in sorted(module.modalities & inputs.keys()):
         yield Answer("vectors", frozenset({kind}), module.encode(kind, inputs[kind]))
-    learned = [module.log_scale] if module.bias is None else [module.log_scale, module.bias]
-    yield Answer("scale", frozenset(), torch.cat([one.reshape(1, 1) for one in learned]))
+    yield Answer("log_scale", frozenset(), module.log_scale.reshape(1, 1))
+    yield Answer("max_scale", frozenset(), torch.tensor([[module.max_scale]]))
+    yield Answer("bias", frozenset(), torch.zeros(1, 1) if module.bias is None else module.bias.reshape(1, 1))
 
 
 def _features(module: Featurizer, inputs: Inputs) -> Iterator[Answer]:

@@ -34,7 +34,7 @@ Preset: TypeAlias = DualEncoderConfig | BertConfig | VLMoConfig | SingleStreamCo
 
 
 def presets() -> dict[str, Preset]:
-    """Every preset by name. The minis read pictures of 64 pixels and a vocabulary of their own."""
+    """Every preset by name. The minis read pictures of 64 pixels (data2vec's of 48) and a vocabulary of their own."""
     mini_text = TransformerTextConfig(vocab_size=4096, context=64, width=128, layers=2, heads=2, mlp_width=512)
     mini_vit = ViTConfig(image_size=64, patch_size=8, width=192, layers=3, heads=3, mlp_width=768, mean=PLAIN, std=PLAIN)
     mini_rn = ResNetConfig(image_size=64, layers=(1, 1, 1, 1), base=32, block="basic", stem="small", pooling="mean", mean=PLAIN, std=PLAIN)
@@ -131,6 +131,9 @@ def _reading_both(vit: ViTConfig, bert: BertTextConfig) -> dict[str, Preset]:
         "mini-vlmo": VLMoConfig(image=pictures, text=words, width=128, layers=3, heads=4, mlp_width=512, fused_layers=1, dim=128),
         "mini-vilt": SingleStreamConfig(image=pictures, text=words, width=128, layers=3, heads=4, mlp_width=512),
         "mini-albef": CoAttentionConfig(image=plain, text=crossed, dim=128, words=True),
+        "mini-blip": CoAttentionConfig(
+            image=plain, text=crossed.model_copy(update={"cross_from": 0}), dim=128, scale_init=2.6592, scale_learned=False
+        ),
         "mini-late": LateFusionConfig(image=plain, text=bert, width=128),
         "vlmo-base": VLMoConfig(),
         "vlmo-base-plus": VLMoConfig(width=544, layers=24, heads=16, mlp_width=2176, fused_layers=3, dim=544),

@@ -249,6 +249,8 @@ class EfficientNet(nn.Module):
         stem = 32 if lite else channels(32, wide)
         self.stem, self.norm0 = SameConv2d(3, stem, 3, 2, odd=None if odd is None else False), _norm(stem)
         plans = list(_plan(stem, wide, deep, lite=lite))
+        if beyond := [i for i in odd or () if not 0 <= i < len(plans)]:
+            raise ValueError(f"odd: no block {beyond[0]}; {variant} has {len(plans)}, counted from 0")
         self.blocks = nn.ModuleList(
             MBConv(into, stage, out, first=first, lite=lite, odd=None if odd is None else i in odd, drop=drop_connect * i / len(plans))
             for i, (into, stage, out, first) in enumerate(plans)

@@ -16,8 +16,10 @@ from torch import Tensor
 from tonggan.objectives.contrastive import Objective
 from tonggan.objectives.precision import full_precision
 
-Norm: TypeAlias = Literal["instance", "layer", "none"]
-"""Without weights: each channel over a row's own positions, each position over its channels, or none."""
+Norm: TypeAlias = Literal["instance", "layer", "place", "none"]
+"""Without weights: each channel over a row's own positions; each position over its channels; each channel over all positions of all rows,
+when what the rows have in common at a position has been taken away; or none. `place` is not in the paper: where all inputs are short and
+begin alike, states that tell of the position alone are the easiest to fill in, and both other norms let them pass."""
 
 
 class Spread(NamedTuple):
@@ -30,7 +32,7 @@ class Spread(NamedTuple):
 def average_top(layers: Sequence[Float[Tensor, "B T D"]], top: int, norm: Norm, lengths: Int[Tensor, " B"] | None = None) -> Tensor:
     """The mean of the last `top` layers, each normalised first so that none outweighs the others: [B, T, D].
 
-    Positions at or after a row's length have no part in `instance`, and are zero in what it gives.
+    Positions at or after a row's length have no part in `instance` and `place`, and are zero in what these give.
     """
     if not 1 <= top <= len(layers):
         raise ValueError(f"the mean of the top {top} of {len(layers)} layers cannot be taken")
@@ -46,11 +48,22 @@ def normalised(states: Float[Tensor, "B T D"], norm: Norm, lengths: Int[Tensor, 
         case "layer":
             return F.layer_norm(states, states.shape[-1:])
         case "instance":
-            at = torch.arange(states.shape[1], device=states.device)
-            own = (at < (lengths[:, None] if lengths is not None else len(at)))[..., None].to(states.dtype).expand(len(states), -1, 1)
-            count = own.sum(dim=1, keepdim=True).clamp(min=1)
-            centred = (states - (states * own).sum(dim=1, keepdim=True) / count) * own
-            return centred * ((centred**2).sum(dim=1, keepdim=True) / count + 1e-5).rsqrt()
+            return _standardised(states, _own(states, lengths), over=(1,), spread_over=(1,))
+        case "place":
+            return _standardised(states, _own(states, lengths), over=(0,), spread_over=(0, 1))
+
+
+def _own(states: Tensor, lengths: Tensor | None) -> Tensor:
+    """1 where a position is a row's own, else 0: [B, T, 1]."""
+    at = torch.arange(states.shape[1], device=states.device)
+    return (at < (lengths[:, None] if lengths is not None else len(at)))[..., None].to(states.dtype).expand(len(states), -1, 1)
+
+
+def _standardised(states: Tensor, own: Tensor, over: tuple[int, ...], spread_over: tuple[int, ...]) -> Tensor:
+    """Without their mean over some dimensions, and with a variance of 1 over as many or more."""
+    centred = (states - (states * own).sum(over, keepdim=True) / own.sum(over, keepdim=True).clamp(min=1)) * own
+    variance = (centred**2).sum(spread_over, keepdim=True) / own.sum(spread_over, keepdim=True).clamp(min=1)
+    return centred * (variance + 1e-5).rsqrt()
 
 
 @full_precision

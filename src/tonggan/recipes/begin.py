@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from tonggan import steps
 from tonggan.backends import load_local
 from tonggan.config import ConfigError, one_of
 from tonggan.data.audio import AudioProcessing, AudioProcessor
@@ -22,7 +23,8 @@ from tonggan.models.towers import FramesConfig, LogMelConfig, TubeletConfig, Wav
 from tonggan.recipes.config import ModelSource
 from tonggan.recipes.grafts import fill, fitted
 from tonggan.recipes.towers import towers_of
-from tonggan.tensors import MODALITIES, Modality
+from tonggan.steps import StepConfig
+from tonggan.tensors import MODALITIES, Modality, Vocabulary
 from tonggan.types import Identity, UsageError
 
 
@@ -36,6 +38,11 @@ class Parts(NamedTuple):
     """Names of a classifier's classes, where it began with some."""
     identity: Identity | None = None
     """Of the checkpoint that it began with."""
+
+    def vocabulary(self, step: StepConfig) -> Vocabulary | None:
+        """What a step that hides words takes them from; None for the others."""
+        words = self.processor.text
+        return words.vocabulary() if words is not None and steps.hides_words(step) else None
 
 
 def begin(source: ModelSource, captions: Iterable[str], needs: frozenset[Modality], *, mask: bool = False) -> Parts:

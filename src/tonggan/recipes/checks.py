@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
-from tonggan import devices
+from tonggan import devices, steps
 from tonggan.config import did_you_mean
+from tonggan.data.loader import LoaderConfig, check_streams
 from tonggan.data.pairs import NAMES, classes_of
+from tonggan.data.rows import Dataset
 from tonggan.evaluate.tasks.labelled import labelled
 from tonggan.models import DualEncoder, adapt
 from tonggan.models.base import Embedder, Featurizer, Matcher
+from tonggan.models.conse import Centre
+from tonggan.models.ngram import BilingualText
+from tonggan.models.towers import Bert
+from tonggan.recipes.begin import Parts
 from tonggan.recipes.config import (
     EvaluationConfig,
     LossEvaluation,
@@ -25,28 +32,34 @@ from tonggan.recipes.config import (
 )
 from tonggan.recipes.rows import RunRows
 from tonggan.steps.classification import ClassificationConfig
+from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.steps.transfer import TransferConfig
+from tonggan.tensors import Modality
 from tonggan.train.logs import check_loggers
-from tonggan.train.trainer import check_length, pick_precision
-from tonggan.types import UsageError
+from tonggan.train.optim import groups
+from tonggan.train.trainer import check_length, check_parts, check_patience, pick_precision
+from tonggan.types import TongganError, UsageError
 
 
-def check(config: RunConfig, model: nn.Module, rows: RunRows, labels: tuple[str, ...] | None) -> None:
-    """Raise `UsageError` for what any stage of a run would fail by; `labels` are the classes that the model will have learnt."""
+def check(config: RunConfig, parts: Parts, rows: RunRows, labels: tuple[str, ...] | None) -> None:
+    """Raise for what any stage of a run would fail by; `labels` are the classes that the model will have learnt."""
+    model = parts.module
     if adapt.is_adapted(model) and (first := config.stages[0]).adapt is None:
         start = config.model.start
         raise UsageError(
             f"model.start: {start} has an adapter, and stage {first.name} would train the base beneath it; merge it "
             f"(tonggan merge {start} DIRECTORY) and start from what that writes, or set adapt with other parts"
         )
-    wider = False
+    wider, still = False, _weightless(model)
     for stage in config.stages:
         check_length(stage.train)
+        check_patience(stage.train, config.evaluation is None or config.evaluation.choose)
         pick_precision(stage.train.precision, devices.choose(stage.train.device, "train.device"))
         check_loggers(stage.train.loggers)
         for where, evaluation, langs in _evaluations(config, stage):
             _check_evaluation(f"stage {stage.name}: {where}", evaluation, stage, model)
             _check_rows(f"stage {stage.name}: {where}", evaluation, langs, stage, rows, labels or ())
+        check_prepared(stage, model, bilingual=wider)
         wider |= stage.bilingual  # it moves the BERT to text.bert, which is not there yet
         for name in stage.freeze:
             if not (wider and name.startswith("text.")):
@@ -54,6 +67,44 @@ def check(config: RunConfig, model: nn.Module, rows: RunRows, labels: tuple[str,
         _check_cached(stage, model)
         if not wider:
             _check_learning(stage, model)
+        _check_streams(stage, parts, still, rows)
+
+
+def check_prepared(stage: Stage, model: nn.Module, *, bilingual: bool = False) -> None:
+    """Raise `UsageError` where a stage cannot change the model as it says before its first update.
+
+    `bilingual`: by then the text tower will have its n-gram part.
+    """
+    if not isinstance(model, DualEncoder):
+        if stage.centre or stage.bilingual or stage.ridge is not None:
+            raise UsageError(f"stage {stage.name}: centre, bilingual and ridge are for two-tower models")
+        return
+    bilingual |= isinstance(model.text, BilingualText)
+    if stage.bilingual and not bilingual and not isinstance(model.text, Bert):
+        raise UsageError(f"stage {stage.name}: bilingual needs a model whose text tower is a BERT")
+    if stage.ridge is None:
+        return
+    if not any(isinstance(stream.step, TransferConfig) for stream in stage.streams):
+        raise UsageError(f"stage {stage.name}: ridge needs a transfer stream, whose pairs it learns from")
+    if not (bilingual or stage.bilingual) or not isinstance(getattr(model.text_head, "centre", None), Centre):
+        raise UsageError(f"stage {stage.name}: ridge needs bilingual, and a centred text head")
+
+
+def batches(stream: StreamConfig, rows: Dataset) -> LoaderConfig:
+    """A stream's loader, with batches no larger than its rows."""
+    return stream.loader.model_copy(update={"batch_size": min(stream.loader.batch_size, len(rows))})
+
+
+def check_apart(stage: Stage, stream: StreamConfig, rows: Dataset) -> None:
+    """Contrastive learning tells rows apart; where nothing differs, its loss stays at chance from the first update to the last."""
+    if not isinstance(stream.step, ContrastiveConfig):
+        return
+    where = f"stage {stage.name}: stream {stream.name}"
+    if len(rows) < 2 or stream.loader.batch_size < 2:
+        few = f"there is only {len(rows)}" if len(rows) < 2 else "batch_size is 1"
+        raise TongganError(f"{where}: contrastive learning tells rows apart, but {few}")
+    if len(found := set(rows.column("group"))) == 1 and (group := found.pop()) is not None:
+        raise TongganError(f"{where}: all {len(rows)} rows are of one group ({group}), so nothing tells them apart")
 
 
 def named(model: nn.Module, name: str) -> list[nn.Module]:
@@ -80,7 +131,8 @@ def encoded_once(model: nn.Module, stage: Stage, stream: StreamConfig) -> frozen
 
 
 def check_learns(model: nn.Module, stage: Stage) -> None:
-    """Raise `UsageError` where nothing is left to learn, or where a part that is frozen has something of the stage's adapter inside.
+    """Raise `UsageError` where nothing is left to learn, where a part that is frozen has something of the stage's adapter inside, or where
+    a part with a rate of its own is not there.
 
     Of a stage with an adapter, `model` is the view that has it.
     """
@@ -94,6 +146,7 @@ def check_learns(model: nn.Module, stage: Stage) -> None:
     if frozen.keys() >= set(learning.values()):
         remedy = f"take parts out of freeze ({', '.join(stage.freeze)})" if stage.adapt is None else "name parts in adapt.whole"
         raise UsageError(f"stage {stage.name}: nothing to train: every parameter of the model is frozen; {remedy}")
+    groups(model, stage.optim.weight_decay, stage.optim.parts)
 
 
 def _check_learning(stage: Stage, model: nn.Module) -> None:
@@ -108,6 +161,29 @@ def _check_learning(stage: Stage, model: nn.Module) -> None:
     finally:
         for parameter, learnt in before:
             parameter.requires_grad_(learnt)
+
+
+def _weightless(model: nn.Module) -> nn.Module:
+    """A copy without weights, for steps that are built only to see that they can be: some keep a copy of the model."""
+    known: dict[int, object] = {id(p): nn.Parameter(p.detach().to("meta"), p.requires_grad) for p in model.parameters()}
+    known |= {id(buffer): buffer.to("meta") for buffer in model.buffers()}
+    return copy.deepcopy(model, known)
+
+
+def _check_streams(stage: Stage, parts: Parts, still: nn.Module, rows: RunRows) -> None:
+    """There are rows, batches of them can be made, and the model, of which `still` is a copy, can do what each step trains."""
+    for stream in stage.streams:
+        found = rows.stream(stream)
+        loader = batches(stream, found)
+        check_apart(stage, stream, found)
+        try:
+            check_streams(loader)
+            with torch.random.fork_rng(devices=[]):  # a step may draw first weights of its own
+                teacher = still if isinstance(still, DualEncoder) else None
+                step = steps.build(still, stream.step, teacher=teacher, vocabulary=parts.vocabulary(stream.step))
+            check_parts(stream.name, step, stage.train.micro_batch, loader.batch_size)
+        except UsageError as error:
+            raise UsageError(f"stage {stage.name}: {error}") from None
 
 
 def _check_cached(stage: Stage, model: nn.Module) -> None:
@@ -165,11 +241,13 @@ def _check_rows(
     where: str, evaluation: EvaluationConfig, langs: tuple[str, ...] | None, stage: Stage, rows: RunRows, labels: tuple[str, ...]
 ) -> None:
     """The rows have what is measured."""
-    held_out = rows.held_out(evaluation, stage)
-    spoken = {text.lang for row in held_out for text in row.texts} | {sound.role for row in held_out for sound in row.audios}
-    if absent := [lang for lang in langs or () if lang not in spoken]:
-        there = ", ".join(sorted(lang or "und" for lang in spoken))
-        raise UsageError(f"{where}: no caption in {absent[0]!r} among what it is evaluated on; there are: {there}")
+    held_out = rows.held_out(evaluation, stage, langs)
+    said = _said(evaluation, stage)
+    spoken = {text.lang or "und" for row in held_out for text in row.texts if "text" in said}
+    spoken |= {sound.role or "und" for row in held_out for sound in row.audios if "audio" in said}
+    if said and (absent := [lang for lang in langs or () if lang not in spoken]):
+        things = " or ".join(NAMES[kind] for kind in ("text", "audio") if kind in said)
+        raise UsageError(f"{where}: no {things} in {absent[0]!r} among what it is evaluated on; there are: {', '.join(sorted(spoken))}")
     if isinstance(evaluation, ProbeEvaluation):
         kept, _ = labelled(held_out, evaluation.label, evaluation.of)
         if missing := [name for name in ("train", "test") if name not in {row.split for row, _ in kept}]:
@@ -177,6 +255,14 @@ def _check_rows(
                 f"{where}: a probe learns on split train and is measured on split test, and no row of split {missing[0]} has a class in "
                 f"column {evaluation.label!r}; set data.split: null for rows of every split"
             )
+    if isinstance(evaluation, MatchingEvaluation):
+        for lang in langs or sorted(spoken):
+            some = [row for row in held_out if row.images and any((text.lang or "und") == lang for text in row.texts)]
+            if len(some) < 2:
+                raise UsageError(
+                    f"{where}: matching takes a caption of another row as the wrong one, and {len(some)} of the rows that it is evaluated "
+                    f"on {'has' if len(some) == 1 else 'have'} a picture and a caption in {lang!r}; take more rows, or set langs"
+                )
     first = stage.streams[0]
     if not isinstance(evaluation, LossEvaluation) or not isinstance(first.step, ClassificationConfig) or first.data.label is None:
         return
@@ -185,3 +271,16 @@ def _check_rows(
             f"{where}: held-out rows of {evaluation.data.source} are of class {strange[0]!r} (meta.{first.data.label}), "
             f"which no stream learns; the classes are: {', '.join(labels)}"
         )
+
+
+def _said(evaluation: EvaluationConfig, stage: Stage) -> frozenset[Modality]:
+    """The kinds of input whose language is what an evaluation's `langs` are about."""
+    match evaluation:
+        case RetrievalEvaluation():
+            return frozenset({evaluation.between[1]})
+        case MatchingEvaluation():
+            return frozenset({"text"})
+        case ProbeEvaluation():
+            return frozenset()
+        case LossEvaluation():
+            return stage.streams[0].step.modalities & {"text", "audio"}

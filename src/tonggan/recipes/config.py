@@ -14,6 +14,7 @@ from tonggan.data.loader import LoaderConfig
 from tonggan.models import ModelConfig
 from tonggan.models.adapt import AdaptConfig
 from tonggan.steps import StepConfig
+from tonggan.steps.classification import ClassificationConfig
 from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.tensors import Modality
 from tonggan.train.optim import OptimConfig
@@ -106,8 +107,8 @@ class StreamConfig(Config):
     weight: float = Field(default=1.0, gt=0)
     every: int = Field(default=1, ge=1)
     exclude_heldout: bool = False
-    """Leave out rows of other data that give away what is evaluated: a caption that equals a held-out one, or an English one
-    with all its words."""
+    """Leave out rows of other data that give away what is evaluated or looked at: a caption that equals a held-out one, or an English
+    one with all its words."""
     augment: Augment | None = None
     loader: LoaderConfig = LoaderConfig()
 
@@ -115,6 +116,12 @@ class StreamConfig(Config):
     @classmethod
     def _contrastive_unless_said(cls, value: Any) -> Any:
         return {"kind": "contrastive", **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="after")
+    def _classes_are_named(self) -> StreamConfig:
+        if isinstance(self.step, ClassificationConfig) and self.data.label is None:
+            raise ValueError("classification learns the classes of a column: set data.label")
+        return self
 
 
 class Stage(Config):
@@ -159,6 +166,7 @@ class _Evaluation(Config):
 
     data: DataConfig
     langs: tuple[str, ...] | None = None
+    """Languages that are measured, of captions or of speech; None: all that there are (of a loss: those of `data`)."""
     choose: bool = True
     """Off: the numbers are only looked at, and `best/` is the end of training. For rows on which results are reported."""
     score: ClassVar[str]
@@ -192,6 +200,12 @@ class ProbeEvaluation(_Evaluation):
     """The column with the classes."""
     of: Literal["image", "audio", "video"] = "image"
     score: ClassVar[str] = "probe acc1"
+
+    @field_validator("langs")
+    @classmethod
+    def _of_no_language(cls, langs: tuple[str, ...] | None) -> None:
+        if langs is not None:
+            raise ValueError("a probe takes the first picture, sound or clip of every row, whatever its language: leave langs out")
 
     @property
     def modalities(self) -> frozenset[Modality]:
@@ -251,6 +265,12 @@ class RunConfig(Config):
                     raise ValueError(
                         f"stage {stage.name}: train.{name} is about evaluations, and evaluation is not set: set it, or leave this out"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _probed_in_no_language(self) -> RunConfig:
+        if isinstance(self.evaluation, ProbeEvaluation) and (some := next((stage for stage in self.stages if stage.langs), None)):
+            raise ValueError(f"stage {some.name}: langs are those of the evaluation, and a probe is of none: leave langs out")
         return self
 
     @model_validator(mode="after")

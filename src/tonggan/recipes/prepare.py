@@ -15,7 +15,7 @@ from tonggan.models.ngram import BilingualText, BilingualTextConfig
 from tonggan.models.towers import Bert
 from tonggan.recipes.begin import Parts
 from tonggan.recipes.cache import image_features, text_features
-from tonggan.types import Row, UsageError
+from tonggan.types import Row
 
 
 def centre_heads(model: LocalModel, rows: Sequence[Row], captions: Sequence[str], views: int) -> None:
@@ -30,12 +30,12 @@ def centre_heads(model: LocalModel, rows: Sequence[Row], captions: Sequence[str]
             fit(torch.cat([f.reshape(-1, f.shape[-1]) for f in features]))
 
 
-def make_bilingual(parts: Parts, chinese: Sequence[str], stage: str) -> Parts:
+def make_bilingual(parts: Parts, chinese: Sequence[str]) -> Parts:
     """An n-gram tower for Chinese beside the BERT, over a vocabulary with the characters that occur in `chinese`."""
     module, config, processor, *_ = parts
     bert, tokenizer = getattr(module, "text", None), processor.text
-    if not isinstance(module, DualEncoder) or not isinstance(config, DualEncoderConfig) or not isinstance(bert, Bert) or tokenizer is None:
-        raise UsageError(f"stage {stage}: bilingual needs a model whose text tower is a BERT")
+    assert isinstance(module, DualEncoder) and isinstance(config, DualEncoderConfig), "see checks.check_prepared"
+    assert isinstance(bert, Bert) and tokenizer is not None
     wider = tokenizer.with_characters(chinese)
     shape = BilingualTextConfig(bert=bert.config, vocab_size=wider.vocab_size)
     tower = BilingualText(shape)
@@ -50,13 +50,10 @@ def make_bilingual(parts: Parts, chinese: Sequence[str], stage: str) -> Parts:
     return Parts(module, module.config, Processor(processor.image, wider))
 
 
-def solve_ngrams(parts: Parts, teacher: LocalModel, pairs: Sequence[tuple[str, str, float]], ridge: float, stage: str) -> None:
+def solve_ngrams(parts: Parts, teacher: LocalModel, pairs: Sequence[tuple[str, str, float]], ridge: float) -> None:
     """The n-gram tower in closed form, from pairs (Chinese, English, weight): to where the teacher's English lies, seen from its centre."""
     tower, centre = parts.module.text, getattr(parts.module.text_head, "centre", None)
-    if not isinstance(tower, BilingualText) or not isinstance(centre, Centre):
-        raise UsageError(f"stage {stage}: ridge needs bilingual, and a centred text head")
-    if not pairs:
-        raise UsageError(f"stage {stage}: ridge needs a transfer stream, whose pairs it learns from")
+    assert isinstance(tower, BilingualText) and isinstance(centre, Centre), "see checks.check_prepared"
     taught = text_features(teacher, [english for _, english, _ in pairs])
     aims = nn.functional.normalize(centre(torch.stack([taught[english] for _, english, _ in pairs])), dim=1)
     weights = torch.tensor([weight for _, _, weight in pairs])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, cached_property
 from inspect import signature
 from pathlib import Path
 
@@ -75,12 +75,12 @@ class RunRows:
         """The rows of all its streams."""
         return [row for stream in stage.streams for row in self.stream(stream)]
 
-    def held_out(self, evaluation: EvaluationConfig | None, stage: Stage) -> list[Row]:
-        """What a stage is evaluated on; nothing where it isn't. A loss is of what the stage's first stream reads."""
-        if evaluation is None:
-            return []
-        kinds = stage.streams[0].step.modalities if isinstance(evaluation, LossEvaluation) else evaluation.modalities
-        return list(self.of(evaluation.data, kinds))
+    def held_out(self, evaluation: EvaluationConfig, stage: Stage, langs: tuple[str, ...] | None) -> list[Row]:
+        """What a stage is evaluated on. A loss is of what the stage's first stream reads, in one of `langs`, or else of the data's own."""
+        if not isinstance(evaluation, LossEvaluation):
+            return list(self.of(evaluation.data, evaluation.modalities))
+        data = evaluation.data if langs is None else evaluation.data.model_copy(update={"langs": langs})
+        return list(self.of(data, stage.streams[0].step.modalities))
 
     def drop(self, several: Iterable[Dropped]) -> None:
         """Note rows that are lost, once each."""
@@ -95,14 +95,8 @@ class RunRows:
         return self._known[kind, key]
 
     def _telling_nothing(self, rows: Dataset) -> list[int]:
-        """Numbers of rows that share no caption with the held-out side (val and test) of the evaluation's data."""
-        if self._config.evaluation is None:
-            return list(range(len(rows)))
-        every = self.of(self._config.evaluation.data.model_copy(update={"split": None, "langs": None}))
-        held = [t for row in every if row.split != "train" for t in row.texts]
-        same = {caption_key(t.text) for t in held}
-        words = [frozenset(caption_key(t.text).split()) - COMMON for t in held if t.lang == "en"]
-        words = [w for w in words if w]
+        """Numbers of rows that share no caption with what is held out."""
+        same, words = self._told
 
         def silent(row: Row) -> bool:
             for text in row.texts:
@@ -112,6 +106,16 @@ class RunRows:
             return True
 
         return [i for i, row in enumerate(rows) if silent(row)]
+
+    @cached_property
+    def _told(self) -> tuple[set[str], list[frozenset[str]]]:
+        """Captions of the held-out side (all but train) of whatever the run is measured on, and the words of each English one: of every
+        row, whatever the limit is."""
+        measured = [one.data for one in (self._config.evaluation, *self._config.looks) if one is not None]
+        whole = {(data := one.model_copy(update={"split": None})).model_dump_json(): data for one in measured}
+        held = [text for data in whole.values() for row in _open(data) if row.split != "train" for text in row.texts]
+        words = [frozenset(caption_key(text.text).split()) - COMMON for text in held if text.lang == "en"]
+        return {caption_key(text.text) for text in held} - {""}, [some for some in words if some]
 
 
 def _has(row: Row, kind: Modality, data: DataConfig) -> bool:
@@ -131,17 +135,18 @@ def _named(kind: Modality, data: DataConfig) -> str:
 
 
 def wanted(text: Text, data: DataConfig) -> bool:
-    """Whether a caption says something, in one of the languages of `data`."""
-    return bool(text.text.strip()) and (data.langs is None or text.lang in data.langs)
+    """Whether a caption says something, in one of the languages of `data`; one of no known language is `und`."""
+    return bool(text.text.strip()) and (data.langs is None or (text.lang or "und") in data.langs)
 
 
 def _open(data: DataConfig) -> Dataset:
-    """Rows of a configuration; opened once, and again when the file has changed."""
+    """Rows of a configuration, whatever their languages and classes; opened once, and again when the file has changed."""
+    asked = data.model_copy(update={"langs": None, "label": None}).model_dump_json()
     try:
         state = Path(data.source).expanduser().stat()
     except (OSError, RuntimeError):
-        return _opened(data.model_dump_json(), "")
-    return _opened(data.model_dump_json(), f"{Path(data.source).absolute()} {state.st_mtime_ns} {state.st_size}")
+        return _opened(asked, "")
+    return _opened(asked, f"{Path(data.source).absolute()} {state.st_mtime_ns} {state.st_size}")
 
 
 @cache
@@ -149,16 +154,12 @@ def _opened(data: str, state: str) -> Dataset:
     config = DataConfig.model_validate_json(data)
     if config.options:
         _check_options(config)
+    if config.split is not None:  # each source is opened once, whichever of its splits are asked for
+        return _opened(config.model_copy(update={"split": None}).model_dump_json(), state).split(config.split)
     found = open_data(config.source, image_col=config.image_col, text_col=config.text_col, options=config.options)
     if config.protocol == "captions":
-        dropped = found.dropped
-        found = Dataset.from_rows(held_out_captions(list(found), seed=config.protocol_seed), dropped=dropped)
-    if config.split is None:
-        return found
-    dropped = found.dropped
-    kept = found.split(config.split)
-    kept.dropped = dropped
-    return kept
+        return Dataset.from_rows(held_out_captions(list(found), seed=config.protocol_seed), dropped=found.dropped)
+    return found
 
 
 def _check_options(config: DataConfig) -> None:

@@ -33,20 +33,19 @@ from tonggan.models.base import Labeller
 from tonggan.models.ngram import BilingualText
 from tonggan.recipes.begin import begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
-from tonggan.recipes.checks import check, check_learns, encoded_once, named
+from tonggan.recipes.checks import batches, check, check_apart, check_learns, check_prepared, encoded_once, named
 from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.recipes.measuring import held_out_loss, measure
 from tonggan.recipes.prepare import centre_heads, make_bilingual, solve_ngrams
 from tonggan.recipes.progress import Progress
 from tonggan.recipes.rows import PAIRS, RunRows, wanted
 from tonggan.steps.classification import ClassificationConfig
-from tonggan.steps.contrastive import ContrastiveConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import Modality
 from tonggan.train import checkpoint
 from tonggan.train.planner import preflight
 from tonggan.train.trainer import Finished, Stream, Trainer
-from tonggan.types import Dropped, Identity, Row, TongganError, UsageError
+from tonggan.types import Dropped, Identity, Row, UsageError
 
 log = logging.getLogger("tonggan")
 UNKNOWN = Identity({}, "")
@@ -139,7 +138,7 @@ class Run:
         if resume:
             self._check_saved()
         self._progress.begin()
-        check(self.config, self.model, self._rows, self.labels)
+        check(self.config, self.parts, self._rows, self.labels)
         done = self.stages_done() if resume else {}
         finished: Finished | None = None
         for number, stage in enumerate(self.config.stages):
@@ -238,9 +237,8 @@ class Run:
         """What a stage changes before its first update: the centring of heads, then the text tower's second language, seen from there."""
         self.model.cpu()
         module = self.model
+        check_prepared(stage, module)
         if not isinstance(module, DualEncoder):
-            if stage.centre or stage.bilingual or stage.ridge is not None:
-                raise UsageError(f"stage {stage.name}: centre, bilingual and ridge are for two-tower models")
             return
         if stage.centre:
             shown = [row for stream in stage.streams if "image" in stream.step.modalities for row in self._rows.stream(stream)]
@@ -251,11 +249,10 @@ class Run:
             self._teacher = LocalModel(replace(self.local().checkpoint, module=copy.deepcopy(module)), "cpu")
         if stage.bilingual and not isinstance(module.text, BilingualText):
             chinese = [t.text for row in self._rows.stage(stage) for t in row.texts if t.lang == "zh"]
-            self.parts = make_bilingual(self.parts, chinese, stage.name)
+            self.parts = make_bilingual(self.parts, chinese)
         if stage.ridge is not None:
-            if self._teacher is None:
-                raise UsageError(f"stage {stage.name}: ridge needs a transfer stream, whose pairs it learns from")
-            solve_ngrams(self.parts, self._teacher, self._pairs(stage), stage.ridge, stage.name)
+            assert self._teacher is not None, "a transfer stream has one"
+            solve_ngrams(self.parts, self._teacher, self._pairs(stage), stage.ridge)
 
     def _adapt(self, number: int, stage: Stage, config: AdaptConfig) -> None:
         """Put a view with the adapter in the model's place; what it stands beside is the model as it can be opened again."""
@@ -295,8 +292,7 @@ class Run:
         if once & {"text", "text.bert"}:
             captions = [t.text for row in rows for t in row.texts if wanted(t, stream.data)]
             text = text_features(self.local(), captions) if "text" in once else bert_features(self.local(), captions)
-        if isinstance(stream.step, ContrastiveConfig):
-            self._apart(stream, rows)
+        check_apart(stage, stream, rows)  # once more: pictures that cannot be read are known by now
         collate = PairCollate(
             self.parts.processor,
             seed=self.config.seed,
@@ -309,29 +305,16 @@ class Run:
             label=stream.data.label if self._classes(stream) else None,
             classes=self._classes(stream),
         )
-        loader = stream.loader.model_copy(update={"batch_size": min(stream.loader.batch_size, len(rows))})
-        return Stream(stream.name, step, Loader(rows, collate, loader, seed=self.config.seed), stream.weight, stream.every)
+        return Stream(stream.name, step, Loader(rows, collate, batches(stream, rows), seed=self.config.seed), stream.weight, stream.every)
 
     def _classes(self, stream: StreamConfig) -> tuple[str, ...]:
         """What a stream's labels are numbered by; nothing where it doesn't classify."""
         return self.labels or () if isinstance(stream.step, ClassificationConfig) else ()
 
-    def _apart(self, stream: StreamConfig, rows: Dataset) -> None:
-        """Contrastive learning tells rows apart; where nothing differs, its loss stays at chance from the first update to the last."""
-        if len(rows) < 2 or stream.loader.batch_size < 2:
-            few = f"there is only {len(rows)}" if len(rows) < 2 else "batch_size is 1"
-            raise TongganError(f"stream {stream.name}: contrastive learning tells rows apart, but {few}")
-        if rows[0].group is not None and len({row.group for row in rows}) == 1:
-            raise TongganError(
-                f"stream {stream.name}: all {len(rows)} rows are of one group ({rows[0].group}), so nothing tells them apart"
-            )
-
     def _step(self, stream: StreamConfig) -> nn.Module:
         teacher = self._teacher.module if self._teacher is not None else None
         assert teacher is None or isinstance(teacher, DualEncoder)
-        tokenizer = self.parts.processor.text
-        words = tokenizer.vocabulary() if tokenizer is not None and steps.hides_words(stream.step) else None
-        return steps.build(self.model, stream.step, teacher=teacher, vocabulary=words)
+        return steps.build(self.model, stream.step, teacher=teacher, vocabulary=self.parts.vocabulary(stream.step))
 
     def _evaluate(self, stage: Stage, streams: Sequence[Stream]) -> dict[str, float]:
         """The numbers of what chooses, then of what is only looked at, these under their kinds' names."""
@@ -345,13 +328,13 @@ class Run:
     def _measure(
         self, evaluation: EvaluationConfig, langs: tuple[str, ...] | None, stage: Stage, streams: Sequence[Stream]
     ) -> dict[str, float]:
-        rows = self._rows.held_out(evaluation, stage)
+        rows = self._rows.held_out(evaluation, stage, langs)
         if isinstance(evaluation, LossEvaluation):
             first, device = stage.streams[0], next(self.model.parameters()).device
             collate = PairCollate(
                 self.parts.processor,
                 seed=self.config.seed,
-                langs=langs,
+                langs=langs or evaluation.data.langs,
                 modalities=first.step.modalities,
                 label=first.data.label if self._classes(first) else None,
                 classes=self._classes(first),

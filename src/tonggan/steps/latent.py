@@ -41,7 +41,7 @@ class LatentConfig(Config):
     """Whether a layer's output is the stream after a block, or what its feed-forward adds to it."""
     norm: Norm = "layer"
     """Of each layer."""
-    norm_mean: Literal["layer", "none"] = "layer"
+    norm_mean: Literal["layer", "place", "none"] = "layer"
     """Of the layers' mean."""
     beta: NonNegativeFloat = 2.0
     """Where the loss turns from square to linear; 0: it is square everywhere."""
@@ -127,7 +127,7 @@ class LatentStep(nn.Module):
         found = self.teacher.fill(self.config.modality, inputs, trace=trace)
         layers = trace.blocks if self.config.of == "block" else trace.feed_forwards
         mean = average_top(layers, self.config.top_layers, self.config.norm, found.lengths)
-        return normalised(mean, self.config.norm_mean)
+        return normalised(mean, self.config.norm_mean, found.lengths)
 
     def decay(self) -> float:
         """How much of the teacher stays at the next update."""

@@ -10,7 +10,7 @@ from torch import nn
 from tonggan import devices
 from tonggan.tensors import Batch
 from tonggan.train import checkpoint
-from tonggan.train.trainer import Stream, Trainer
+from tonggan.train.trainer import Stream, Trainer, compares
 from tonggan.types import TongganError
 
 ENOUGH = 0.9
@@ -33,7 +33,7 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch, kept: int = 0) -> 
 
     `kept`: bytes of memory that the stream will fill while it trains, with pictures that it keeps decoded.
 
-    Raises `TongganError` with a micro-batch that should fit when it does not fit into memory.
+    Raises `TongganError` with what should fit, a micro-batch or a smaller batch, when it does not fit into memory.
     """
     module, device = trainer.module, trainer.device
     gradients = [parameter.grad for parameter in module.parameters()]
@@ -49,7 +49,7 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch, kept: int = 0) -> 
     except (RuntimeError, MemoryError) as error:
         if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
             raise
-        raise TongganError(_too_large(len(batch), trainer.train.micro_batch, str(error).splitlines()[0])) from None
+        raise TongganError(_too_large(trainer, stream, len(batch), str(error).splitlines()[0])) from None
     finally:
         for parameter, gradient in zip(module.parameters(), gradients, strict=True):
             parameter.grad = gradient
@@ -66,7 +66,7 @@ def preflight(trainer: Trainer, stream: Stream, batch: Batch, kept: int = 0) -> 
     if available is not None and needed + in_memory > ENOUGH * available:
         pictures = f", decoded pictures {in_memory / 1e9:.1f} GB" if in_memory else ""
         told = f"an update needs {needed / 1e9:.1f} GB{pictures}, {available / 1e9:.1f} GB are free"
-        raise TongganError(_too_large(len(batch), trainer.train.micro_batch, told))
+        raise TongganError(_too_large(trainer, stream, len(batch), told))
     return Plan(needed, available, tuple(_warnings(trainer, stream, batch)))
 
 
@@ -74,10 +74,12 @@ def _forward_backward(trainer: Trainer, stream: Stream, batch: Batch) -> None:
     trainer.backward(stream, batch)
 
 
-def _too_large(rows: int, micro: int | None, why: str) -> str:
-    smaller = max(1, (micro or rows) // 4)
-    remedy = f"encode it in parts: train.micro_batch={smaller} (the gradient stays the same)"
-    return f"a batch of {rows} rows does not fit into memory ({why}); {remedy}"
+def _too_large(trainer: Trainer, stream: Stream, rows: int, why: str) -> str:
+    smaller = max(1, min(trainer.train.micro_batch or rows, rows) // 4)
+    remedy = f"set its loader.batch_size to {smaller}"
+    if compares(stream.step):
+        remedy = f"encode it in parts: train.micro_batch={smaller} (the gradient stays the same)"
+    return f"stream {stream.name}: a batch of {rows} rows does not fit into memory ({why}); {remedy}"
 
 
 def _warnings(trainer: Trainer, stream: Stream, batch: Batch) -> list[str]:

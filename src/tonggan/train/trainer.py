@@ -116,8 +116,7 @@ class Trainer:
         check_length(train)
         self.module, self.streams, self.train, self.optim = module, list(streams), train, optim
         self._frozen = tuple(frozen)
-        if not choose and train.patience is not None:
-            raise UsageError("train.patience: stops by the evaluation's score, but this evaluation is only to be looked at")
+        check_patience(train, choose)
         self.run, self._save, self._evaluate, self._score, self._choose = run, save, evaluate, score, choose
         self.device = devices.choose(train.device, "train.device")
         self._autocast = pick_precision(train.precision, self.device)
@@ -251,14 +250,10 @@ class Trainer:
         Nothing is updated, and what is returned is not weighted.
         """
         micro = self.train.micro_batch
+        check_parts(stream.name, stream.step, micro, len(batch))
         self.prepare_step(stream)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocast):
             if micro is not None and micro < len(batch):
-                if not hasattr(stream.step, "couple"):
-                    raise UsageError(
-                        f"stream {stream.name}: train.micro_batch is for tasks that compare rows with each other, and this one is none; "
-                        f"set a smaller loader.batch_size ({micro}) instead"
-                    )
                 with self.clock("forward, backward, forward again"):
                     return cached_backward(stream.step, batch, micro, weight=stream.weight)  # type: ignore[arg-type]
             with self.clock("forward"):
@@ -398,6 +393,26 @@ def check_length(train: TrainConfig) -> None:
     given = [name for name in ("steps", "epochs", "minutes") if getattr(train, name) is not None]
     if len(given) != 1:
         raise UsageError(f"train: give exactly one of steps, epochs and minutes; got {', '.join(given) or 'none'}")
+
+
+def check_patience(train: TrainConfig, choose: bool) -> None:
+    """Patience waits for a better score, which only an evaluation that chooses has."""
+    if train.patience is not None and not choose:
+        raise UsageError("train.patience: stops by the evaluation's score, but this evaluation is only to be looked at")
+
+
+def compares(step: nn.Module) -> bool:
+    """Whether a task compares rows with each other: its batches can be encoded in parts (GradCache), with the gradient of the whole."""
+    return hasattr(step, "couple")
+
+
+def check_parts(stream: str, step: nn.Module, micro: int | None, rows: int) -> None:
+    """A batch of so many rows can be encoded `micro` at a time."""
+    if micro is not None and micro < rows and not compares(step):
+        raise UsageError(
+            f"stream {stream}: train.micro_batch is for tasks that compare rows with each other, and this one is none; "
+            f"set a smaller loader.batch_size ({micro}) instead"
+        )
 
 
 def pick_precision(name: str, device: torch.device) -> bool:

@@ -105,19 +105,19 @@ def read_items(processor: Processor, items: Items) -> dict[Modality, Any]:
     return found
 
 
-def named(processor: Processor, items: Items) -> dict[str, Tensor]:
-    """The same under the names and in the form of the reference's forward."""
+def named(processor: Processor, items: Items, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The same under the names and in the form of the reference's forward, numbers in a precision."""
     read, found = read_items(processor, items), {}
     if (tokens := read.get("text")) is not None:
         found["input_ids"] = tokens.ids
         found["attention_mask"] = _own(tokens.lengths, tokens.ids.shape[1])
     if (pixels := read.get("image")) is not None and processor.image is not None:
-        found["pixel_values"] = _normal(pixels, processor.image.config)
+        found["pixel_values"] = _normal(pixels.to(dtype), processor.image.config)
     if (clips := read.get("video")) is not None and processor.video is not None:
-        found["pixel_values"] = _normal(clips, processor.video.config.image)
+        found["pixel_values"] = _normal(clips.to(dtype), processor.video.config.image)
     if (sounds := read.get("audio")) is not None and processor.audio is not None:
         wave_form = processor.audio.config.kind == "waveform"
-        found["input_values" if wave_form else "input_features"] = sounds.values
+        found["input_values" if wave_form else "input_features"] = sounds.values.to(dtype)
         if wave_form:
             found["attention_mask"] = _own(sounds.lengths, sounds.values.shape[1])
     return found
@@ -150,8 +150,9 @@ def pictures(files: Sequence[Path]) -> list[PIL.Image.Image]:
 
 
 def _normal(pixels: Tensor, config: ImageProcessing) -> Tensor:
-    shape = (3, 1, 1)
-    return (pixels.float() / 255 - torch.tensor(config.mean).view(shape)) / torch.tensor(config.std).view(shape)
+    """With the arithmetic of `nn.patches.Normalize`, which keeps mean and deviation in single precision."""
+    mean, std = (torch.tensor(given).view(3, 1, 1) for given in (config.mean, config.std))
+    return (pixels / 255 - mean) / std
 
 
 def _picture(random: np.random.Generator, size: tuple[int, int] | None) -> PIL.Image.Image:

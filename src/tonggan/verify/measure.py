@@ -22,6 +22,9 @@ EXACT = 1e-9
 WORSE = 100.0
 """How many times further from the value in double precision ours may be than the reference is. Two orders of the same operations round
 alike, but a single number may be right by luck; an unstable formula is off by orders more."""
+ROUNDING = 1e-2
+"""The most of the largest value that is taken for rounding, however far the reference is rounded: beyond it neither side's numbers are of
+use, and where both are lost nothing is known of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,9 @@ class Difference:
     by: Literal["relative", "cosine"] = "relative"
     tolerance: float = 0.0
     double: float | None = None
-    """`relative` in double precision, where in single precision it is beyond the tolerance: up to `EXACT` that was rounding."""
+    """`relative` in double precision, where in single precision it is beyond the tolerance: up to `exact` that was rounding."""
+    exact: float = EXACT
+    """The most of `double`."""
     worse: float | None = None
     """How many times further ours is from the value in double precision than the reference, both in single precision."""
     problem: str | None = None
@@ -68,9 +73,14 @@ class Difference:
 
     @property
     def reason(self) -> str | None:
-        """Why what has the cosine is not near all the same: a cosine sees no length, and hardly a single number among many."""
-        if self.by != "cosine" or self.problem is not None:
+        """Why what looks near is not all the same: a cosine sees no length, and hardly a single number among many; what agrees in double
+        precision may be rounded too far in single."""
+        if self.problem is not None:
             return None
+        return self._unlike if self.by == "cosine" else self._too_far
+
+    @property
+    def _unlike(self) -> str | None:
         if self.length is not None and not abs(self.length - 1) <= self.apart:
             return f"{self.length:.3g} times as long"
         if self.clear is not None and self.clear < 1:
@@ -81,13 +91,21 @@ class Difference:
     def judged(self) -> tuple[str, float | None, float]:
         """What is held against which tolerance: its name and both numbers."""
         if self.double is not None:
-            return "relative in double precision", self.double, EXACT
+            return "relative in double precision", self.double, self.exact
         return self.by, self.cosine if self.by == "cosine" else self.relative, self.tolerance
 
     @property
     def rounded(self) -> bool:
         """Whether what is beyond the tolerance in single precision is rounding, and no more of it than the reference has."""
-        return self.double is not None and self.worse is not None and self.double <= EXACT and self.worse <= WORSE
+        return self.double is not None and self.worse is not None and self.double <= self.exact and self._too_far is None
+
+    @property
+    def _too_far(self) -> str | None:
+        if self.double is None or self.worse is None or not self.double <= self.exact:
+            return None  # what is wrong in double precision too is no matter of rounding
+        if not self.worse <= WORSE:
+            return f"rounds {self.worse:.3g} times as far as the reference"
+        return None if self.relative <= ROUNDING else f"rounds by more than {ROUNDING:g}"
 
 
 def compare(
@@ -101,12 +119,12 @@ def compare(
     scores: bool = False,
     floor: float = 0.0,
 ) -> Difference:
-    """`ours` against `theirs`, which is right by definition. `seen` [B, L], where it fits, says which places count; `floor` is the least
-    size that differences are related to."""
+    """`ours` against `theirs`, which is right by definition. `seen` [B, L] says which places of a tensor [B, L, ...] count; `floor` is the
+    least size that differences are related to."""
     if ours.shape != theirs.shape:
         return Difference(name, by=by, tolerance=tolerance, problem=f"shapes {list(ours.shape)} and {list(theirs.shape)}")
     a, b = (t.detach().cpu().double() for t in (ours, theirs))
-    if seen is not None and a.dim() >= 2 and a.shape[:2] == seen.shape:
+    if seen is not None and a.dim() > 2 and a.shape[:2] == seen.shape:
         a, b = a[seen.bool().cpu()], b[seen.bool().cpu()]
     if not a.numel():
         return Difference(name, by=by, tolerance=tolerance, problem="nothing to compare")
@@ -126,14 +144,15 @@ def repeated(
     *,
     seen: Tensor | None = None,
     floor: float = 0.0,
+    exact: float = EXACT,
 ) -> Difference:
-    """`one`, with what the same two (ours, theirs) are in double precision."""
+    """`one`, with what the same two (ours, theirs) are in double precision, where they may be `exact` of the largest value apart."""
 
     def off(a: Tensor, b: Tensor) -> float:
         return compare(one.name, a, b, EXACT, seen=seen, floor=floor).relative
 
     mine, reference = (off(tensor, double[1]) for tensor in single)
-    return replace(one, double=off(*double), worse=mine / max(reference, torch.finfo(torch.float32).eps))
+    return replace(one, double=off(*double), exact=exact, worse=mine / max(reference, torch.finfo(torch.float32).eps))
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

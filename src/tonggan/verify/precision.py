@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from tonggan.data.audio import AudioProcessor
+from tonggan.data.processor import Processor
+from tonggan.tensors import Sounds
 
 
 @contextmanager
@@ -37,6 +42,19 @@ def in_double(*modules: nn.Module) -> Iterator[None]:
 def doubled(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Numbers in double precision; ids and masks as they are."""
     return {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
+
+
+class _WideSounds(AudioProcessor):
+    def collate(self, sounds: Sequence[np.ndarray]) -> Sounds:
+        made = super().collate(sounds)
+        return Sounds(made.values.double(), made.lengths)
+
+
+def widened(processor: Processor) -> Processor:
+    """A processor of the same settings for a module in double precision. Pictures are bytes, and become numbers inside of it."""
+    audio = processor.audio
+    wide = None if audio is None else _WideSounds(audio.config, audio.shortest)
+    return Processor(processor.image, processor.text, wide, processor.video)
 
 
 def own_memory(module: nn.Module) -> None:

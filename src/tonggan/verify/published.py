@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,19 +23,27 @@ from tonggan.types import TongganError
 from tonggan.verify.inputs import Items, named, random_like, read_items, write_items
 from tonggan.verify.layers import first_divergence, pairs, traced
 from tonggan.verify.measure import EXACT, Difference, compare, repeated
-from tonggan.verify.precision import doubled, in_double
+from tonggan.verify.precision import doubled, in_double, widened
 from tonggan.verify.reference import Reference
 from tonggan.verify.report import Report, Section
+
+Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+"""What two sides give, by name: ours, the reference's."""
 
 OUTPUTS, GRADIENTS = 1e-5, 1e-4
 """Of the largest value, in single precision. What is beyond is computed again in double precision, where rounding is next to nothing: what
 agrees there, by `EXACT`, was right."""
+VERB = 1e-6
+"""Of the largest value, for verbs with a module in double precision: what they give has single precision all the same."""
 UNREACHED = 1e-5
 """Of the largest gradient: what is smaller is zero but for rounding (softmax ignores a shift of all keys, so their bias has none)."""
 LAST_DIGITS = 4 * torch.finfo(torch.float32).eps
 """Subtracting a mean and dividing by a deviation rounds twice on either side."""
-MADE = {"input_ids": 0.0, "attention_mask": 0.0, "pixel_mask": 0.0, "input_features": 1e-4}
-"""What processors make: ids are equal or wrong; a spectrogram's last digits are the machine's. Others as outputs."""
+MADE = {"input_ids": 0.0, "attention_mask": 0.0, "pixel_mask": 0.0, "pixel_values": 1e-5, "input_values": 1e-5, "input_features": 1e-4}
+"""What processors make: ids are equal or wrong; a spectrogram's last digits are the machine's."""
+PRODUCTS, CLASSES = "embed(image) · embed(text)", "features(image, logits)"
+SCORES = frozenset({"logits", "logits_per_image", "logits_per_text", "itm_score", "itc_score", PRODUCTS, CLASSES})
+"""Of which users look at the largest: whether it is the same one is told too."""
 EMBEDS: dict[Modality, tuple[str, ...]] = {"text": ("text_embeds", "sentence_embedding"), "image": ("image_embeds",)}
 """Outputs that are what `embed` gives, but for their length."""
 PARTS: dict[Modality, tuple[str, ...]] = {"text": ("text_", ""), "image": ("vision_", ""), "audio": ("",), "video": ("",)}
@@ -123,13 +134,11 @@ def _outputs(
     note = f"not compared, the reference has no such output: {', '.join(name for name in ours if name not in expected)}"
     if len(shared) < len(ours) and note not in report.notes:
         report.notes.append(note)
-    found = [
-        compare(name, ours[name], expected[name], OUTPUTS, seen=_seen(name, mine), scores=name.startswith("logits")) for name in shared
-    ]
+    found = [compare(name, ours[name], expected[name], OUTPUTS, seen=_seen(name, mine), scores=name in SCORES) for name in shared]
     if all(one.passed or one.problem for one in found):
         return found
     # Two processors may round a pixel differently; a deep network makes more of that than of its own rounding, and it is no fault of it.
-    same = all(name in mine and _rounded(mine[name], given) for name, given in reference.items())
+    same = all(name in mine and _alike(name, mine[name], given) for name, given in reference.items())
     with in_double(checkpoint.module, *theirs.modules):
         again, right = outputs(checkpoint.module, doubled(mine)), theirs.forward(doubled(mine if same else reference))
     return [
@@ -140,11 +149,13 @@ def _outputs(
     ]
 
 
-def _rounded(a: Tensor, b: Tensor) -> bool:
-    """Whether two inputs differ by single roundings of their last digits at most; ids and masks not at all."""
+def _alike(name: str, a: Tensor, b: Tensor) -> bool:
+    """Whether two inputs differ by single roundings of their last digits at most, spectrograms by what they may; ids and masks not at
+    all."""
     if not a.is_floating_point() or a.shape != b.shape:
         return torch.equal(a, b)
-    return float((a - b).abs().max()) <= LAST_DIGITS * float(b.abs().max())
+    most = MADE[name] if name == "input_features" else LAST_DIGITS
+    return float((a - b).abs().max()) <= most * float(b.abs().max())
 
 
 def _seen(name: str, inputs: Mapping[str, Tensor]) -> Tensor | None:
@@ -161,28 +172,58 @@ def _whole_way(checkpoint: Checkpoint, theirs: Reference, items: Items, report: 
         items = items[:1]
         prepared = theirs.prepare(items, checkpoint.processor)
     mine = {name: tensor for name, tensor in named(checkpoint.processor, items).items() if name in prepared}
-    prepared = theirs.accepted({name: tensor for name, tensor in prepared.items() if name in mine or name == "pixel_mask"})
-    mine = theirs.accepted(mine)
-    found = [compare(name, mine[name], prepared[name], MADE.get(name, OUTPUTS)) for name in mine]
+    mask = prepared.get("pixel_mask")
+    prepared, mine = theirs.accepted({name: prepared[name] for name in mine}), theirs.accepted(mine)
+    found = [compare(name, mine[name], prepared[name], MADE[name]) for name in mine]
+    if mask is not None:  # the pictures have one shape, so all of each is seen: ours makes no mask, and the reference needs none
+        found.append(compare("pixel_mask", torch.ones_like(mask), mask, MADE["pixel_mask"]))
     if any(one.problem for one in found):
         return found
     found += _outputs(checkpoint, theirs, mine, prepared, report)
-    return found + _embeddings(LocalModel(checkpoint, "cpu"), items, theirs.forward(prepared))
+    if "vectors" in offers(checkpoint.module):
+        found += _held(checkpoint, theirs, [(items, prepared)], partial(_embeddings, items))
+    return found
 
 
-def _embeddings(model: LocalModel, items: Items, expected: Mapping[str, Tensor]) -> list[Difference]:
-    """The verb `embed` against the reference's vectors, of unit length; where it gives their products alone (BLIP), against these."""
-    if "embed" not in model.can:
-        return []
+def _held(
+    checkpoint: Checkpoint,
+    theirs: Reference,
+    read: Sequence[tuple[Items, Mapping[str, Tensor]]],
+    ask: Callable[[LocalModel, Sequence[Mapping[str, Tensor]]], Pairs],
+) -> list[Difference]:
+    """What verbs give, against what the reference makes of items, some at a time, each with what its processor made of them. `ask` puts
+    the two side by side; it is asked again in double precision where one is beyond its tolerance."""
+    single = ask(LocalModel(checkpoint, "cpu"), [theirs.forward(prepared) for _, prepared in read])
+    found = [compare(name, *pair, OUTPUTS, scores=name in SCORES) for name, pair in single.items()]
+    if all(one.passed or one.problem for one in found):
+        return found
+    model = LocalModel(replace(checkpoint, processor=widened(checkpoint.processor)), "cpu")
+    given = [_precise(checkpoint, theirs, items, prepared) for items, prepared in read]
+    with in_double(checkpoint.module, *theirs.modules):
+        double = ask(model, [theirs.forward(one) for one in given])
+    return [one if one.passed or one.problem else repeated(one, single[one.name], double[one.name], exact=VERB) for one in found]
+
+
+def _precise(checkpoint: Checkpoint, theirs: Reference, items: Items, prepared: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the reference reads in double precision beside our verbs: what ours read, unless its processor made something else of it."""
+    mine = named(checkpoint.processor, items)
+    if not all(_alike(name, mine[name], given) for name, given in prepared.items() if name in mine):
+        return doubled(prepared)
+    wide = named(checkpoint.processor, items, torch.float64)
+    return {name: wide.get(name, given) for name, given in prepared.items()}
+
+
+def _embeddings(items: Items, model: LocalModel, expected: Sequence[Mapping[str, Tensor]]) -> Pairs:
+    """The verb `embed` beside the reference's vectors, of unit length; where it gives their products alone (BLIP), beside these."""
+    (there,) = expected
     vectors = {kind: torch.from_numpy(model.embed(items.of(kind)).vectors) for kind in EMBEDS if kind in model.modalities}
-    found = []
+    found: Pairs = {}
     for kind, mine in vectors.items():
-        name = next((name for name in EMBEDS[kind] if name in expected), None)
+        name = next((name for name in EMBEDS[kind] if name in there), None)
         if name is not None:
-            found.append(compare(f"embed({kind})", mine, torch.nn.functional.normalize(expected[name], dim=-1), OUTPUTS))
-    if "itc_score" in expected:
-        products = vectors["image"] @ vectors["text"].T
-        found.append(compare("embed(image) · embed(text)", products, expected["itc_score"], OUTPUTS, scores=True))
+            found[f"embed({kind})"] = (mine, torch.nn.functional.normalize(there[name], dim=-1))
+    if "itc_score" in there:
+        found[PRODUCTS] = (vectors["image"] @ vectors["text"].T, there["itc_score"])
     return found
 
 
@@ -191,27 +232,33 @@ def _verbs(checkpoint: Checkpoint, theirs: Reference, items: Items) -> tuple[lis
 
     With the names of the reference's pooled outputs that were among it.
     """
-    model = LocalModel(checkpoint, "cpu")
+    whole = LocalModel(checkpoint, "cpu")
     count = max(map(len, (items.texts, items.images, items.sounds, items.clips)))
-    alone = [theirs.forward(theirs.accepted(theirs.prepare(items[i : i + 1], checkpoint.processor))) for i in range(count)]
-    found, pooled = [], set()
-    if "features" in model.can:
-        for kind in sorted(model.modalities):
-            rows = [_pooled(kind, theirs, one, sound) for one, sound in zip(alone, _lengths(checkpoint, items, count), strict=True)]
-            name = next((name for name in _pooling(checkpoint, kind) if name in rows[0]), None)
-            if name is None:
-                found.append(Difference(f"features({kind})", problem="the reference gives nothing that is pooled like this"))
-                continue
-            mine, expected = torch.from_numpy(model.features(items.of(kind))), torch.cat([row[name] for row in rows])
-            found.append(compare(f"features({kind}): {name}", mine, expected, OUTPUTS))
-            pooled.add(_part(kind, alone[0]) + name)
-    if "match" in model.can:
-        scores = torch.from_numpy(model.match(list(zip(items.of("image"), items.of("text"), strict=True))))
-        found.append(compare("match", scores, torch.cat([_sure(one) for one in alone]), OUTPUTS))
-    if "classes" in offers(checkpoint.module):
-        mine = torch.from_numpy(model.features(items.of("image"), "logits"))
-        found.append(compare("features(image, logits)", mine, torch.cat([one["logits"] for one in alone]), OUTPUTS, scores=True))
-    return found, pooled
+    some = [items[i : i + 1] for i in range(count)]
+    read = [(one, theirs.accepted(theirs.prepare(one, checkpoint.processor))) for one in some]
+    first, frames = theirs.forward(read[0][1]), _lengths(checkpoint, items, count)
+    pooling: dict[Modality, str | None] = {}
+    for kind in sorted(whole.modalities) if "features" in whole.can else []:
+        there = _pooled(kind, theirs, first, frames[0])
+        pooling[kind] = next((name for name in _pooling(checkpoint, kind) if name in there), None)
+    known = {kind: name for kind, name in pooling.items() if name is not None}
+    nothing = "the reference gives nothing that is pooled like this"
+    found = [Difference(f"features({kind})", problem=nothing) for kind in pooling if kind not in known]
+
+    def ask(model: LocalModel, alone: Sequence[Mapping[str, Tensor]]) -> Pairs:
+        sides: Pairs = {}
+        for kind, name in known.items():
+            rows = [_pooled(kind, theirs, one, sound)[name] for one, sound in zip(alone, frames, strict=True)]
+            sides[f"features({kind}): {name}"] = (torch.from_numpy(model.features(items.of(kind))), torch.cat(rows))
+        if "match" in model.can:
+            scores = model.match(list(zip(items.of("image"), items.of("text"), strict=True)))
+            sides["match"] = (torch.from_numpy(scores), torch.cat([_sure(one) for one in alone]))
+        if "classes" in offers(model.module):
+            mine = torch.from_numpy(model.features(items.of("image"), "logits"))
+            sides[CLASSES] = (mine, torch.cat([one["logits"] for one in alone]))
+        return sides
+
+    return found + _held(checkpoint, theirs, read, ask), {_part(kind, first) + name for kind, name in known.items()}
 
 
 def _pooling(checkpoint: Checkpoint, kind: Modality) -> tuple[str, ...]:
@@ -288,7 +335,7 @@ def _gradient_pairs(
     def loss(found: Mapping[str, Tensor]) -> Tensor:
         total = torch.zeros(())
         for name, goal in goals.items():
-            padded = _seen(name, inputs) is not None and mask is not None and goal.shape[:2] == mask.shape
+            padded = _seen(name, inputs) is not None and mask is not None and goal.dim() > 2 and goal.shape[:2] == mask.shape
             weight = goal * mask.view(*mask.shape, *[1] * (goal.dim() - 2)) if padded and mask is not None else goal
             total = total + (found[name] * weight).sum()
         return total

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tonggan.verify.measure import EXACT, WORSE, Difference
+from tonggan.verify.measure import ROUNDING, WORSE, Difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Report:
     def plain(self) -> dict[str, Any]:
         """For JSON."""
         sections = [
-            {"name": section.name, "compared": [{**asdict(one), "passed": one.passed} for one in section.differences]}
+            {"name": section.name, "compared": [{**asdict(one), "passed": one.passed, "reason": one.reason} for one in section.differences]}
             for section in self.sections
         ]
         diverged = asdict(self.diverged) if self.diverged else None
@@ -85,7 +85,8 @@ def _strain(one: Difference) -> float:
     if one.problem is not None:
         return float("inf")
     if one.double is not None and one.worse is not None:
-        return max(one.double / EXACT, one.worse / WORSE) if one.double == one.double else float("inf")
+        strains = (one.double / one.exact, one.worse / WORSE, one.relative / ROUNDING)
+        return max(strains) if all(strain == strain for strain in strains) else float("inf")
     if one.by == "cosine":
         if one.reason is not None:
             return float("inf")

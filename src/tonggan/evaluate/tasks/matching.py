@@ -1,17 +1,20 @@
 """Matching: whether a model that reads a picture and a text together tells right pairs from wrong ones.
 
-Protocol `matching/v1`: each row's picture with one of its captions, and the same picture with a caption of another row, drawn once by
-seed 0 among rows that share neither group, picture nor caption. `acc`: a right pair is scored above one half, a wrong one not;
+Protocol `matching/v2`: each row's picture with its first caption of a language, and the same picture with that of another row, drawn once
+by seed 0 among rows of another group and another picture whose caption is none of this picture's or group's own (case, space and
+punctuation aside). `acc`: a right pair is scored above one half, a wrong one not;
 `ranked`: the right caption is scored above the wrong one. Ties are mistakes. Chance is one half for both.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tonggan.data.splits import caption_key
 from tonggan.evaluate.metrics.summary import summary
 from tonggan.evaluate.resample import RESAMPLES
 from tonggan.evaluate.result import Result
@@ -19,7 +22,8 @@ from tonggan.evaluate.tasks.labelled import content
 from tonggan.types import CannotError, Dropped, Item, Model, Row, UsageError
 
 PROTOCOL = (
-    "matching/v1: one caption per row and language, one wrong caption each, seed 0, ties pessimistic, clusters picture, bootstrap 2000"
+    "matching/v2: first caption per row and language, one wrong caption each, none of the picture's or group's own, seed 0, "
+    "ties pessimistic, clusters picture, bootstrap 2000"
 )
 
 
@@ -40,7 +44,8 @@ def matching(model: Model, rows: Iterable[Row], *, data: str = "", langs: Sequen
         if len(some) < 2:
             raise UsageError(f"matching needs two rows or more with a picture and a caption in {lang!r}; there are {len(some)}")
         said = [next(text.text for text in row.texts if (text.lang or "und") == lang) for row in some]
-        wrong = _others(some, said)
+        first_of = {content(row.images[0]): row.id for row in reversed(some)}
+        wrong = _others(some, said, lang)
         pairs: list[tuple[Item, Item]] = [(row.images[0], text) for row, text in zip(some, said, strict=True)]
         pairs += [(row.images[0], said[j]) for row, j in zip(some, wrong, strict=True)]
         right_scores, wrong_scores = np.split(model.match(pairs), 2)
@@ -52,7 +57,7 @@ def matching(model: Model, rows: Iterable[Row], *, data: str = "", langs: Sequen
                 {
                     "id": f"match {lang} {row.id}",
                     "task": f"match {lang}",
-                    "cluster": row.id,
+                    "cluster": first_of[content(row.images[0])],
                     "right": right,
                     "wrong": against,
                     "acc": ((right > 0.5) + (against < 0.5)) / 2,
@@ -72,17 +77,20 @@ def matching(model: Model, rows: Iterable[Row], *, data: str = "", langs: Sequen
     )
 
 
-def _others(rows: Sequence[Row], said: Sequence[str]) -> list[int]:
-    """For each row the number of another that it has nothing in common with."""
+def _others(rows: Sequence[Row], said: Sequence[str], lang: str) -> list[int]:
+    """For each row the number of another whose caption is wrong for its picture."""
     random = np.random.default_rng(0)
-    pictures = [content(row.images[0]) for row in rows]
+    keys = [caption_key(text) or text for text in said]
+    ties: list[list[object]] = [[content(row.images[0]), *([("group", row.group)] if row.group is not None else [])] for row in rows]
+    right: defaultdict[object, set[str]] = defaultdict(set)
+    for row, tied in zip(rows, ties, strict=True):
+        for tie in tied:
+            right[tie] |= {caption_key(text.text) or text.text for text in row.texts if (text.lang or "und") == lang}
     found = []
     for i, row in enumerate(rows):
+        own = set().union(*(right[tie] for tie in ties[i]))
         order = random.permutation(len(rows)).tolist()
-        other = next(
-            (j for j in order if pictures[j] != pictures[i] and said[j] != said[i] and (row.group is None or rows[j].group != row.group)),
-            None,
-        )
+        other = next((j for j in order if not set(ties[i]) & set(ties[j]) and keys[j] not in own), None)
         if other is None:
             raise UsageError(
                 f"row {row.id} has its picture, caption or group in common with every other: there is no wrong pair to compare with"

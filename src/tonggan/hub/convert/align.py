@@ -44,7 +44,7 @@ def table(config: ModelConfig) -> KeyTable:
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
     where = str(directory / "config.json")
-    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "EfficientNet")
+    image = image_in(*read_settings(directory), "EfficientNet")
     # The published file speaks of the pictures of the network it was taken from; what this one reads, its processor says.
     vision = {**(raw.get("vision_config") or {}), "image_size": image.side}
     tower = efficientnet_hf.tower_in(vision, f"{where}: vision_config", image.mean, image.std, head=False)

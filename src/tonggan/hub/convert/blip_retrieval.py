@@ -111,7 +111,7 @@ def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> 
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "Blip")
+    image = image_in(*read_settings(directory), "Blip")
     config = config_in(raw, str(directory / "config.json"), image.mean, image.std)
     text = read_tokenizer(directory, max_length=None, context=config.text.context, pad="[PAD]")
     return config, Processor(ImageProcessor(image), text)

@@ -41,7 +41,7 @@ def table(config: ModelConfig) -> KeyTable:
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "ChineseCLIP")
+    image = image_in(*read_settings(directory), "ChineseCLIP")
     words = (raw.get("text_config") or {}) | (raw.get("text_config_dict") or {})
     vision = given_or(raw, "vision", VISION_DEFAULTS)
     config = DualEncoderConfig(
@@ -111,12 +111,10 @@ def outputs(module: DualEncoder, inputs: Mapping[str, Tensor]) -> dict[str, Tens
 
 
 def words_out(module: DualEncoder, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """States and vector of the texts among the inputs, by a BERT that is pooled at its first token."""
+    """States and vector of the texts among the inputs, by a BERT that is pooled at its first token: at the first position, as in the
+    reference, also where padding stands there. (A sentence encoder's library looks for the first token that is not padding.)"""
     if "input_ids" not in inputs:
         return {}
     assert isinstance(module.text, Bert)
-    states, tokens = bert.states_of(module.text, {name: tensor for name, tensor in inputs.items() if name in TEXT_INPUTS})
-    return {
-        "text_last_hidden_state": states,
-        "text_embeds": module.encode("text", features=module.text.pool(states, tokens)),
-    }
+    states, _ = bert.states_of(module.text, {name: tensor for name, tensor in inputs.items() if name in TEXT_INPUTS})
+    return {"text_last_hidden_state": states, "text_embeds": module.encode("text", features=states[:, 0])}

@@ -137,7 +137,7 @@ def config_out(config: ModelConfig, *, start: int | None, end: int | None, pad: 
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"))
+    image = image_in(*read_settings(directory))
     config = config_in(raw, str(directory / "config.json"), image.mean, image.std)
     assert config.text is not None
     text = read_tokenizer(directory, max_length=None, context=config.text.context, pad=END)

@@ -75,7 +75,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         # The library's model has the vector when it would hide anything in training.
         mask_token=raw.get("mask_time_prob", 0.05) > 0 or raw.get("mask_feature_prob", 0.0) > 0,
     )
-    processing = audio_in(read_settings(directory, "feature_extractor"), str(directory / "preprocessor_config.json"))
+    processing = audio_in(*read_settings(directory, "feature_extractor"))
     return Data2VecConfig(audio=audio), Processor(audio=AudioProcessor(processing))
 
 

@@ -66,7 +66,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     high, wide = height_width(size if isinstance(size, int) else tuple(size))
     if high != wide:  # the library's own model takes its tables of places and of distances for those of a square
         raise TongganError(f"{where}: image_size={size}: pictures that are not square are not supported")
-    processing = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "Beit")
+    processing = image_in(*read_settings(directory), "Beit")
     image = BeitConfig(
         image_size=high,
         mean=processing.mean,

@@ -113,7 +113,7 @@ def tower_misfit(image: object) -> str | None:
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
     where = str(directory / "config.json")
-    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "EfficientNet")
+    image = image_in(*read_settings(directory), "EfficientNet")
     # Of pictures' sizes the processor's counts: a network of convolutions reads any.
     tower = tower_in({"dropout_rate": 0.5, **raw, "image_size": image.side}, where, image.mean, image.std)
     config: ModelConfig

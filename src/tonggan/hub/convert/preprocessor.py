@@ -48,14 +48,14 @@ BOOKKEEPING = frozenset({
 """Names and habits of the library that wrote the file; they say nothing about pixels."""
 
 
-def read_settings(directory: Path, part: str = "image_processor") -> Mapping[str, Any]:
-    """The settings of a directory's processor of pictures, or of sounds (`feature_extractor`).
+def read_settings(directory: Path, part: str = "image_processor") -> tuple[Mapping[str, Any], str]:
+    """The settings of a directory's processor of pictures, or of sounds (`feature_extractor`), and the file that they are from.
 
     The newer processor_config.json has both, and counts where there is a file of their own as well, as in the library.
     """
-    newer = directory / "processor_config.json"
+    newer, older = directory / "processor_config.json", directory / "preprocessor_config.json"
     inner = read_json(newer).get(part) if newer.is_file() else None
-    return inner if isinstance(inner, dict) else read_json(directory / "preprocessor_config.json")
+    return (inner, str(newer)) if isinstance(inner, dict) else (read_json(older), str(older))
 
 
 def image_in(settings: Mapping[str, Any], where: str, kind: str = "CLIP") -> ImageProcessing:

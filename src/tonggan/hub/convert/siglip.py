@@ -138,7 +138,7 @@ def config_out(config: ModelConfig, text: Tokenizer) -> dict[str, Any]:
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "Siglip")
+    image = image_in(*read_settings(directory), "Siglip")
     config = config_in(raw, str(directory / "config.json"), image.mean, image.std)
     assert config.text is not None
     return config, Processor(ImageProcessor(image), tokenizer_in(directory, config.text.context))

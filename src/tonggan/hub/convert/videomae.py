@@ -62,7 +62,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     where = str(directory / "config.json")
     need(raw, {"num_channels": 3, "qv_bias": True, "qkv_bias": True}, where)
     width, mean_pooling, size = raw.get("hidden_size", 768), raw.get("use_mean_pooling", True), raw.get("image_size", 224)
-    processing = video_in(read_settings(directory), str(directory / "preprocessor_config.json"), frames=raw.get("num_frames", 16))
+    processing = video_in(*read_settings(directory), frames=raw.get("num_frames", 16))
     video = TubeletConfig(
         image_size=size if isinstance(size, int) else tuple(size),
         mean=processing.image.mean,

@@ -80,7 +80,7 @@ def tower_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour, *, p
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
     where = str(directory / "config.json")
-    image = image_in(read_settings(directory), str(directory / "preprocessor_config.json"), "ViT")
+    image = image_in(*read_settings(directory), "ViT")
     classifies = CLASSIFIER in raw["architectures"]
     pooler = not classifies and "pooler.dense.weight" in tensor_names(directory)
     tower = tower_in(raw, where, image.mean, image.std, pooler=pooler)

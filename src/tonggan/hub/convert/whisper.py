@@ -79,7 +79,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         activation=activation_in(raw.get("activation_function", "gelu"), str(directory / "config.json")),
         padding="seen",
     )
-    processing = audio_in(read_settings(directory, "feature_extractor"), str(directory / "preprocessor_config.json"))
+    processing = audio_in(*read_settings(directory, "feature_extractor"))
     return DualEncoderConfig(audio=audio, dim=width, audio_projection="none"), Processor(audio=AudioProcessor(processing))
 
 
