@@ -48,7 +48,7 @@ splits: setup  ## adapt to the stamps on five splits: mean and spread (slow)
 emoji: setup  ## CLIP from scratch on emoji, an artist left out, beside its plain version (an hour, quiet machine)
 	$(BIN)/python benchmarks/unseen_artist.py
 
-latent: setup  ## data2vec on pictures and on speech, probed beside untrained models and raw input (two hours, quiet machine)
+latent: setup  ## data2vec on pictures and on speech, probed beside untrained models and raw input (80 minutes and the probes, quiet machine)
 	$(BIN)/python benchmarks/latent.py
 
 vlmo: setup  ## VLMo on stamps and emoji against plain CLIP of equal size and time (an hour, quiet machine)

@@ -1,6 +1,6 @@
 """data2vec on pictures and on speech: a linear classifier on its features, beside the untrained model's and the raw input's.
 
-    make latent        (two hours: two trainings of 40 minutes, then the probes; needs a quiet machine; writes runs/latent/*)
+    make latent        (two trainings of 40 minutes, then the probes; needs a quiet machine; writes runs/latent/*)
 
 Stop it at will: the same command goes on where it was. What is reported is of rows that neither the student nor the classifier saw; layer
 and penalty are chosen on val. The settings of the student of pictures were chosen with emoji's test rows in view (docs/journal.md); the
