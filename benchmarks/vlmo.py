@@ -2,8 +2,9 @@
 
     make vlmo         (40 minutes: two trainings side by side, half of the cores each; needs a quiet machine; writes runs/vlmo/*)
 
-Stop it at will: the same command goes on where it was. What is measured is the model at the end of training, on captions and pictures
-that chose no model; that VLMo draws wrong pairs at random was decided after a first run with hard ones was read on them. Size and time are equal, supervision is not: VLMo's first stage learns from Unicode's groups of emoji.
+Stop it at will: the same command goes on where it was. What is measured is the model at the end of training, on captions and pictures that
+chose no model; that VLMo draws wrong pairs at random was decided after a first run with hard ones was read on them. Size and time are
+equal, supervision is not: VLMo's first stage learns from Unicode's groups of emoji.
 """
 
 from __future__ import annotations
