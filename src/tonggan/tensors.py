@@ -12,6 +12,9 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+IGNORE = -100
+"""A target that is not asked for."""
+
 Modality: TypeAlias = Literal["image", "text", "audio", "video"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 
@@ -111,12 +114,36 @@ class Sounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Pieces:
+    """Media of rows that may have any number of them: all of a batch in reading order, row after row."""
+
+    values: Tensor
+    """[N, ...]: uint8 pictures [N, 3, H, W], say."""
+    counts: tuple[int, ...]
+    """How many are each row's; their sum is N."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the values are."""
+        return self.values.device
+
+    def select(self, rows: Sequence[int]) -> Pieces:
+        """Of these rows, in this order; a row may come more than once."""
+        starts = [sum(self.counts[:row]) for row in rows]
+        places = [place for row, start in zip(rows, starts, strict=True) for place in range(start, start + self.counts[row])]
+        return Pieces(self.values[torch.tensor(places, dtype=torch.long)], tuple(self.counts[row] for row in rows))
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What a loader gives and a step takes. A field that a step does not need is None.
 
     `pixels` are uint8 [B, 3, H, W], `clips` [B, T, 3, H, W] (normalisation happens on the device); `image_features` and
     `text_features` [B, width] stand in for a frozen tower's input once it has been encoded and cached. `keys` Int64[B, K] say
     which rows are positives of each other (see `objectives.contrastive`); 0 means no key. `labels` are Int64[B].
+
+    Of systems that talk, `tokens` are what is said, `source` what an encoder reads, `targets` Int64[B, L] the word that is to follow each
+    token, IGNORE where none is asked for, and `pictures` any number of them per row.
     """
 
     ids: tuple[str, ...]
@@ -129,6 +156,9 @@ class Batch:
     keys: Tensor | None = None
     labels: Tensor | None = None
     langs: tuple[str, ...] = ()
+    source: Tokens | None = None
+    targets: Tensor | None = None
+    pictures: Pieces | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -153,8 +183,9 @@ class Batch:
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows start..stop, e.g. one micro-batch."""
-        cut = self._map(lambda t: t[start:stop])
-        return replace(cut, ids=self.ids[start:stop], langs=self.langs[start:stop])
+        cut = replace(self, pictures=None)._map(lambda t: t[start:stop])
+        pictures = self.pictures and self.pictures.select(range(len(self.ids))[start:stop])
+        return replace(cut, ids=self.ids[start:stop], langs=self.langs[start:stop], pictures=pictures)
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {}
@@ -164,6 +195,8 @@ class Batch:
                 changed[item.name] = f(value)
             elif isinstance(value, Tokens | Sounds):
                 changed[item.name] = value._map(f)
+            elif isinstance(value, Pieces):
+                changed[item.name] = replace(value, values=f(value.values))
         return replace(self, **changed)
 
 

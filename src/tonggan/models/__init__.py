@@ -14,6 +14,7 @@ from tonggan.models.cross import CoAttention, CoAttentionConfig, build_co_attent
 from tonggan.models.data2vec import Data2Vec, Data2VecConfig
 from tonggan.models.dual_encoder import DualEncoder, DualEncoderConfig
 from tonggan.models.fusion import LateFusion, LateFusionConfig, build_late_fusion
+from tonggan.models.gpt import GPT, GPTConfig
 from tonggan.models.presets import presets
 from tonggan.models.vilt import SingleStream, SingleStreamConfig, build_single_stream
 from tonggan.models.vlmo import VLMo, VLMoConfig
@@ -26,7 +27,8 @@ ModelConfig: TypeAlias = Annotated[
     | VLMoConfig
     | SingleStreamConfig
     | CoAttentionConfig
-    | LateFusionConfig,
+    | LateFusionConfig
+    | GPTConfig,
     Field(discriminator="kind"),
 ]
 """Any system's configuration; `kind` says which."""
@@ -61,6 +63,8 @@ def _built(config: ModelConfig) -> nn.Module:
             return build_co_attention(config)
         case LateFusionConfig():
             return build_late_fusion(config)
+        case GPTConfig():
+            return GPT(config)
 
 
 KINDS: dict[str, type[ModelConfig]] = {
@@ -72,6 +76,7 @@ KINDS: dict[str, type[ModelConfig]] = {
     "single_stream": SingleStreamConfig,
     "co_attention": CoAttentionConfig,
     "late_fusion": LateFusionConfig,
+    "gpt": GPTConfig,
 }
 
 
@@ -91,6 +96,8 @@ __all__ = [
     "Data2VecConfig",
     "DualEncoder",
     "DualEncoderConfig",
+    "GPT",
+    "GPTConfig",
     "LateFusion",
     "LateFusionConfig",
     "MaskedBert",

@@ -1,6 +1,6 @@
 """Where a token stands: learned tables and sinusoids, in one and two dimensions, and biases by distance.
 
-Shape letters: T positions, D width, H heads, Tq queries, Tk keys, R rows and C columns of a grid.
+Shape letters: T positions, D width, H heads, E width of a head, Tq queries, Tk keys, R rows and C columns of a grid.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ class LearnedPositions(nn.Module):
         if length > len(self.weight):
             raise ValueError(f"{length} positions were asked for, the table has {len(self.weight)}")
         return self.weight[:length]
+
+    def at(self, positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The vectors of these positions; one behind the table's end is an index error."""
+        return self.weight[positions]
 
 
 def resized(table: Float[Tensor, "T D"], old: tuple[int, int], new: tuple[int, int]) -> Float[Tensor, "T2 D"]:
@@ -62,6 +66,33 @@ def sinusoids_2d(rows: int, columns: int, width: int) -> Float[Tensor, "T D"]:
         raise ValueError(f"two-dimensional sinusoids need a width divisible by 4, not {width}")
     down, across = sinusoids(rows, width // 2), sinusoids(columns, width // 2)
     return torch.cat([down.repeat_interleave(columns, dim=0), across.repeat(rows, 1)], dim=1)
+
+
+class Rotary(nn.Module):
+    """Positions by rotation (Su et al. 2021, RoPE, section 3.2.2): channels i and i + E/2 of a query or key are turned by position times
+    rate i, so that their product knows the distance alone. In this order of channels as GPT-NeoX and Llama's published weights have it.
+    """
+
+    rates: Tensor
+
+    def __init__(self, rates: Float[Tensor, " E/2"]) -> None:
+        super().__init__()
+        self.register_buffer("rates", rates, persistent=False)
+
+    def forward(self, x: Float[Tensor, "B H T E"], at: Int[Tensor, "rows T"]) -> Float[Tensor, "B H T E"]:
+        """The same, turned to where they stand; `at` has a row for each or one for all."""
+        # Angles in single precision whatever the model computes in, as the weights were trained: a half has no positions beyond 2048.
+        angles = at[:, None, :, None].float() * self.rates.float()
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        left, right = x.chunk(2, dim=-1)
+        return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
+def rotary_rates(width: int, base: float = 10_000.0) -> Float[Tensor, " E/2"]:
+    """Radians per position of each pair of channels: base^(-2i/E)."""
+    if width % 2:
+        raise ValueError(f"rotation turns pairs of channels: the width of a head must be even, not {width}")
+    return base ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
 
 
 class GridBias(nn.Module):

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from tonggan.nn.activations import Activation, activation
-from tonggan.nn.attention import Attention, Bias, Cache
+from tonggan.nn.attention import Attention, Bias, Cache, Context, KeysValues
 from tonggan.nn.experts import Route
 from tonggan.tensors import Mask
 
@@ -22,11 +22,13 @@ from tonggan.tensors import Mask
 class FeedForward(nn.Module):
     """Two linear layers around an activation; `gated` multiplies by a third (Shazeer 2020, GLU variants)."""
 
-    def __init__(self, width: int, inner: int, act: Activation = "gelu", *, gated: bool = False, dropout: float = 0.0) -> None:
+    def __init__(
+        self, width: int, inner: int, act: Activation = "gelu", *, gated: bool = False, bias: bool = True, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        self.up = nn.Linear(width, inner)
-        self.gate = nn.Linear(width, inner) if gated else None
-        self.down = nn.Linear(inner, width)
+        self.up = nn.Linear(width, inner, bias=bias)
+        self.gate = nn.Linear(width, inner, bias=bias) if gated else None
+        self.down = nn.Linear(inner, width, bias=bias)
         self.act = activation(act)
         self.dropout = nn.Dropout(dropout)
 
@@ -92,7 +94,7 @@ class Block(nn.Module):
         *,
         mask: Mask | None = None,
         positions: Int[Tensor, "B T"] | None = None,
-        context: Float[Tensor, "B Tk C"] | None = None,
+        context: Context | None = None,
         context_mask: Mask | None = None,
         cond: Tensor | None = None,
         route: Tensor | Route | None = None,
@@ -153,8 +155,12 @@ def encoder_block(
     )
 
 
+Memory: TypeAlias = Sequence[KeysValues | None]
+"""What the blocks of a stack once made of a context, one entry per block; None where a block has no cross-attention."""
+
+
 class Transformer(nn.Module):
-    """Blocks in a row; all get the same arguments, but each its own cache."""
+    """Blocks in a row; all get the same arguments, but each its own cache and its own part of a memory."""
 
     def __init__(self, blocks: list[Block]) -> None:
         super().__init__()
@@ -166,20 +172,21 @@ class Transformer(nn.Module):
         *,
         mask: Mask | None = None,
         positions: Int[Tensor, "B T"] | None = None,
-        context: Float[Tensor, "B Tk C"] | None = None,
+        context: Float[Tensor, "B Tk C"] | Memory | None = None,
         context_mask: Mask | None = None,
         cond: Tensor | None = None,
         route: Tensor | Route | None = None,
         caches: Sequence[Cache] | None = None,
         trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
-        none: list[Cache | None] = [None] * len(self.blocks)
-        for block, cache in zip(self.blocks, none if caches is None else caches, strict=True):
+        none: list[None] = [None] * len(self.blocks)
+        contexts = [context] * len(self.blocks) if context is None or isinstance(context, Tensor) else context
+        for block, cache, seen in zip(self.blocks, none if caches is None else caches, contexts, strict=True):
             x = block(
                 x,
                 mask=mask,
                 positions=positions,
-                context=context,
+                context=seen,
                 context_mask=context_mask,
                 cond=cond,
                 route=route,
@@ -187,6 +194,10 @@ class Transformer(nn.Module):
                 trace=trace,
             )
         return x
+
+    def remember(self, context: Float[Tensor, "B Tk C"]) -> tuple[KeysValues | None, ...]:
+        """Keys and values of a context for every block, computed once: to be given as `context` for every chunk of a generation."""
+        return tuple(None if block.cross is None else block.cross.keys_values(context) for block in self.blocks)
 
 
 def init_transformer(transformer: Transformer, width: int) -> None:
