@@ -180,8 +180,7 @@ class Transformer(nn.Module):
         trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
         none: list[None] = [None] * len(self.blocks)
-        contexts = [context] * len(self.blocks) if context is None or isinstance(context, Tensor) else context
-        for block, cache, seen in zip(self.blocks, none if caches is None else caches, contexts, strict=True):
+        for block, cache, seen in zip(self.blocks, none if caches is None else caches, self.contexts(context), strict=True):
             x = block(
                 x,
                 mask=mask,
@@ -195,9 +194,14 @@ class Transformer(nn.Module):
             )
         return x
 
+    def contexts(self, context: Tensor | Memory | None) -> Sequence[Context | None]:
+        """What each block attends to: the same states, or its own part of a memory."""
+        return [context] * len(self.blocks) if context is None or isinstance(context, Tensor) else context
+
     def remember(self, context: Float[Tensor, "B Tk C"]) -> tuple[KeysValues | None, ...]:
         """Keys and values of a context for every block, computed once: to be given as `context` for every chunk of a generation."""
-        return tuple(None if block.cross is None else block.cross.keys_values(context) for block in self.blocks)
+        crosses = [block.cross for block in self.blocks if isinstance(block, Block)]
+        return tuple(None if cross is None else cross.keys_values(context) for cross in crosses)
 
 
 def init_transformer(transformer: Transformer, width: int) -> None:

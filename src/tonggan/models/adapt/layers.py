@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tonggan.models.adapt.config import BottleneckConfig, DoraConfig, LoraConfig
 from tonggan.nn.attention import Attention, Cache
 from tonggan.nn.experts import Route
-from tonggan.nn.transformer import FeedForward, Trace, Transformer
+from tonggan.nn.transformer import FeedForward, Memory, Trace, Transformer
 from tonggan.tensors import Mask
 from tonggan.types import UsageError
 
@@ -133,7 +133,7 @@ class PromptedTransformer(Transformer):
         *,
         mask: Mask | None = None,
         positions: Int[Tensor, "B T"] | None = None,
-        context: Float[Tensor, "B Tk C"] | None = None,
+        context: Float[Tensor, "B Tk C"] | Memory | None = None,
         context_mask: Mask | None = None,
         cond: Tensor | None = None,
         route: Tensor | Route | None = None,
@@ -147,11 +147,11 @@ class PromptedTransformer(Transformer):
         if route is not None:  # they take the expert of what they stand before
             (kind, count), *others = route
             route = ((kind, count + length), *others)
-        for number, block in enumerate(self.blocks):
+        for number, (block, seen) in enumerate(zip(self.blocks, self.contexts(context), strict=True)):
             if number < len(self.prompts):
                 own = x if number == 0 else x[:, length:]
                 x = torch.cat([self.prompts[number].expand(len(x), -1, -1), own], dim=1)
-            x = block(x, mask=mask, context=context, context_mask=context_mask, cond=cond, route=route, trace=trace)
+            x = block(x, mask=mask, context=seen, context_mask=context_mask, cond=cond, route=route, trace=trace)
         if trace is not None:
             trace.blocks[:] = [states[:, length:] for states in trace.blocks]
             trace.feed_forwards[:] = [states[:, length:] for states in trace.feed_forwards]
