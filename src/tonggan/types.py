@@ -6,7 +6,7 @@ This module imports neither torch nor numpy, so that `import tonggan` and the co
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
@@ -348,6 +348,16 @@ class Model:
     def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
         """An answer to the last message of every conversation."""
         raise self._cannot("chat")
+
+    def stream(self, conversation: Sequence[Message], options: ChatOptions | None = None) -> Generator[str, None, Answer]:
+        """The answer to one conversation, in pieces as they come; what the generator returns is the whole. Closing it stops the work.
+
+        A model that has no way to speak in pieces gives all at once.
+        """
+        (answer,) = self.chat([conversation], options)
+        if answer.text:
+            yield answer.text
+        return answer
 
     def logprob(self, conversations: Sequence[Sequence[Message]], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
         """For each conversation, the log-probability (natural, summed over tokens) of each of its continuations as the answer."""

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tonggan.cli import adapt, compare, data, env, evaluate, hub, models, recipes, score, search, serve, train, verify
+from tonggan.cli import adapt, compare, data, env, evaluate, hub, models, recipes, score, search, serve, talk, train, verify
 from tonggan.cli.shared import Verbs
 
 app = typer.Typer(
@@ -32,6 +32,9 @@ app.command("merge")(adapt.merge)
 app.command("index")(search.index)
 app.command("search")(search.search)
 app.command("serve")(serve.serve)
+app.command("chat")(talk.chat)
+app.command("caption")(talk.caption)
+app.command("ask")(talk.ask)
 app.command("compare")(compare.compare)
 app.command("score")(score.score)
 app.command("import")(hub.import_)
