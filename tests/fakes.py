@@ -1,13 +1,29 @@
-"""A model that needs no training: it embeds the mean colour of a picture and the colour words of a text."""
+"""Models that need no training: one embeds the mean colour of a picture and the colour words of a text, one repeats what it hears."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import numpy as np
 
 from tonggan.data.media import load_image
-from tonggan.types import Embeddings, EmbedOptions, Identity, Image, Item, MediaError, Model, Row, Text, as_part
+from tonggan.types import (
+    Answer,
+    ChatOptions,
+    Embeddings,
+    EmbedOptions,
+    Identity,
+    Image,
+    Item,
+    Media,
+    MediaError,
+    Message,
+    Model,
+    Row,
+    Text,
+    Usage,
+    as_part,
+)
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "红": (1, 0, 0), "绿": (0, 1, 0), "蓝": (0, 0, 1)}
 
@@ -38,6 +54,35 @@ class ColourModel(Model):
                     continue
             vectors[i] = colour / np.linalg.norm(colour)
         return Embeddings(vectors, errors, tuple(truncated), tokens=len(items))
+
+
+class Parrot(Model):
+    """Repeats the last words and counts what it was shown; falls silent at `boom`, is cut at `long`."""
+
+    name, identity = "parrot", Identity({}, "0" * 64)
+
+    def __init__(self, *modalities: str) -> None:
+        self.can, self.modalities = frozenset({"chat"}), frozenset(modalities or ("text", "image"))
+        self.heard: list[list[Message]] = []
+        self.options: list[ChatOptions | None] = []
+
+    def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
+        return [self._one(conversation, options) for conversation in conversations]
+
+    def _one(self, conversation: Sequence[Message], options: ChatOptions | None) -> Answer:
+        self.heard.append(list(conversation))
+        self.options.append(options)
+        parts = [part for message in conversation for part in message.parts]
+        words = next(part.text for part in reversed(parts) if isinstance(part, Text))
+        if "boom" in words:
+            return Answer(outcome="error", error="no answer came")
+        told = f"{words} ({sum(isinstance(part, Media) for part in parts)})"
+        return Answer(text=told, outcome="truncated" if "long" in words else "answered", usage=Usage(len(parts), len(told)))
+
+    def stream(self, conversation: Sequence[Message], options: ChatOptions | None = None) -> Generator[str, None, Answer]:
+        answer = self._one(conversation, options)
+        yield from answer.text
+        return answer
 
 
 def square(*colour: int, size: int = 24) -> Image:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,40 +10,12 @@ import pytest
 from PIL import Image as Pil
 from typer.testing import CliRunner
 
+from fakes import Parrot
 from tonggan.cli import app
 from tonggan.data.rows import Dataset
-from tonggan.types import Answer, ChatOptions, Identity, Image, Media, Message, Model, Text
+from tonggan.types import ChatOptions, Image, Message, Model, Text
 
 runner = CliRunner()
-
-
-class Parrot(Model):
-    """Repeats the last words and counts what it was shown; falls silent at `boom`, is cut at `long`."""
-
-    name, identity = "parrot", Identity({}, "0" * 64)
-
-    def __init__(self, *modalities: str) -> None:
-        self.can, self.modalities = frozenset({"chat"}), frozenset(modalities or ("text", "image"))
-        self.heard: list[list[Message]] = []
-        self.options: list[ChatOptions | None] = []
-
-    def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
-        return [self._one(conversation, options) for conversation in conversations]
-
-    def _one(self, conversation: Sequence[Message], options: ChatOptions | None) -> Answer:
-        self.heard.append(list(conversation))
-        self.options.append(options)
-        parts = [part for message in conversation for part in message.parts]
-        words = next(part.text for part in reversed(parts) if isinstance(part, Text))
-        if "boom" in words:
-            return Answer(outcome="error", error="no answer came")
-        told = f"{words} ({sum(isinstance(part, Media) for part in parts)})"
-        return Answer(text=told, outcome="truncated" if "long" in words else "answered")
-
-    def stream(self, conversation: Sequence[Message], options: ChatOptions | None = None) -> Generator[str, None, Answer]:
-        answer = self._one(conversation, options)
-        yield from answer.text
-        return answer
 
 
 @pytest.fixture

@@ -193,7 +193,7 @@ def test_bad_requests_say_why(url: str, path: str, body: dict[str, object], says
     [
         ("GET", "/v1/embeddings", 405, "/v1/embeddings takes POST, not GET"),
         ("POST", "/health", 405, "takes GET"),
-        ("POST", "/v1/chat/completions", 404, "no such path: /v1/chat/completions; there are /health, /v1/classify, /v1/embeddings"),
+        ("POST", "/v1/completions", 404, "no such path: /v1/completions; there are /health, /v1/chat/completions, /v1/classify"),
         ("POST", "/embeddings", 404, "did you mean /v1/embeddings?"),
         ("GET", "/nowhere", 404, "Not Found"),
     ],
@@ -362,10 +362,10 @@ def test_kind_that_the_model_has_not() -> None:
         engine.embed([square(1, 1, 1)])
 
 
-def test_a_model_that_does_not_embed_is_not_served() -> None:
+def test_a_model_that_neither_embeds_nor_chats_is_not_served() -> None:
     model = ColourModel()
-    model.can = frozenset({"chat"})
-    with pytest.raises(CannotError, match="colours cannot be served: it can chat"):
+    model.can = frozenset({"match"})
+    with pytest.raises(CannotError, match="colours cannot be served: it can match"):
         Engine(model)
 
 

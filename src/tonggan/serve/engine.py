@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ import numpy as np
 from tonggan.data.media import content_bytes
 from tonggan.data.prompts import TEMPLATES
 from tonggan.search import Hit, Index
-from tonggan.types import CannotError, Embeddings, Item, MediaError, Model, Text, UsageError, as_part
+from tonggan.types import Answer, CannotError, ChatOptions, Embeddings, Item, MediaError, Message, Model, Text, UsageError, as_part
 
 CLASSIFY_SCALE = 100.0
 """Cosines are multiplied by this before the softmax, as CLIP's zero-shot classifier does."""
@@ -46,14 +46,15 @@ class _Job:
 class Engine:
     """Serves one model and, where there is one, the index made with it. Close it, or use it as a context manager.
 
-    Raises `CannotError` for a model that does not embed, `TongganError` for another model's index.
+    Raises `CannotError` for a model that neither embeds nor chats, `TongganError` for another model's index.
     """
 
     def __init__(
         self, model: Model, index: Index | None = None, *, max_batch: int = 64, wait_ms: float = 3.0, remember: int = 4096
     ) -> None:
-        if "embed" not in model.can:
-            raise CannotError(f"{model.name} cannot be served: it can {', '.join(sorted(model.can))}, and all that is served needs embed")
+        if not {"embed", "chat"} & model.can:
+            can = ", ".join(sorted(model.can)) or "nothing"
+            raise CannotError(f"{model.name} cannot be served: it can {can}, and all that is served needs embed or chat")
         if index is not None:
             index.check(model)
         self.model = model
@@ -66,6 +67,7 @@ class Engine:
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._worker = threading.Thread(target=self._work, name="tonggan-engine", daemon=True)
         self._worker.start()
+        self._speaking = threading.Lock()
         self.batches = 0
         """Forward passes so far."""
 
@@ -82,10 +84,29 @@ class Engine:
 
     def embed(self, items: Sequence[Item]) -> list[Embedded]:
         """Each item's vector, in order; an item that cannot be read has its `error`."""
+        if "embed" not in self.model.can:
+            raise CannotError(f"{self.model.name} cannot embed; it can: {', '.join(sorted(self.model.can))}")
         for part in map(as_part, items):
             if part.kind not in self.model.modalities:
                 raise CannotError(f"{self.model.name} embeds {', '.join(sorted(self.model.modalities))}, not {part.kind}")
         return [future.result() for future in [self._submit(item) for item in items]]
+
+    def chat(self, conversation: Sequence[Message], options: ChatOptions) -> Generator[str, None, Answer]:
+        """The answer in pieces; what the generator returns is the whole, which may hold an error. One answer at a time: the others wait.
+
+        Raises `CannotError` at once where the model cannot chat, or does not take what the conversation holds.
+        """
+        model = self.model
+        if "chat" not in model.can:
+            raise CannotError(f"{model.name} cannot chat; it can: {', '.join(sorted(model.can))}")
+        for part in (part for message in conversation for part in message.parts):
+            if part.kind not in model.modalities:
+                raise CannotError(f"{model.name} takes {', '.join(sorted(model.modalities))}, not {part.kind}")
+        return self._spoken(conversation, options)
+
+    def _spoken(self, conversation: Sequence[Message], options: ChatOptions) -> Generator[str, None, Answer]:
+        with self._speaking:
+            return (yield from self.model.stream(conversation, options))
 
     def search(self, query: Item, limit: int = 12) -> list[Hit]:
         """The nearest of the index."""

@@ -1,89 +1,38 @@
-"""The HTTP entrance: OpenAI's embeddings API, and search and classification beside it. All work is the engine's.
-
-Pictures and clips come as data URIs only, sounds as these or as base64: a server that fetched URLs or opened paths for its
-callers could be made to read what they must not see.
-"""
+"""The HTTP entrance: OpenAI's embeddings and chat APIs, and search and classification beside them. All work is the engine's."""
 
 from __future__ import annotations
 
 import base64
 import json
-import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
 
-from tonggan.data.media import SERVER, resolve
-from tonggan.data.text import is_unicode
 from tonggan.search import Hit
+from tonggan.serve.chat import ChatRequest, completion, events
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import SIGN_IN, BodyLimit, Limits, refusal
+from tonggan.serve.parts import ChatMessage, ContentPart, Strict, Words, item_of, picture_of, text_of
 from tonggan.serve.signin import SignIn
-from tonggan.types import Audio, CannotError, Image, Item, MediaError, MissingExtra, Model, Text, TongganError, UsageError, Video
+from tonggan.types import Answer, CannotError, Item, MediaError, MissingExtra, Model, TongganError, UsageError
 
 try:
+    import anyio
     import uvicorn
     from fastapi import Body, FastAPI, Request
     from fastapi.exceptions import RequestValidationError
-    from fastapi.responses import JSONResponse, Response
+    from fastapi.responses import JSONResponse, Response, StreamingResponse
     from fastapi.routing import APIRoute
+    from starlette.concurrency import run_in_threadpool
     from starlette.exceptions import HTTPException
     from starlette.routing import Match, Mount
+    from starlette.types import Receive, Scope, Send
 except ImportError:
     raise MissingExtra("the server", "serve") from None
-
-
-_DATA_URI = re.compile(r"data:(?:[\w.+-]+/[\w.+*-]+[;,]|;base64,)", re.IGNORECASE)
-
-
-class Strict(pydantic.BaseModel):
-    """A misspelt field is an error, not a default in silence."""
-
-    model_config = pydantic.ConfigDict(extra="forbid")
-
-
-def _whole(word: str) -> str:
-    if not is_unicode(word):
-        raise ValueError("not valid Unicode (a lone surrogate)")
-    return word
-
-
-Words = Annotated[str, pydantic.AfterValidator(_whole)]
-
-
-class Url(Strict):
-    """OpenAI's `image_url` object, and the `video_url` that others made after it; `detail` makes no difference here."""
-
-    url: str
-    detail: str | None = None
-
-
-class Sound(Strict):
-    """OpenAI's `input_audio` object. `data` is base64 or a data URI; the file itself says its `format`."""
-
-    data: str
-    format: str | None = None
-
-
-class ContentPart(Strict):
-    """One content part as in the chat API."""
-
-    type: Literal["text", "image_url", "input_audio", "video_url"]
-    text: Words | None = None
-    image_url: Url | None = None
-    input_audio: Sound | None = None
-    video_url: Url | None = None
-
-
-class ChatMessage(Strict):
-    """vLLM's form of a multimodal embedding request wraps one item in a message."""
-
-    role: str = "user"
-    content: Words | list[ContentPart]
 
 
 class EmbeddingsRequest(Strict):
@@ -124,7 +73,7 @@ class ClassifyRequest(Strict):
     input: str | list[str]
     labels: list[Words]
     lang: Literal["en", "zh"] = "en"
-    templates: list[Words] = []
+    templates: list[Words] = pydantic.Field(default_factory=list)
     model: str | None = None
 
 
@@ -241,13 +190,25 @@ def create_app(
             **({"truncated": cut} if cut else {}),
         }
 
+    @app.post("/v1/chat/completions", response_model=None)
+    def chat(request: Annotated[ChatRequest, Body()]) -> dict[str, Any] | Spoken:
+        name = chosen(request.model)
+        pieces = served[name].chat(request.conversation, request.options)
+        if request.stream:
+            usage = request.stream_options is not None and request.stream_options.include_usage
+            return Spoken(events(pieces, name, usage=usage))
+        answer = _whole(pieces)
+        if answer.outcome == "error":
+            raise UsageError(answer.error or "no answer")
+        return completion(answer, name)
+
     @app.post("/v1/search")
     def search(request: Annotated[SearchRequest, Body()]) -> dict[str, Any]:
         name = chosen(request.model)
         if (request.query is None) == (request.image is None):
             raise UsageError("give exactly one of query and image")
         _bound("limit", request.limit, bounds.results)
-        query: Item = _text(request.query) if request.query is not None else _picture(request.image or "")
+        query: Item = text_of(request.query) if request.query is not None else picture_of(request.image or "")
         return {"object": "list", "model": name, "data": [_hit(hit) for hit in served[name].search(query, request.limit)]}
 
     @app.post("/v1/classify")
@@ -257,7 +218,7 @@ def create_app(
         _bound("input", len(given), bounds.items)
         _bound("labels", len(request.labels), bounds.labels)
         _bound("labels times templates", len(request.labels) * max(1, len(request.templates)), bounds.prompts)
-        pictures = [_picture(uri) for uri in given]
+        pictures = [picture_of(uri) for uri in given]
         answers = served[name].classify(pictures, request.labels, lang=request.lang, templates=request.templates)
         data = []
         for number, scores in enumerate(answers):
@@ -324,39 +285,34 @@ def _items(request: EmbeddingsRequest) -> list[Item]:
         ]
         if len(parts) != 1:
             raise UsageError(f"messages: one text, picture, sound or clip per request, got {len(parts)} parts; this model fuses none")
-        return [_item(parts[0], request.modality)]
+        return [item_of(parts[0], request.modality)]
     given = [request.input] if isinstance(request.input, str) else request.input or []
     if not given:
         raise UsageError("input is empty")
-    return [_item(one, request.modality) for one in given]
+    return [item_of(one, request.modality) for one in given]
 
 
-def _item(one: str | ContentPart, modality: str | None) -> Item:
-    if isinstance(one, ContentPart):
-        if one.type == "image_url" and one.image_url is not None:
-            return _picture(one.image_url.url)
-        if one.type == "video_url" and one.video_url is not None:
-            return resolve(Video(url=one.video_url.url), SERVER)
-        if one.type == "input_audio" and one.input_audio is not None:
-            data = one.input_audio.data
-            return resolve(Audio(url=data if _DATA_URI.match(data) else f"data:;base64,{data}"), SERVER)
-        if one.type == "text" and one.text is not None:
-            return _text(one.text)
-        raise UsageError(f"a content part of type {one.type} needs its field {one.type!r}")
-    if modality == "image" or (modality is None and _DATA_URI.match(one)):
-        return _picture(one)
-    return _text(one)
+def _whole(pieces: Generator[str, None, Answer]) -> Answer:
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value
 
 
-def _text(words: str) -> Text:
-    if not words.strip():
-        raise UsageError("an empty text has no meaning to embed")
-    return Text(words)
+class Spoken(StreamingResponse):
+    """An answer in pieces. Who asked may go away: then the work is stopped, which a generator left to itself would not be."""
 
+    def __init__(self, pieces: Generator[str]) -> None:
+        super().__init__(pieces, media_type="text/event-stream")
+        self._pieces = pieces
 
-def _picture(uri: str) -> Image:
-    """A picture out of a data URI, decoded here (from base64 or per cents) so that a malformed one is refused at once."""
-    return resolve(Image(url=uri), SERVER)
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run_in_threadpool(self._pieces.close)
 
 
 def _encode(vector: np.ndarray, form: str) -> list[float] | str:
