@@ -1,4 +1,4 @@
-"""The web page: search by words or by a picture, and classify with one's own labels. Chinese and English.
+"""The web page: talk, search by words or by a picture, and classify with one's own labels, as far as the model can. Chinese and English.
 
 It talks to the same `Engine` as the HTTP API, so that what a person sees is what a program gets.
 """
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 try:
     import gradio as gr
     from PIL import Image as Pil
+
+    from tonggan.studio.talk import Talk
 except ImportError:
     raise MissingExtra("the web page", "studio") from None
 
@@ -38,6 +40,7 @@ LANGUAGES = {"English": "en", "中文": "zh"}
 SAYS: dict[str, dict[str, str]] = {
     "en": {
         "title": "# Tonggan 通感\nSearch pictures by words or by a picture, or sort a picture into labels of your own.",
+        "title_chat": "# Tonggan 通感\nTalk about pictures, sounds and clips.",
         "language": "Language",
         "search": "Search",
         "classify": "Classify",
@@ -60,6 +63,7 @@ SAYS: dict[str, dict[str, str]] = {
     },
     "zh": {
         "title": "# 通感 Tonggan\n用文字或图片搜索图片，或按您自己的标签给图片分类。",
+        "title_chat": "# 通感 Tonggan\n就图片、声音和视频与模型对话。",
         "language": "语言",
         "search": "搜索",
         "classify": "分类",
@@ -121,9 +125,12 @@ def build(engine: Engine) -> gr.Blocks:
     with gr.Blocks(title="Tonggan 通感", analytics_enabled=False) as page:
         says = SAYS["en"]
         with gr.Row():
-            title = gr.Markdown(says["title"])
+            titled = "title" if "embed" in engine.model.can else "title_chat"
+            title = gr.Markdown(says[titled])
             language = gr.Radio(list(LANGUAGES), value="English", label=says["language"], scale=0, min_width=220, elem_id="language")
-        with gr.Tab(says["search"], id="search") as search_tab, gr.Row():
+        talk = Talk(engine, LANGUAGES, _words) if "chat" in engine.model.can else None
+        embeds = "embed" in engine.model.can
+        with gr.Tab(says["search"], id="search", visible=embeds) as search_tab, gr.Row():
             with gr.Column(scale=1, min_width=280):
                 words = gr.Textbox(label=says["words"], placeholder=says["hint"], elem_id="words")
                 picture = gr.Image(label=says["picture"], sources=_SOURCES, height=200, elem_id="query-picture")
@@ -132,7 +139,7 @@ def build(engine: Engine) -> gr.Blocks:
                 note = gr.Markdown(status("en"))
             with gr.Column(scale=2, min_width=320):
                 found = gr.Gallery(label=says["found"], columns=4, object_fit="contain", height="auto", elem_id="found")
-        with gr.Tab(says["classify"], id="classify") as classify_tab, gr.Row():
+        with gr.Tab(says["classify"], id="classify", visible=embeds) as classify_tab, gr.Row():
             with gr.Column(min_width=280):
                 subject = gr.Image(label=says["to_sort"], sources=_SOURCES, height=240, elem_id="subject")
                 labels = gr.Textbox(label=says["labels"], placeholder=says["labels_hint"], lines=4, elem_id="labels")
@@ -142,7 +149,7 @@ def build(engine: Engine) -> gr.Blocks:
         def speak(chosen: str) -> list[Any]:
             s = SAYS[LANGUAGES[chosen]]
             return [
-                gr.update(value=s["title"]),
+                gr.update(value=s[titled]),
                 gr.update(label=s["language"]),
                 gr.update(label=s["search"]),
                 gr.update(label=s["classify"]),
@@ -156,12 +163,16 @@ def build(engine: Engine) -> gr.Blocks:
                 gr.update(label=s["labels"], placeholder=s["labels_hint"]),
                 gr.update(value=s["classify"]),
                 gr.update(label=s["answer"]),
+                *(talk.speak(LANGUAGES[chosen]) if talk else []),
             ]
 
         def greet(request: gr.Request) -> str:
             return "中文" if request.headers.get("accept-language", "").lower().startswith("zh") else "English"
 
         spoken = [title, language, search_tab, classify_tab, words, picture, limit, go, note, found, subject, labels, decide, answer]
+        if talk:
+            spoken += talk.spoken()
+            talk.listen(language)
         language.change(speak, language, spoken, api_visibility="private")
         page.load(greet, None, language, api_visibility="private")
         # The file itself reaches the model. What Gradio makes of it would show what transparency hides, and it opens fewer kinds.
@@ -189,8 +200,13 @@ def _error(lang: str, what: str, *details: object) -> gr.Error:
     return gr.Error(SAYS[lang][what].format(*details), print_exception=False)
 
 
+def _words(error: TongganError, lang: str) -> str:
+    """What went wrong, in the page's language."""
+    return SAYS[lang]["unreadable"].format(error.reason) if isinstance(error, MediaError) else SAYS[lang]["failed"].format(error)
+
+
 def _told(error: TongganError, lang: str) -> gr.Error:
-    return _error(lang, "unreadable", error.reason) if isinstance(error, MediaError) else _error(lang, "failed", error)
+    return gr.Error(_words(error, lang), print_exception=False)
 
 
 def mount(app: FastAPI, engine: Engine, path: str = "/") -> FastAPI:
