@@ -1,0 +1,11 @@
+"""Words out of a talker: sampling, beams, stopping, streaming, and how likely a given answer is.
+
+(answers,) = generate(model, batch, [Sampling(max_tokens=20)], ends=(2,), decode=tokenizer.decode)
+"""
+
+from tonggan.generate.engine import Shared, generate, logprob, stream
+from tonggan.generate.prefixes import Prefixes
+from tonggan.generate.said import Said
+from tonggan.generate.sampling import Sampling
+
+__all__ = ["Prefixes", "Said", "Sampling", "Shared", "generate", "logprob", "stream"]
