@@ -90,7 +90,7 @@ def test_import_refuses_what_it_does_not_know(clip: Path, tmp_path: Path) -> Non
     code, _, err = call("import", tmp_path, tmp_path / "new")
     assert code == 1 and "unknown: text_model.extra.weight" in err and not (tmp_path / "new").exists()
     code, _, err = call("import", llava(tmp_path / "llava"), tmp_path / "new")
-    assert code == 1 and "model_type 'llava' is not supported" in err and "clip" in err
+    assert code == 1 and "model_type 'vipllava' is not supported" in err and "clip" in err
 
 
 def test_import_does_not_overwrite(clip: Path, tmp_path: Path) -> None:

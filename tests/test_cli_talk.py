@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from fakes import Parrot
 from tonggan.cli import app
 from tonggan.data.rows import Dataset
-from tonggan.types import ChatOptions, Image, Message, Model, Text
+from tonggan.types import Audio, ChatOptions, Image, Message, Model, Text
 
 runner = CliRunner()
 
@@ -120,3 +120,15 @@ def test_a_model_that_cannot_speak_in_pieces_says_all_at_once() -> None:
     with pytest.raises(StopIteration) as end:
         next(pieces)
     assert end.value.value.text == "hi (0)"
+
+
+def test_sounds_are_written_down_in_a_language_that_is_told(parrot: Parrot, tmp_path: Path) -> None:
+    (tmp_path / "s.wav").write_bytes(b"RIFF")
+    assert "parrot takes no audio" in call("transcribe", "m", "s.wav")[2]
+    parrot.modalities = frozenset({"audio", "text"})
+    code, out, _ = call("transcribe", "m", "s.wav", "s.wav", "--lang", "zh", "--prompt", "请转写这段录音。")
+    assert code == 0 and out.splitlines() == ["s.wav: 请转写这段录音。 (1)"] * 2
+    sound = parrot.heard[-1][0].parts[0]
+    assert isinstance(sound, Audio) and sound.role == "zh"
+    assert json.loads(call("transcribe", "m", "s.wav", "--prompt", "x", "--json")[1])[0]["text"] == "x (1)"
+    assert call("transcribe", "m", "none.wav")[0] == 1

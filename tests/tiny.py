@@ -29,7 +29,7 @@ def tokenizer() -> Any:
 
 
 def llava(directory: Path, seed: int = 0, *, brief: bool = False) -> Path:
-    """An image-text-to-text model with a chat template; `brief`: it says one word."""
+    """A ViP-LLaVA, an image-text-to-text model that we have no code for, with a chat template; `brief`: it says one word."""
     torch.manual_seed(seed)
     vision = transformers.CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14
@@ -37,10 +37,8 @@ def llava(directory: Path, seed: int = 0, *, brief: bool = False) -> Path:
     text = transformers.LlamaConfig(
         vocab_size=len(WORDS), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=128
     )
-    config = transformers.LlavaConfig(
-        vision_config=vision, text_config=text, image_token_index=4, vision_feature_select_strategy="default", vision_feature_layer=-1
-    )
-    model = transformers.LlavaForConditionalGeneration(config)
+    config = transformers.VipLlavaConfig(vision_config=vision, text_config=text, image_token_index=4, vision_feature_layer=-1)
+    model = transformers.VipLlavaForConditionalGeneration(config)
     model.generation_config.eos_token_id = list(range(len(WORDS))) if brief else 2
     pictures = transformers.CLIPImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
     processor = transformers.LlavaProcessor(

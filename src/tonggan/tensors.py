@@ -5,6 +5,7 @@ Shape letters: B rows, L tokens, H W pixels, T positions or frames, D width, K k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -39,6 +40,8 @@ class Mask:
     """Queries see only the last `window` keys, themselves included."""
     prefix: Tensor | None = None
     """Int[B]: keys before it are seen by every query although `causal` is set (prefix language models)."""
+    allowed: Tensor | None = None
+    """Bool[B, Tq, Tk]: any other pattern, spelled out (which picture a word sees)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,8 @@ class Tokens:
     lengths: Tensor
     starts: Tensor | None = None
     """Int[B]: where each row's own tokens begin, for input of others that is padded on the left; None: at 0."""
+    segments: Tensor | None = None
+    """Int[B, L]: which of the texts packed into a row each token is of, in runs; None: a row is one text."""
 
     def to(self, device: torch.device | str) -> Tokens:
         """The same on `device`."""
@@ -75,7 +80,8 @@ class Tokens:
         return self.ids.device
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Tokens:
-        return Tokens(f(self.ids), f(self.lengths), None if self.starts is None else f(self.starts))
+        starts, segments = (None if part is None else f(part) for part in (self.starts, self.segments))
+        return Tokens(f(self.ids), f(self.lengths), starts, segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,55 @@ class Sounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles:
+    """A picture in several pieces: the whole of it made small and, where there are rows and columns, so many tiles, row by row."""
+
+    rows: int = 0
+    columns: int = 0
+    size: tuple[int, int] = (1, 1)
+    """Height and width that the picture came with; it was fitted into the tiles in its own shape."""
+
+    @property
+    def pieces(self) -> int:
+        """How many there are."""
+        return 1 + self.rows * self.columns
+
+    def own(self, side: int) -> tuple[slice, slice]:
+        """Which rows and columns of patches are the picture's, of tiles that are `side` patches high and wide; the rest is padding."""
+        high, wide = self.rows * side, self.columns * side
+        height, width = self.size
+        if width / height > wide / high:
+            cut = (high - int(round(height * (wide / width), 7))) // 2
+            return slice(cut, high - cut), slice(0, wide)
+        cut = (wide - int(round(width * (high / height), 7))) // 2
+        return slice(0, high), slice(cut, wide - cut)
+
+    def kept(self, side: int, most: int) -> tuple[int, int]:
+        """To how many rows and columns the picture's own patches are brought: no more, by a tenth, than those of `most` tiles."""
+        high, wide = (part.stop - part.start for part in self.own(side))
+        ratio = math.sqrt(high * wide / (most * side**2))
+        return (int(high // ratio), int(wide // ratio)) if ratio > 1.1 else (high, wide)
+
+    def features(self, side: int, most: int) -> int:
+        """How many stand for the picture: one for each patch of the whole made small and each kept of the tiles, one at a line's end."""
+        if not self.rows:
+            return side**2 + 1
+        high, wide = self.kept(side, most)
+        return side**2 + high * (wide + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """A clip, of which each piece is a frame."""
+
+    pieces: int
+
+    def features(self, side: int, most: int) -> int:
+        """How many stand for the clip: one for two by two patches of each frame, and one at its end."""
+        return self.pieces * (-(-side // 2)) ** 2 + 1
+
+
+@dataclass(frozen=True, slots=True)
 class Pieces:
     """Media of rows that may have any number of them: all of a batch in reading order, row after row."""
 
@@ -121,6 +176,8 @@ class Pieces:
     """[N, ...]: uint8 pictures [N, 3, H, W], say."""
     counts: tuple[int, ...]
     """How many are each row's; their sum is N."""
+    cuts: tuple[tuple[Tiles | Frames, ...], ...] | None = None
+    """What the pieces of each row are of, in reading order; None: each is a picture by itself."""
 
     @property
     def device(self) -> torch.device:
@@ -131,7 +188,8 @@ class Pieces:
         """Of these rows, in this order; a row may come more than once."""
         starts = [sum(self.counts[:row]) for row in rows]
         places = [place for row, start in zip(rows, starts, strict=True) for place in range(start, start + self.counts[row])]
-        return Pieces(self.values[torch.tensor(places, dtype=torch.long)], tuple(self.counts[row] for row in rows))
+        cuts = self.cuts and tuple(self.cuts[row] for row in rows)
+        return Pieces(self.values[torch.tensor(places, dtype=torch.long)], tuple(self.counts[row] for row in rows), cuts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +241,16 @@ class Batch:
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows start..stop, e.g. one micro-batch."""
-        cut = replace(self, pictures=None)._map(lambda t: t[start:stop])
-        pictures = self.pictures and self.pictures.select(range(len(self.ids))[start:stop])
-        return replace(cut, ids=self.ids[start:stop], langs=self.langs[start:stop], pictures=pictures)
+        return self._rows(range(len(self.ids))[start:stop], lambda t: t[start:stop])
+
+    def select(self, rows: Sequence[int]) -> Batch:
+        """These rows, in this order; a row may come more than once."""
+        return self._rows(rows, lambda t: t[torch.tensor(rows, device=t.device)])
+
+    def _rows(self, rows: Sequence[int], of: Callable[[Tensor], Tensor]) -> Batch:
+        cut = replace(self, pictures=None)._map(of)
+        langs = tuple(self.langs[row] for row in rows) if self.langs else ()
+        return replace(cut, ids=tuple(self.ids[row] for row in rows), langs=langs, pictures=self.pictures and self.pictures.select(rows))
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {}

@@ -588,7 +588,7 @@ def test_llavas_questions_and_dialogues_of_one_turn(tmp_path):
     (tmp_path / "llava.json").write_text(json.dumps(train))
     dataset = formats.read(tmp_path / "llava.json")
     assert asked(dataset) == [("7", "What is it?", (), ("A cat; asleep.",))]
-    assert reasons(dataset) == {"llava.json:2": "no question"}
+    assert reasons(dataset) == {"llava.json:2": "<image> stands 2 times in the text, the record names 1: each needs its own"}
 
 
 def test_a_named_picture_that_is_missing_drops_its_question_and_an_empty_cell_does_not(tmp_path):

@@ -9,11 +9,14 @@ import torch
 from transformers import (
     BlipConfig,
     BlipForImageTextRetrieval,
+    GitConfig,
+    GitForCausalLM,
     PreTrainedModel,
     ViltConfig,
     ViltForMaskedLM,
 )
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vilt.image_processing_pil_vilt import ViltImageProcessorPil
 
 from hub.references_bert import wordpiece
@@ -40,7 +43,13 @@ def vilt(directory: Path, cls: type[PreTrainedModel] = ViltForMaskedLM, **settin
     return model
 
 
-def blip(directory: Path, *, text: dict[str, Any] | None = None, vision: dict[str, Any] | None = None) -> Any:
+def blip(
+    directory: Path,
+    cls: type[PreTrainedModel] = BlipForImageTextRetrieval,
+    *,
+    text: dict[str, Any] | None = None,
+    vision: dict[str, Any] | None = None,
+) -> Any:
     """Two widths, three and five heads, more ids than words, as the published ones have."""
     words = wordpiece(directory, do_lower_case=True)
     torch.manual_seed(0)
@@ -56,7 +65,27 @@ def blip(directory: Path, *, text: dict[str, Any] | None = None, vision: dict[st
         },
         image_text_hidden_size=11,
     )  # fmt: skip
-    model = shaken(BlipForImageTextRetrieval(config))
+    model = shaken(cls(config))
     model.save_pretrained(directory)
     BlipImageProcessorPil(size={"height": 20, "width": 20}).save_pretrained(directory)
+    return model
+
+
+def git(directory: Path, *, vision: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """Two widths, three and five heads, a grid of five, more ids than words."""
+    words = wordpiece(directory, do_lower_case=True)
+    torch.manual_seed(0)
+    config = GitConfig(
+        vision_config={
+            "hidden_size": 35, "num_hidden_layers": 3, "num_attention_heads": 5, "intermediate_size": 44, "image_size": 20, "patch_size": 4,
+            **(vision or {}),
+        },
+        **{
+            **SIZES, "vocab_size": len(words) + 2, "max_position_embeddings": 40, "bos_token_id": words.cls_token_id,
+            "eos_token_id": words.sep_token_id, **settings,
+        },
+    )  # fmt: skip
+    model = shaken(GitForCausalLM(config))
+    model.save_pretrained(directory)
+    CLIPImageProcessorPil(size={"shortest_edge": 20}, crop_size={"height": 20, "width": 20}).save_pretrained(directory)
     return model

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 from transformers import BlipForImageTextRetrieval, BlipProcessor
 
-import tiny
 from hub.references import TEXTS, close, picture
 from hub.references_fusion import blip
 from tonggan import hub
 from tonggan.backends import load
-from tonggan.backends.foreign import is_foreign
 from tonggan.types import Image, TongganError
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -136,10 +134,3 @@ def test_a_model_with_a_learnt_scale_is_not_saved_as_one_without(tmp_path: Path)
     hub.save(tmp_path / "ours", build(config), config, checkpoint.processor)
     assert json.loads((tmp_path / "ours" / "config.json").read_text())["model_type"] == "tonggan-co-attention"
     assert hub.read(tmp_path / "ours").identity.verified
-
-
-def test_blips_that_speak_are_left_to_transformers(tmp_path: Path) -> None:
-    tiny.blip(tmp_path)
-    assert is_foreign(tmp_path)
-    with pytest.raises(TongganError, match="of blip only BlipForImageTextRetrieval is supported, not BlipForQuestionAnswering"):
-        hub.read(tmp_path)

@@ -228,7 +228,7 @@ def test_a_family_without_code_of_ours_opens_by_name_too(online: None, tmp_path:
         monkeypatch.setenv("HF_ENDPOINT", hub.address)
         model = tonggan.load("hf:someone/llava", device="cpu")
         assert model.name == "hf:someone/llava" and "chat" in model.can
-        with pytest.raises(UsageError, match=r"hf:someone/llava: a llava is run by transformers"):
+        with pytest.raises(UsageError, match=r"hf:someone/llava: a vipllava is run by transformers"):
             load_local("hf:someone/llava")
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
     BlipConfig,
@@ -19,25 +21,52 @@ from transformers import (
     Data2VecTextModel,
     Data2VecVisionConfig,
     Data2VecVisionModel,
+    IdeficsConfig,
+    IdeficsForVisionText2Text,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2Config,
     RobertaConfig,
     RobertaForMaskedLM,
+    T5Config,
+    T5ForConditionalGeneration,
     VideoMAEConfig,
     VideoMAEModel,
     ViltConfig,
     ViltForMaskedLM,
     WhisperConfig,
+    WhisperForConditionalGeneration,
     WhisperModel,
 )
 
 from tonggan.config import height_width
 from tonggan.hub.families import family_of_module
-from tonggan.models import build, presets
+from tonggan.models import EncoderDecoder, build, presets
 from tonggan.models.base import Embedder, Featurizer, Matcher, WordPredictor
-from tonggan.tensors import Modality, Sounds, Tokens
+from tonggan.nn.talking import Talker
+from tonggan.tensors import Batch, Modality, Sounds, Tokens
 
-LARGE = [name for name in presets() if not name.startswith("mini")]
+TOO_LARGE = {"idefics-9b", "llava-1.5-7b"}
+"""For the memory of a small machine: these are held to the library's on `meta` alone."""
+LARGE = [name for name in presets() if not name.startswith("mini") and name not in TOO_LARGE]
 ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+IDEFICS = {
+    "additional_vocab_size": 2, "cross_layer_interval": 4, "qk_layer_norms": True, "use_resampler": True,
+    "perceiver_config": {"qk_layer_norms_perceiver": True}, "vision_config": {"embed_dim": 1280},
+}  # fmt: skip
+LLAMA = {"vocab_size": 32064, "max_position_embeddings": 4096, "rms_norm_eps": 1e-5}
+QWEN = {
+    "vocab_size": 152000, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+    "num_key_value_heads": 2, "tie_word_embeddings": True,
+}  # fmt: skip
 WHISPER = {"d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048, "decoder_attention_heads": 8}
+BART = {
+    "d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 12, "decoder_attention_heads": 12,
+    "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072,
+}  # fmt: skip
 REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "bert-base": lambda: BertForMaskedLM(BertConfig()),
     "roberta-base": lambda: RobertaForMaskedLM(RobertaConfig(**ROBERTA)),
@@ -50,9 +79,17 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "videomae-base": lambda: VideoMAEModel(VideoMAEConfig()),
     "blip-retrieval-base": lambda: BlipForImageTextRetrieval(BlipConfig()),
     "vilt-b-32": lambda: ViltForMaskedLM(ViltConfig()),
+    "t5-small": lambda: T5ForConditionalGeneration(T5Config()),
+    "bart-base": lambda: BartForConditionalGeneration(BartConfig(**BART)),
+    "whisper-tiny": lambda: WhisperForConditionalGeneration(WhisperConfig()),
+    "idefics-9b": lambda: IdeficsForVisionText2Text(IdeficsConfig(**IDEFICS)),
+    "llava-1.5-7b": lambda: LlavaForConditionalGeneration(LlavaConfig(text_config=LlamaConfig(**LLAMA))),
+    "llava-onevision-0.5b": lambda: LlavaOnevisionForConditionalGeneration(LlavaOnevisionConfig(text_config=Qwen2Config(**QWEN))),
 }
 """The library's classes in the sizes of google-bert/bert-base-uncased, FacebookAI/roberta-base, facebook/data2vec-*-base,
-openai/whisper-base, MCG-NJU/videomae-base, Salesforce/blip-itm-base-coco and dandelin/vilt-b32-mlm."""
+openai/whisper-base, MCG-NJU/videomae-base, Salesforce/blip-itm-base-coco, dandelin/vilt-b32-mlm, google-t5/t5-small,
+facebook/bart-base, openai/whisper-tiny, HuggingFaceM4/idefics-9b,
+llava-hf/llava-1.5-7b-hf and llava-hf/llava-onevision-qwen2-0.5b-ov-hf."""
 
 HEADS = {"vilt-b-32": {"matching": "none"}}
 """Ours has the heads of pre-training, of which the published model kept the one for words."""
@@ -70,7 +107,8 @@ def test_every_tensor_is_that_of_transformers(name: str) -> None:
     family: Any = family_of_module(ours)
     table, state = family.table(ours.config), ours.state_dict()
     # Without the tied copies of the word embeddings: tables compare those, which nothing on `meta` can be.
-    copies: Any = theirs._tied_weights_keys or ()
+    copies: Any = (theirs._tied_weights_keys or ()) if getattr(theirs.config, "tie_word_embeddings", True) else ()
+    copies = {*copies, *getattr(theirs, "all_tied_weights_keys", ())}  # those of parts as well
     found = table.import_({key: value for key, value in theirs.state_dict().items() if key not in copies}, state)
     expected = {key: value.shape for key, value in state.items() if key not in table.ours_only}
     assert {key: value.shape for key, value in found.items()} == expected
@@ -128,4 +166,9 @@ def test_published_sizes_run(name: str) -> None:
             where[0, 1] = True
             found.append(module.words(inputs["text"], inputs.get("image"), where=where))
             assert found[-1].shape == (1, config.text.vocab_size)
+        if isinstance(module, Talker) and not module.reads_prompt:
+            found.append(module.say(inputs["text"]))
+        if isinstance(module, EncoderDecoder):
+            seen = module.read(Batch(("",), source=inputs["text"], sounds=inputs.get("audio")))
+            found.append(module.say(inputs["text"], seen))
     assert found and all(bool(one.isfinite().all()) for one in found)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AlignConfig, AlignModel, ChineseCLIPConfig, ChineseCLIPModel, SiglipConfig, SiglipModel
 
-from models import test_fusion, test_sound_sight
+from models import test_chat_models, test_encoder_decoder, test_flamingo, test_fusion, test_sound_sight
 from tonggan.config import ConfigError
 from tonggan.hub.families import family_of_module
 from tonggan.models import DualEncoder, DualEncoderConfig, build, parse, presets
@@ -66,7 +66,17 @@ def loss_of(model: DualEncoder, pixels: torch.Tensor, tokens: Tokens) -> torch.T
 
 def test_every_mini_is_in_a_list_of_the_contracts() -> None:
     """And by that in those of what learns a batch by heart; the masked language model has both in tests/steps."""
-    lists = [set(MINI), set(test_fusion.CAN), set(test_sound_sight.PAIRS), set(test_sound_sight.STUDENTS), {"mini-bert"}]
+    lists = [
+        set(MINI),
+        set(test_fusion.CAN),
+        set(test_sound_sight.PAIRS),
+        set(test_sound_sight.STUDENTS),
+        {"mini-bert"},
+        set(test_flamingo.NAMES),
+        set(test_encoder_decoder.NAMES),
+        set(test_chat_models.NAMES),
+        set(test_captioner.NAMES),
+    ]
     assert set().union(*lists) == {name for name in presets() if name.startswith("mini")}
 
 

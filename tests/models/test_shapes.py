@@ -18,7 +18,7 @@ with jaxtyping.install_import_hook(["tonggan.nn", "tonggan.models"], "beartype.b
     from tonggan.nn.attention import Attention
     from tonggan.nn.resampler import attention_pool, perceiver
     from tonggan.nn.transformer import Trace, Transformer, encoder_block
-from tonggan.tensors import Mask, Sounds, pad
+from tonggan.tensors import Batch, Mask, Pieces, Sounds, pad
 
 pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
 tokens = pad([[1, 5, 2], [1, 3, 4, 2]])
@@ -51,6 +51,14 @@ for name in ("vlmo", "vilt", "albef", "late"):
         assert both.words(tokens, pixels, where=tokens.ids == 2).shape == (2, 4096)
 assert build(presets()["mini-vlmo"]).encode("image", pixels).shape == (2, 128)
 build(presets()["mini-vilt"]).pooled(tokens, pixels[..., :40], torch.ones(2, 64, 40, dtype=torch.bool))
+flamingo, said = build(presets()["mini-flamingo"]), pad([[1, 4096, 5], [1, 4096, 4096, 6]])
+seen, cache = flamingo.read(Batch(("a", "b"), pictures=Pieces(pixels[[0, 1, 1]], (1, 2)))), flamingo.cache(9)
+assert flamingo.say(said, seen).shape == flamingo.say(said, seen, cache=cache).shape == (2, 4, 128)
+assert flamingo.output[0].shape == (4097, 128)
+chat, said = build(presets()["mini-chat-audio"]), pad([[1, *[4096] * 16, 4097, 5], [1, *[4096] * 32, 6]])
+heard = Sounds(torch.randn(2, 64, 9), torch.tensor([9, 0]))
+seen, cache = chat.read(Batch(("a", "b"), tokens=said, pictures=Pieces(pixels[[0, 1, 1]], (1, 2)), sounds=heard)), chat.cache(40)
+assert chat.say(said, seen).shape == chat.say(said, seen, cache=cache).shape == (2, 34, 128)
 sizes = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)
 build_image(ViTConfig(**sizes, pooling="attention", positions="sinusoids", patch_keep=0.5))(pixels)
 build_image(ResNetConfig(image_size=64, layers=(1, 1), base=8, heads=4, out_width=12))(pixels)

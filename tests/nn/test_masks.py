@@ -32,6 +32,7 @@ def cases(draw: st.DrawFn) -> tuple[Mask, int, int]:
         segments=(ids(queries), ids(keys)) if draw(st.booleans()) else None,
         window=draw(st.none() | st.integers(1, 4)),
         prefix=per_row(0, keys),
+        allowed=torch.stack([ids(keys) for _ in range(queries)], dim=1).bool() if draw(st.booleans()) else None,
     )
     return mask, queries, keys
 
@@ -44,7 +45,8 @@ def sees(mask: Mask, row: int, query: int, key: int) -> bool:
     not_padding = mask.lengths is None or key < int(mask.lengths[row])
     same_segment = mask.segments is None or bool(mask.segments[0][row, query] == mask.segments[1][row, key])
     near = mask.window is None or key > place - mask.window
-    return not_future and not_padding and same_segment and near
+    spelled_out = mask.allowed is None or bool(mask.allowed[row, query, key])
+    return not_future and not_padding and same_segment and near and spelled_out
 
 
 @given(cases())

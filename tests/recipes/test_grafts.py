@@ -16,10 +16,12 @@ from hub import references_pairs as references
 from hub.references import close, picture, save_clip, tiny_clip
 from hub.references_bert import byte_level, wordpiece
 from tonggan import hub
-from tonggan.models import presets
+from tonggan.models import GPT, ChatConfig, DualEncoder, FlamingoConfig, GPTConfig, build, presets
+from tonggan.models.gpt import DecoderConfig
 from tonggan.recipes.adapt import adapt_config
 from tonggan.recipes.begin import Parts, begin
 from tonggan.recipes.config import ModelSource
+from tonggan.recipes.grafts import Tower, fill, fitted
 from tonggan.types import TongganError, UsageError
 
 CAPTIONS = ["a red bird", "一只红色的小鸟", "two cats"]
@@ -240,3 +242,22 @@ def test_from_says_how_a_model_that_is_not_two_towers_goes_on(where: Path, tmp_p
     hub.save(tmp_path / "saved", parts.module, parts.config, parts.processor, format="tonggan")
     with pytest.raises(UsageError, match=r"this is a single_stream, which goes on by a recipe .*model: \{start: .*saved\}"):
         adapt_config(str(tmp_path / "saved"), "scenes", tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["mini-chat", "mini-flamingo"])
+def test_a_siglip_tower_and_a_qwen_decoder_become_one_that_talks(name: str) -> None:
+    """Whole, under its names; the placeholder goes on standing behind the words, of which there are more now."""
+    torch.manual_seed(0)
+    pictures, words = build(presets()["mini-siglip"]), GPT(GPTConfig(text=DecoderConfig(vocab_size=5001, width=96, heads=3, qkv_bias=True)))
+    assert isinstance(pictures, DualEncoder) and pictures.image is not None
+    towers: dict[Any, Tower] = {
+        "image": Tower("siglip", pictures.image.config, pictures.image.state_dict(), None),
+        "text": Tower("qwen", words.text.config, words.text.state_dict(), None),
+    }
+    shape = fitted(presets()[name], towers, written=False)
+    assert isinstance(shape, ChatConfig | FlamingoConfig) and shape.image_token == 5001 and shape.vocab_size == 5002
+    module = build(shape)
+    fill(module, shape, towers)
+    state = module.state_dict()
+    for kind, tower in towers.items():
+        assert all(torch.equal(state[f"{kind}.{key}"], value) for key, value in tower.state.items())

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import transformers
 
-from hub import references, references_bert, references_fusion, references_pairs, references_sound_sight
+from hub import references, references_bert, references_fusion, references_pairs, references_saying, references_sound_sight
 from hub.test_bert import tiny_sentence_encoder
+from hub.test_idefics import idefics
 from tonggan.hub.families import PUBLISHED
 from tonggan.verify import verify
 from tonggan.verify.published import CLASSES, MADE, PRODUCTS, SCORES
@@ -57,13 +58,16 @@ MODELS: dict[str, Callable[[Path], object]] = {
         place, sounds.data2vec_audio(conv_kernel=(24, 17), conv_stride=(20, 16))
     ),
     "WhisperModel": lambda place: sounds.save_whisper(place, sounds.whisper(head=False, positions=100)),
-    "WhisperForConditionalGeneration": lambda place: sounds.save_whisper(place, sounds.whisper(positions=100)),
+    "WhisperForConditionalGeneration": references_saying.whisper_whole,
+    "T5ForConditionalGeneration": references_saying.t5,
+    "BartForConditionalGeneration": references_saying.bart,
     "VideoMAEModel": lambda place: sounds.save_videomae(place, sounds.videomae()),
     "VideoMAEForPreTraining": lambda place: sounds.save_videomae(place, sounds.videomae(whole=True)),
     "ViltModel": lambda place: references_fusion.vilt(place, transformers.ViltModel),
     "ViltForMaskedLM": references_fusion.vilt,
     "ViltForImageAndTextRetrieval": lambda place: references_fusion.vilt(place, transformers.ViltForImageAndTextRetrieval),
     "BlipForImageTextRetrieval": references_fusion.blip,
+    "IdeficsForVisionText2Text": idefics,
 }
 """A model of each family, under the name of its class in the library."""
 STATES, POOLED = {"last_hidden_state"}, {"last_hidden_state", "pooler_output"}
@@ -72,6 +76,7 @@ LABELS = {"logits", "features(image)", CLASSES}
 TWO = {"text_embeds", "image_embeds", "logits_per_image", "logits_per_text", "embed(text)", "embed(image)", "features(text)"}
 TWO |= {"text_last_hidden_state", "vision_last_hidden_state", "features(image)"}
 HEARD, SEEN, READ = (STATES | {f"features({kind})"} for kind in ("audio", "image", "text"))
+SAYS = {"encoder_last_hidden_state", "logits"}
 ANSWERS: dict[str, set[str]] = {
     **dict.fromkeys(("CLIPModel", "SiglipModel", "ChineseCLIPModel", "AlignModel"), TWO),
     **dict.fromkeys(("ViTModel", "EfficientNetModel"), SEEN | POOLED),
@@ -83,17 +88,19 @@ ANSWERS: dict[str, set[str]] = {
     "Data2VecTextForMaskedLM": WORDS,
     "Data2VecVisionModel": SEEN,
     "Data2VecAudioModel": HEARD | {"extract_features"},
-    **dict.fromkeys(("WhisperModel", "WhisperForConditionalGeneration"), HEARD),
+    "WhisperModel": HEARD,
+    **dict.fromkeys(("WhisperForConditionalGeneration", "T5ForConditionalGeneration", "BartForConditionalGeneration"), SAYS),
     **dict.fromkeys(("VideoMAEModel", "VideoMAEForPreTraining"), STATES | {"features(video)"}),
     "ViltModel": POOLED,
     "ViltForMaskedLM": POOLED | {"logits"},
     "ViltForImageAndTextRetrieval": POOLED | {"logits", "match"},
     "BlipForImageTextRetrieval": STATES | {"itm_score", "itc_score", "question_embeds", "text_last_hidden_state"}
     | {"match", PRODUCTS, "features(text)", "features(image)"},
+    "IdeficsForVisionText2Text": STATES | {"logits", "image_last_hidden_state"},
 }  # fmt: skip
 """Outputs and verbs that are compared, all of them."""
 PHRASES: dict[str, tuple[str, set[str]]] = {
-    "states": ("状态", {"last_hidden_state", "text_last_hidden_state", "vision_last_hidden_state"}),
+    "states": ("状态", {"last_hidden_state"} | {f"{part}_last_hidden_state" for part in ("encoder", "text", "vision", "image")}),
     "states after fusion": ("融合后的状态", {"question_embeds"}),
     "frames of the waveform": ("波形的帧", {"extract_features"}),
     "pooled output": ("池化输出", {"pooler_output"}),
@@ -115,19 +122,23 @@ POOLINGS: dict[str, dict[str, str]] = {
     **{key: {"image": POOLER} for key in ("ViTModel", "EfficientNetModel", "EfficientNetForImageClassification")},
     "ViTForImageClassification": {"image": FIRST},
     "Data2VecVisionModel": {"image": "mean of the states but the first"},
-    **{key: {"audio": MEAN} for key in ("Data2VecAudioModel", "WhisperModel", "WhisperForConditionalGeneration")},
+    **{key: {"audio": MEAN} for key in ("Data2VecAudioModel", "WhisperModel")},
     **{key: {"video": MEAN} for key in ("VideoMAEModel", "VideoMAEForPreTraining")},
     **{key: {} for key in ("ViltModel", "ViltForMaskedLM", "ViltForImageAndTextRetrieval")},
     "BlipForImageTextRetrieval": {"image": FIRST, "text": FIRST},
+    **{key: {} for key in ("WhisperForConditionalGeneration", "T5ForConditionalGeneration", "BartForConditionalGeneration")},
+    "IdeficsForVisionText2Text": {},
 }
 """What our features of each kind are in the reference; of sentence encoders the mean of the states, which is what ours declare."""
 BESIDE = {"text_pooler_output", "vision_pooler_output"}
 UNUSED: dict[str, set[str]] = {
+    **{key: {"last_hidden_state"} for key in ("WhisperForConditionalGeneration", "BartForConditionalGeneration")},
     **dict.fromkeys(("CLIPModel", "ChineseCLIPModel"), BESIDE),  # before they are made to have length 1
     **dict.fromkeys(("SiglipModel", "AlignModel"), BESIDE | {"text_tower_output"}),
     **{key: {"pooler_output"} for key in ("SentenceTransformer", "BertModel", "RobertaModel", "XLMRobertaModel", "Data2VecTextModel")},
     "BertForPreTraining": {"pooler_output", "seq_relationship_logits"},
     "BlipForImageTextRetrieval": {"vision_tower_output"},
+    "IdeficsForVisionText2Text": {"image_pooler_output"},
 }
 """Outputs that only the reference has: layers that nothing of ours reads, left out on purpose."""
 HEADLESS = {"BertModel", "RobertaModel", "XLMRobertaModel"}

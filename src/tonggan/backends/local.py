@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,11 +15,28 @@ import torch
 from torch import Tensor
 
 from tonggan import devices
+from tonggan.backends.talking import Voice
 from tonggan.data.text import is_unicode
 from tonggan.hub.read import Checkpoint
 from tonggan.models.base import Embedder, Featurizer, Labeller, LatentLearner, Matcher, after_block, depth
 from tonggan.tensors import Modality
-from tonggan.types import Audio, CannotError, Embeddings, EmbedOptions, Image, Item, Media, MediaError, Model, Text, UsageError, as_part
+from tonggan.types import (
+    Answer,
+    Audio,
+    CannotError,
+    ChatOptions,
+    Embeddings,
+    EmbedOptions,
+    Image,
+    Item,
+    Media,
+    MediaError,
+    Message,
+    Model,
+    Text,
+    UsageError,
+    as_part,
+)
 
 THREADS = 4
 """Decoders release the interpreter lock; more threads than that only fight torch's."""
@@ -42,6 +59,10 @@ class LocalModel(Model):
         self.labels: tuple[str, ...] | None = checkpoint.labels
         offers = {"embed": Embedder, "features": Featurizer, "match": Matcher}
         self.can = frozenset(verb for verb, offer in offers.items() if isinstance(self.module, offer))
+        self._voice: Voice | None = None
+        if Voice.speaks(self.module, self.processor):
+            self._voice = Voice(self.name, self.module, self.config, self.processor, self.device)
+            self.can |= {"chat", "logprob"}
         self.modalities: frozenset[Modality] = getattr(self.module, "modalities", frozenset())
 
     @property
@@ -108,6 +129,24 @@ class LocalModel(Model):
                     logits = module.match(seen, self.processor.tokens(texts).to(self.device))
                 scores[list(kept)] = logits.float().softmax(dim=1)[:, 1].cpu().numpy()
         return scores
+
+    def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
+        """An answer to the last message of every conversation; greedy unless told otherwise. One that cannot be asked has its error."""
+        if self._voice is None:
+            raise self._cannot("chat")
+        return self._voice.chat(conversations, options or ChatOptions())
+
+    def stream(self, conversation: Sequence[Message], options: ChatOptions | None = None) -> Generator[str, None, Answer]:
+        """The answer to one conversation in pieces of whole characters; closing it stops the work."""
+        if self._voice is None:
+            raise self._cannot("chat")
+        return self._voice.stream(conversation, options or ChatOptions())
+
+    def logprob(self, conversations: Sequence[Sequence[Message]], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
+        """For each conversation the log-probability of each of its continuations as the answer; NaN where it cannot be asked."""
+        if self._voice is None:
+            raise self._cannot("logprob")
+        return self._voice.logprob(conversations, continuations)
 
     def _layers(self, layer: str) -> dict[Modality, Callable[[Any], Tensor]]:
         module = self.module

@@ -1,9 +1,10 @@
-"""`tonggan chat`, `caption`, `ask`: a model's words about pictures, sounds and clips, or about words alone."""
+"""`tonggan chat`, `caption`, `ask`, `transcribe`: a model's words about pictures, sounds and clips, or about words alone."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +86,31 @@ def ask(
     else:
         _print_one(answer)
     _finish([answer])
+
+
+def transcribe(
+    model: ModelName,
+    files: Annotated[list[Path], typer.Argument(help="Sounds with speech.")],
+    lang: Annotated[str | None, typer.Option(help="Language that is spoken, e.g. zh. Default: heard by the model.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What a model that also reads words is asked, e.g. 请转写这段录音。")] = None,
+    max_tokens: MaxTokens = 512,
+    json: Json = False,
+) -> None:
+    """Write down what is said in sounds.
+
+    Example: `tonggan transcribe models/whisper talk.wav --lang zh`
+    """
+    sounds, answers = [open_media(Audio, file) for file in files], []
+    talks = _talker(model, "audio")
+    for file, sound in zip(files, sounds, strict=True):
+        parts: tuple[Part, ...] = (replace(sound, role=lang), *([Text(prompt)] if prompt else []))
+        (answer,) = talks.chat([[Message("user", parts)]], ChatOptions(max_tokens=max_tokens))
+        answers.append(answer)
+        if not json:
+            _print_one(answer, f"{file}: " if len(files) > 1 else "")
+    if json:
+        print_json([{"file": str(file)} | _plain(answer) for file, answer in zip(files, answers, strict=True)])
+    _finish(answers)
 
 
 def chat(

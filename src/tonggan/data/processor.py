@@ -14,11 +14,12 @@ from torch import Tensor
 
 from tonggan.config import Config
 from tonggan.data.audio import AudioProcessing, AudioProcessor, canonical_sound
+from tonggan.data.chat import ChatProcessing, ChatProcessor
 from tonggan.data.images import ImageProcessing, ImageProcessor, canonical_picture, stack
 from tonggan.data.text import TextProcessing, Tokenizer
 from tonggan.data.video import VideoProcessing, VideoProcessor, canonical_clip
 from tonggan.tensors import MODALITIES, Modality, Tokens, pad
-from tonggan.types import Image
+from tonggan.types import Image, UsageError
 
 CANONICAL = {
     "zh": "一只红色的小鸟，停在３根树枝上！",
@@ -33,7 +34,7 @@ SettingsT = TypeVar("SettingsT", bound=Config)
 
 
 class Processor:
-    """What prepares pictures, text, sounds and clips: each kind that a model takes."""
+    """What prepares pictures, text, sounds and clips: each kind that a model takes, and conversations of them where it can chat."""
 
     def __init__(
         self,
@@ -41,8 +42,9 @@ class Processor:
         text: Tokenizer | None = None,
         audio: AudioProcessor | None = None,
         video: VideoProcessor | None = None,
+        chat: ChatProcessor | None = None,
     ) -> None:
-        self.image, self.text, self.audio, self.video = image, text, audio, video
+        self.image, self.text, self.audio, self.video, self.chat = image, text, audio, video, chat
 
     def pixels(self, images: Sequence[Image | PIL.Image.Image]) -> Tensor:
         """uint8 [N, 3, H, W]; raises `MediaError` for the first that cannot be read."""
@@ -79,7 +81,8 @@ class Processor:
     def settings(self) -> dict[str, Any]:
         """What `tonggan.json` keeps; together with `tokenizer.json` it is the whole processor."""
         parts = self.parts()
-        return {kind: parts[kind].config.model_dump(mode="json") if kind in parts else None for kind in MODALITIES}
+        settings = {kind: parts[kind].config.model_dump(mode="json") if kind in parts else None for kind in MODALITIES}
+        return settings | ({} if self.chat is None else {"chat": self.chat.config.model_dump(mode="json")})
 
     def record(self) -> dict[str, Any]:
         """Every setting literally, and fingerprints of what the settings do: this half of a model's identity."""
@@ -96,6 +99,8 @@ class Processor:
             found["audio"] = {**self.audio.config.model_dump(mode="json"), **_heard(self.audio)}
         if self.video is not None:
             found["video"] = {**self.video.config.model_dump(mode="json"), "pixels": _digest(self.video(canonical_clip()))}
+        if self.chat is not None:
+            found["chat"] = self.chat.record()
         return found
 
     def save(self, directory: str | Path) -> dict[str, Any]:
@@ -114,12 +119,22 @@ class Processor:
 
         image, text = part("image", ImageProcessing), part("text", TextProcessing)
         audio, video = part("audio", AudioProcessing), part("video", VideoProcessing)
-        return cls(
+        whole = cls(
             ImageProcessor(image) if image else None,
             Tokenizer.from_file(Path(directory) / "tokenizer.json", text) if text else None,
             AudioProcessor(audio) if audio else None,
             VideoProcessor(video) if video else None,
         )
+        return whole.with_chat(part("chat", ChatProcessing))
+
+    def with_chat(self, config: ChatProcessing | None) -> Processor:
+        """The same for conversations that are written out so; None: for none. Raises `UsageError` where there is no tokenizer for them."""
+        if config is None:
+            return Processor(self.image, self.text, self.audio, self.video)
+        if self.text is None:
+            raise UsageError("a model without a tokenizer has no conversations")
+        chat = ChatProcessor(config, self.text, self.image, self.audio, self.video)
+        return Processor(self.image, self.text, self.audio, self.video, chat)
 
 
 def _digest(values: np.ndarray) -> str:

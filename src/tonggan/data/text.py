@@ -225,6 +225,16 @@ class Tokenizer:
             raise
         return [one.ids for one in found], [i for i, one in enumerate(found) if one.overflowing]
 
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text without the special tokens around it, and uncut: what stands in the midst of others. Raises as `encode` does."""
+        cleaned = [self._clean(text) for text in texts]
+        _check_unicode(cleaned)
+        self._backend.no_truncation()
+        try:
+            return [one.ids for one in self._backend.encode_batch_fast(cleaned, add_special_tokens=False)]
+        finally:
+            self._backend.enable_truncation(self.config.max_length, direction=self.config.truncation_side)
+
     def _clean(self, text: str) -> str:
         match self.config.cleaning:
             case "none":

@@ -7,5 +7,6 @@ from tonggan.generate.engine import Shared, generate, logprob, stream
 from tonggan.generate.prefixes import Prefixes
 from tonggan.generate.said import Said
 from tonggan.generate.sampling import Sampling
+from tonggan.nn.talking import Talker
 
-__all__ = ["Prefixes", "Said", "Sampling", "Shared", "generate", "logprob", "stream"]
+__all__ = ["Prefixes", "Said", "Sampling", "Shared", "Talker", "generate", "logprob", "stream"]

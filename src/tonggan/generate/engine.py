@@ -205,7 +205,8 @@ class _Plan:
             if prefixes is not None and len(keys) == 1:
                 prefixes.put(keys[0], known)
         rows = [keys.index(one.key) for one in shared]
-        return known.seen and known.seen.select(rows), known.cache.select(rows, room=room)
+        # As much as the talker takes for so many words: some keep a picture in front of them.
+        return known.seen and known.seen.select(rows), known.cache.select(rows, room=self.talker.cache(room).room)
 
     # ------------------------------------------------------------------------------------------ word by word
 

@@ -15,7 +15,9 @@ from tonggan.data.processor import Processor
 from tonggan.data.video import VideoProcessing
 from tonggan.hub.convert import (
     align,
+    bart,
     bert,
+    blip,
     blip_retrieval,
     chinese_clip,
     clip,
@@ -23,9 +25,16 @@ from tonggan.hub.convert import (
     data2vec_text,
     data2vec_vision,
     efficientnet_hf,
+    git,
+    gpt2,
+    idefics,
+    llama,
+    llava,
+    llava_onevision,
     ours,
     roberta,
     siglip,
+    t5,
     videomae,
     vilt,
     vit,
@@ -93,9 +102,18 @@ PUBLISHED = (
     _family("data2vec-vision", data2vec_vision),
     _family("data2vec-audio", data2vec_audio),
     _family("whisper", whisper),
+    _family("t5", t5, t5.HEADS),
+    _family("bart", bart, bart.HEADS),
     _family("videomae", videomae),
     _family("vilt", vilt, vilt.HEADS),
     _family("blip", blip_retrieval, blip_retrieval.HEADS),
+    _family("blip-talks", blip, blip.HEADS),
+    _family("git", git, git.HEADS),
+    _family("idefics", idefics, idefics.HEADS),
+    _family("gpt2", gpt2, gpt2.HEADS),
+    _family("llama", llama, llama.HEADS),
+    _family("llava", llava, llava.HEADS),
+    _family("llava-onevision", llava_onevision, llava_onevision.HEADS),
 )
 """In the order in which a model is tried for a format that has a place for it: the more particular first."""
 
@@ -152,13 +170,14 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
         wrong += _differences("image", pairs)
     if text is not None and processor.text is not None:
         length, vocab = processor.text.config.max_length, processor.text.vocab_size
+        words = getattr(config, "vocab_size", text.vocab_size)  # a system may add some to those of its text model
         if length > text.context:
             wrong.append(
                 f"text length: up to {length} tokens by the tokenizer, {text.context} by the model (set max_length to {text.context})"
             )
-        if vocab > text.vocab_size:
+        if vocab > words:
             wrong.append(
-                f"vocabulary: {vocab} ids by the tokenizer, {text.vocab_size} by the model "
+                f"vocabulary: {vocab} ids by the tokenizer, {words} by the model "
                 f"(take the tokenizer it was trained with, or for a new model set vocab_size to {vocab})"
             )
         offset, pad = getattr(text, "position_offset", None), processor.text.pad_id
@@ -169,6 +188,10 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
             )
         if getattr(text, "pooling", None) == "last" and processor.text.config.pad_to is None:
             wrong.append(f"padding: to each batch's longest by the tokenizer, but the model reads one length: set pad_to={text.context}")
+    if processor.chat is not None and hasattr(config, "image_token"):
+        named = {kind: getattr(config, f"{kind}_token", None) for kind in processor.chat.config.placeholders}
+        named |= {"video": named["video"] or config.image_token} if "video" in named else {}  # frames may be pictures
+        wrong += _differences("chat", {kind: (place.id, named[kind]) for kind, place in processor.chat.config.placeholders.items()})
     audio, video = getattr(config, "audio", None), getattr(config, "video", None)
     if audio is not None and processor.audio is not None:
         wrong += _audio_differences(audio, processor.audio.config)

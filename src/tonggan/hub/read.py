@@ -88,7 +88,8 @@ def with_shortest(config: ModelConfig, processor: Processor) -> Processor:
     if processor.audio is None or not isinstance(tower, WaveformConfig):
         return processor
     hears = AudioProcessor(processor.audio.config, tower.shortest)
-    return Processor(processor.image, processor.text, hears, processor.video)
+    made = Processor(processor.image, processor.text, hears, processor.video)
+    return made.with_chat(processor.chat.config if processor.chat is not None else None)
 
 
 def build_with(config: ModelConfig, table: KeyTable | None, theirs: Mapping[str, Any], where: str) -> nn.Module:

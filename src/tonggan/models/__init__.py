@@ -9,11 +9,16 @@ from torch import nn
 
 from tonggan.config import ConfigError, one_of
 from tonggan.models.bert import BertConfig, MaskedBert
+from tonggan.models.captioner import Captioner, CaptionerConfig
+from tonggan.models.chat import Chat, ChatConfig
 from tonggan.models.classifier import Classifier, ClassifierConfig
 from tonggan.models.cross import CoAttention, CoAttentionConfig, build_co_attention
 from tonggan.models.data2vec import Data2Vec, Data2VecConfig
 from tonggan.models.dual_encoder import DualEncoder, DualEncoderConfig
+from tonggan.models.encoder_decoder import EncoderDecoder, EncoderDecoderConfig
+from tonggan.models.flamingo import Flamingo, FlamingoConfig
 from tonggan.models.fusion import LateFusion, LateFusionConfig, build_late_fusion
+from tonggan.models.git import Git, GitConfig
 from tonggan.models.gpt import GPT, GPTConfig
 from tonggan.models.presets import presets
 from tonggan.models.vilt import SingleStream, SingleStreamConfig, build_single_stream
@@ -28,7 +33,12 @@ ModelConfig: TypeAlias = Annotated[
     | SingleStreamConfig
     | CoAttentionConfig
     | LateFusionConfig
-    | GPTConfig,
+    | GPTConfig
+    | FlamingoConfig
+    | ChatConfig
+    | CaptionerConfig
+    | GitConfig
+    | EncoderDecoderConfig,
     Field(discriminator="kind"),
 ]
 """Any system's configuration; `kind` says which."""
@@ -65,6 +75,16 @@ def _built(config: ModelConfig) -> nn.Module:
             return build_late_fusion(config)
         case GPTConfig():
             return GPT(config)
+        case FlamingoConfig():
+            return Flamingo(config)
+        case ChatConfig():
+            return Chat(config)
+        case CaptionerConfig():
+            return Captioner(config)
+        case GitConfig():
+            return Git(config)
+        case EncoderDecoderConfig():
+            return EncoderDecoder(config)
 
 
 KINDS: dict[str, type[ModelConfig]] = {
@@ -77,6 +97,11 @@ KINDS: dict[str, type[ModelConfig]] = {
     "co_attention": CoAttentionConfig,
     "late_fusion": LateFusionConfig,
     "gpt": GPTConfig,
+    "flamingo": FlamingoConfig,
+    "chat": ChatConfig,
+    "captioner": CaptionerConfig,
+    "git": GitConfig,
+    "encoder_decoder": EncoderDecoderConfig,
 }
 
 
@@ -87,7 +112,12 @@ def parse(data: object, where: str = "") -> ModelConfig:
 
 
 __all__ = [
+    "GPT",
     "BertConfig",
+    "Captioner",
+    "CaptionerConfig",
+    "Chat",
+    "ChatConfig",
     "Classifier",
     "ClassifierConfig",
     "CoAttention",
@@ -96,8 +126,13 @@ __all__ = [
     "Data2VecConfig",
     "DualEncoder",
     "DualEncoderConfig",
-    "GPT",
+    "EncoderDecoder",
+    "EncoderDecoderConfig",
+    "Flamingo",
+    "FlamingoConfig",
     "GPTConfig",
+    "Git",
+    "GitConfig",
     "LateFusion",
     "LateFusionConfig",
     "MaskedBert",

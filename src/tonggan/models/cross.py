@@ -166,6 +166,12 @@ def _block(config: CrossTextConfig, seen_width: int, cross: bool) -> Block:
     width, heads = config.width, config.heads
     if not cross:
         return encoder_block(width, heads, config.mlp_width, act=config.activation, order="post", eps=config.eps, dropout=config.dropout)
+    return cross_block(config, seen_width, optional=True)
+
+
+def cross_block(config: CrossTextConfig, seen_width: int, *, optional: bool = False) -> Block:
+    """BERT's block with an attention to states of `seen_width` in its midst; where it is optional, it reads text alone too."""
+    width, heads = config.width, config.heads
     return Block(
         Attention(width, heads, dropout=config.dropout),
         FeedForward(width, config.mlp_width, config.activation),
@@ -173,6 +179,6 @@ def _block(config: CrossTextConfig, seen_width: int, cross: bool) -> Block:
         order="post",
         cross=Attention(width, heads, context_width=seen_width, dropout=config.dropout),
         cross_norm=nn.LayerNorm(width, eps=config.eps),
-        cross_optional=True,
+        cross_optional=optional,
         dropout=config.dropout,
     )

@@ -5,6 +5,7 @@ Shape letters: B rows, L tokens, D width, V words of the vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from jaxtyping import Float, Int
@@ -15,10 +16,26 @@ from tonggan.config import Config
 from tonggan.nn.activations import Activation
 from tonggan.nn.cache import KVCache
 from tonggan.nn.decoder import gpt2_block, llama_block
-from tonggan.nn.positions import LearnedPositions, Rotary, rotary_rates
+from tonggan.nn.positions import LearnedPositions, Rotary, rotary_rates, stretched
 from tonggan.nn.talking import Seen, standing
 from tonggan.nn.transformer import Block, Transformer
 from tonggan.tensors import Batch, Mask, Modality, Tokens
+
+
+class StretchConfig(Config):
+    """Rotary positions for longer texts than those that were learnt from, as `nn.positions.stretched` has them."""
+
+    factor: float = Field(gt=0)
+    original: PositiveInt | None = None
+    """The length that was learnt from, which tells fast rates from slow ones; None: all are slowed alike."""
+    low: float = Field(default=1.0, gt=0)
+    high: float = Field(default=4.0, gt=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> StretchConfig:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        return self
 
 
 class DecoderConfig(Config):
@@ -38,6 +55,7 @@ class DecoderConfig(Config):
     activation: Activation = "silu"
     eps: float = 1e-6
     rotary_base: float = Field(default=10_000.0, gt=0)
+    rotary_stretch: StretchConfig | None = None
     qkv_bias: bool = False
     out_bias: bool = False
     mlp_bias: bool = False
@@ -48,7 +66,7 @@ class DecoderConfig(Config):
 
     @model_validator(mode="after")
     def _of_its_style(self) -> DecoderConfig:
-        theirs = ("kv_heads", "head_width", "rotary_base", "qkv_bias", "out_bias", "mlp_bias", "qk_norm")
+        theirs = ("kv_heads", "head_width", "rotary_base", "rotary_stretch", "qkv_bias", "out_bias", "mlp_bias", "qk_norm")
         if self.style == "gpt2" and (set_ := [n for n in theirs if getattr(self, n) != type(self).model_fields[n].default]):
             raise ValueError(f"style gpt2 has no {', '.join(set_)}: leave it out, or take style llama")
         return self
@@ -78,11 +96,13 @@ class Decoder(nn.Module):
         mask: Mask | None,
         positions: Int[Tensor, "B L"] | None = None,
         cache: KVCache | None = None,
+        before: Sequence[Callable[[Tensor], Tensor] | None] | None = None,
     ) -> Float[Tensor, "B L D"]:
-        """States behind the last norm."""
+        """States behind the last norm. A cache may have layers of others behind its own; `before` as in `Transformer`."""
         if self.positions is not None:
             x = x + (self.positions(x.shape[1]) if positions is None else self.positions.at(positions))
-        x = self.transformer(x, mask=mask, positions=positions, caches=None if cache is None else cache.layers)
+        caches = None if cache is None else cache.layers[: len(self.transformer.blocks)]
+        x = self.transformer(x, mask=mask, positions=positions, caches=caches, before=before)
         return self.norm(x)
 
     @property
@@ -96,6 +116,8 @@ class GPTConfig(Config):
 
     kind: Literal["gpt"] = "gpt"
     text: DecoderConfig
+    ends: tuple[int, ...] = ()
+    """Words that end what is said."""
 
 
 class GPT(nn.Module):
@@ -114,7 +136,7 @@ class GPT(nn.Module):
 
     def say(self, tokens: Tokens, seen: Seen | None = None, *, cache: KVCache | None = None) -> Float[Tensor, "B L D"]:
         """States of the tokens, each of which tells the next word."""
-        mask, positions = standing(tokens, cache)
+        mask, positions = standing(tokens, cache, packs=True)
         return self.text(self.text.embed(tokens.ids), mask=mask, positions=positions, cache=cache)
 
     @property
@@ -131,6 +153,8 @@ def _block(config: DecoderConfig) -> Block:
     if config.style == "gpt2":
         return gpt2_block(config.width, config.heads, config.mlp_width, act=config.activation, eps=config.eps, dropout=config.dropout)
     rates = rotary_rates(config.head_width or config.width // config.heads, config.rotary_base)
+    if stretch := config.rotary_stretch:
+        rates = stretched(rates, stretch.factor, original=stretch.original, low=stretch.low, high=stretch.high)
     return llama_block(
         config.width,
         config.heads,

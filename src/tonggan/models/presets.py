@@ -6,10 +6,17 @@ import math
 from typing import TypeAlias
 
 from tonggan.models.bert import BertConfig
+from tonggan.models.captioner import CaptionerConfig
+from tonggan.models.chat import ChatConfig
 from tonggan.models.cross import CoAttentionConfig, CrossTextConfig
 from tonggan.models.data2vec import Data2VecConfig
 from tonggan.models.dual_encoder import DualEncoderConfig
+from tonggan.models.encoder_decoder import EncoderDecoderConfig, ReaderConfig, SpeakerConfig
+from tonggan.models.flamingo import FlamingoConfig, ResamplerConfig
 from tonggan.models.fusion import LateFusionConfig
+from tonggan.models.git import GitConfig, GitWordsConfig
+from tonggan.models.gpt import DecoderConfig
+from tonggan.models.projectors import MLPConfig, TilesConfig
 from tonggan.models.streams import PatchesConfig, WordsConfig
 from tonggan.models.towers import (
     BeitConfig,
@@ -30,7 +37,20 @@ from tonggan.models.vlmo import VLMoConfig
 PLAIN = (0.5, 0.5, 0.5)
 """Mean and deviation that map pixels to -1..1, for towers that are trained from scratch."""
 
-Preset: TypeAlias = DualEncoderConfig | BertConfig | VLMoConfig | SingleStreamConfig | CoAttentionConfig | LateFusionConfig | Data2VecConfig
+Preset: TypeAlias = (
+    DualEncoderConfig
+    | BertConfig
+    | VLMoConfig
+    | SingleStreamConfig
+    | CoAttentionConfig
+    | LateFusionConfig
+    | Data2VecConfig
+    | FlamingoConfig
+    | ChatConfig
+    | EncoderDecoderConfig
+    | CaptionerConfig
+    | GitConfig
+)
 
 
 def presets() -> dict[str, Preset]:
@@ -59,6 +79,10 @@ def presets() -> dict[str, Preset]:
         "rn50": _clip_resnet(),
         **_published_alone(),
         **_published_together(),
+        **_reading_and_saying(),
+        **_looking_between_blocks(mini_vit),
+        **_chatting(mini_vit),
+        **_captioning(mini_vit),
     }
 
 
@@ -210,4 +234,121 @@ def _published_together() -> dict[str, Preset]:
         "blip-retrieval-base": CoAttentionConfig(
             image=vit.model_copy(update={"image_size": 384, "eps": 1e-5}), text=every, scale_init=2.6592, scale_learned=False
         ),
+    }
+
+
+def _looking_between_blocks(vit: ViTConfig) -> dict[str, Preset]:
+    """Flamingo (Alayrac et al. 2022): a small one whose placeholder is a word behind those of its language model, and the published
+    size of Idefics (Laurençon et al. 2023, over ViT-H/14 and Llama 7B)."""
+    words = DecoderConfig(vocab_size=4096, context=256, width=128, layers=4, heads=4, kv_heads=2, mlp_width=352)
+    huge = ViTConfig(patch_size=14, width=1280, layers=32, heads=16, mlp_width=5120)
+    llama = DecoderConfig(width=4096, layers=32, heads=32, mlp_width=11008, tied=False)
+    return {
+        "mini-flamingo": FlamingoConfig(
+            image=vit,
+            resampler=ResamplerConfig(queries=16, layers=2, heads=4, head_width=32),
+            text=words,
+            image_token=4096,
+            added_words=1,
+            every=2,
+        ),
+        "idefics-9b": FlamingoConfig(
+            image=huge, resampler=ResamplerConfig(qk_norm=True), text=llama, image_token=32001, added_words=2, qk_norm=True
+        ),
+    }
+
+
+def _chatting(vit: ViTConfig) -> dict[str, Preset]:
+    """Towers under a decoder: two small ones whose placeholders are words behind those of the decoder, and the published sizes of
+    LLaVA-1.5 (Liu et al. 2024, over CLIP's ViT-L/14 and Llama 7B) and the smallest LLaVA-OneVision's parts (Li et al. 2024)."""
+    words = DecoderConfig(vocab_size=4096, context=512, width=128, layers=4, heads=4, kv_heads=2, mlp_width=352)
+    sixteen = MLPConfig(norm=True, stack=4)
+    ears = LogMelConfig(bins=64, context=400, width=128, layers=2, heads=4, mlp_width=512)
+    large = ViTConfig(image_size=336, patch_size=14, width=1024, layers=24, heads=16, mlp_width=4096, activation="quick_gelu")
+    so400m = ViTConfig(
+        image_size=384,
+        patch_size=14,
+        width=1152,
+        layers=26,
+        heads=16,
+        mlp_width=4304,
+        activation="gelu_tanh",
+        eps=1e-6,
+        pre_norm=False,
+        patch_bias=True,
+        pooling="mean",
+        mean=PLAIN,
+        std=PLAIN,
+    )
+    qwen = DecoderConfig(
+        vocab_size=152000, context=32768, width=896, layers=24, heads=14, kv_heads=2, mlp_width=4864, rotary_base=1e6, qkv_bias=True
+    )
+    llama = DecoderConfig(vocab_size=32064, context=4096, width=4096, layers=32, heads=32, mlp_width=11008, eps=1e-5, tied=False)
+    return {
+        "mini-chat": ChatConfig(image=vit, image_projector=sixteen, image_token=4096, text=words),
+        "mini-chat-audio": ChatConfig(
+            image=vit,
+            image_projector=sixteen,
+            image_token=4096,
+            audio=ears,
+            audio_projector=MLPConfig(stack=8),
+            audio_token=4097,
+            text=words,
+        ),
+        "llava-1.5-7b": ChatConfig(image=large, image_layers=(-2,), image_token=32000, text=llama, ends=(2,)),
+        "llava-onevision-0.5b": ChatConfig(
+            image=so400m,
+            image_token=151646,
+            video_token=151647,
+            tiles=TilesConfig(grids=tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))),
+            text=qwen,
+            ends=(151645,),
+        ),
+    }
+
+
+def _reading_and_saying() -> dict[str, Preset]:
+    """Encoder-decoders: three small ones, and the smallest published sizes of T5 (Raffel et al. 2020), its version 1.1, BART (Lewis et
+    al. 2020) and Whisper (Radford et al. 2023)."""
+    words = SpeakerConfig(vocab_size=4096, context=128, width=128, layers=3, heads=4, mlp_width=512)
+    reader = ReaderConfig(context=128, layers=3, heads=4, mlp_width=512)
+    ears = LogMelConfig(context=500, width=128, layers=3, heads=4, mlp_width=512)
+    gated = SpeakerConfig(layers=8, heads=6, head_width=64, mlp_width=1024, activation="gelu_tanh", gated=True)
+    plain = {"activation": "gelu", "eps": 1e-5}
+    bart, whisper = plain | {"style": "bart"}, plain | {"style": "whisper"}
+    large = {"vocab_size": 50265, "context": 1024, "width": 768, "layers": 6, "heads": 12, "mlp_width": 3072, "padding_id": 1}
+    tiny = {"vocab_size": 51865, "context": 448, "width": 384, "layers": 4, "heads": 6, "mlp_width": 1536, "padding_id": 50257}
+    return {
+        "mini-t5": EncoderDecoderConfig(source=reader, text=words, scaled_output=True),
+        "mini-bart": EncoderDecoderConfig(source=reader, text=words.model_copy(update=bart), start=(1,), ends=(2,)),
+        "mini-whisper": EncoderDecoderConfig(source=ears, text=words.model_copy(update=whisper), start=(1,), ends=(2,)),
+        "t5-small": EncoderDecoderConfig(scaled_output=True),
+        "t5-1.1-small": EncoderDecoderConfig(source=ReaderConfig(layers=8, heads=6, mlp_width=1024), text=gated, tied=False),
+        "bart-base": EncoderDecoderConfig(
+            source=ReaderConfig(context=1024, heads=12, mlp_width=3072),
+            text=words.model_copy(update=bart | large),
+            word_bias=True,
+            start=(2,),
+            ends=(2,),
+            last=2,
+        ),
+        "whisper-tiny": EncoderDecoderConfig(
+            source=LogMelConfig(padding="seen"), text=words.model_copy(update=whisper | tiny), start=(50258,), ends=(50257,)
+        ),
+    }
+
+
+def _captioning(vit: ViTConfig) -> dict[str, Preset]:
+    """What says what a picture shows: small ones, and the base sizes of BLIP (Li et al. 2022) and GIT (Wang et al. 2022). The small ones
+    start from a tokenizer's first special words, as the other minis do."""
+    plain = vit.model_copy(update={"width": 128, "heads": 4, "mlp_width": 512, "pre_norm": False, "patch_bias": True})
+    words = CrossTextConfig(vocab_size=4096, context=64, width=128, layers=3, heads=4, mlp_width=512, cross_from=0)
+    stream = GitWordsConfig(vocab_size=4096, context=64, width=128, layers=3, heads=4, mlp_width=512)
+    return {
+        "mini-blip-caption": CaptionerConfig(image=plain, text=words, start=(1,), ends=(2,)),
+        "mini-blip-vqa": CaptionerConfig(image=plain, text=words, question=True, start=(1,), ends=(2,)),
+        "mini-git": GitConfig(image=vit, text=stream, start=(1,), ends=(2,)),
+        "blip-caption-base": CaptionerConfig(),
+        "blip-vqa-base": CaptionerConfig(question=True),
+        "git-base": GitConfig(),
     }

@@ -6,7 +6,7 @@ Shape letters: B rows, L tokens, P patches, H W pixels, T positions, D width.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
@@ -45,8 +45,9 @@ class WordEmbed(nn.Module):
         self.norm = nn.LayerNorm(width, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tokens) -> Float[Tensor, "B L D"]:
-        x = self.embedding(tokens.ids) + self.positions(tokens.ids.shape[1])
+    def forward(self, tokens: Tokens, at: Int[Tensor, "B L"] | None = None) -> Float[Tensor, "B L D"]:
+        """`at` says where the tokens stand; None: counted from 0."""
+        x = self.embedding(tokens.ids) + (self.positions(tokens.ids.shape[1]) if at is None else self.positions.at(at))
         if self.types is not None:
             x = x + self.types.weight[0]
         return self.dropout(self.norm(x))

@@ -96,7 +96,7 @@ class Attention(nn.Module):
         x: Float[Tensor, "B Tq D"],
         *,
         mask: Mask | None = None,
-        context: Context | None = None,
+        context: Float[Tensor, "B Tk C"] | KeysValues | None = None,
         positions: Int[Tensor, "B Tq"] | None = None,
         cache: Cache | None = None,
     ) -> Float[Tensor, "B Tq Out"]:
@@ -141,7 +141,8 @@ def lower(mask: Mask | None, queries: int, keys: int, device: torch.device) -> t
     """
     if mask is None or mask == Mask():
         return None, False
-    plain = mask.lengths is None and mask.starts is None and mask.segments is None and mask.window is None and mask.prefix is None
+    rest = (mask.lengths, mask.starts, mask.segments, mask.window, mask.prefix, mask.allowed)
+    plain = all(condition is None for condition in rest)
     if mask.causal and plain and mask.offset is None and queries == keys:
         return None, True
     at_k = torch.arange(keys, device=device)
@@ -163,6 +164,8 @@ def lower(mask: Mask | None, queries: int, keys: int, device: torch.device) -> t
         allowed = allowed & (at_k < mask.lengths.to(device)[:, None, None])
     if mask.starts is not None:
         allowed = allowed & (at_k >= mask.starts.to(device)[:, None, None])
+    if mask.allowed is not None:
+        allowed = allowed & mask.allowed
     return allowed[:, None], False
 
 

@@ -59,9 +59,10 @@ class KVCache:
         """Count a chunk that every layer has stored: so many tokens of each row are its own, the rest were padding."""
         self.filled = [a + b for a, b in zip(self.filled or [0] * len(counts), counts, strict=True)]
 
-    def select(self, rows: Sequence[int]) -> KVCache:
-        """A cache of these rows, in this order; a row may come more than once (beams, samples, questions on one picture)."""
-        chosen = KVCache(len(self.layers), self.room)
+    def select(self, rows: Sequence[int], *, room: int | None = None) -> KVCache:
+        """A cache of these rows, in this order; a row may come more than once (beams, samples, questions on one picture). It has the same
+        room unless another is asked for."""
+        chosen = KVCache(len(self.layers), room or self.room)
         chosen.filled = [self.filled[row] for row in rows]
         for mine, theirs in zip(self.layers, chosen.layers, strict=True):
             mine.copy(rows, theirs, chosen.most)
@@ -98,7 +99,7 @@ class LayerCache:
             return
         index = torch.tensor(rows, device=self._keys.device)
         kept = [some[:, :, :most].index_select(0, index) for some in (self._keys, self._values)]
-        other._keys, other._values = (new_room(some, self._whole.room) for some in kept)
+        other._keys, other._values = (new_room(some, other._whole.room) for some in kept)
         other._keys[:, :, :most], other._values[:, :, :most] = kept
 
 

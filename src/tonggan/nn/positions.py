@@ -1,9 +1,11 @@
 """Where a token stands: learned tables and sinusoids, in one and two dimensions, and biases by distance.
 
-Shape letters: T positions, D width, H heads, E width of a head, Tq queries, Tk keys, R rows and C columns of a grid.
+Shape letters: T positions, D width, H heads, E width of a head, half of it, Tq queries, Tk keys, R rows and C columns of a grid.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from jaxtyping import Float, Int
@@ -25,8 +27,9 @@ class LearnedPositions(nn.Module):
         return self.weight[:length]
 
     def at(self, positions: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The vectors of these positions; one behind the table's end is an index error."""
-        return self.weight[positions]
+        """The vectors of these positions. Padding of a chunk may stand behind the table's end, and has its last: whoever gives positions
+        has seen to it that no row's own do."""
+        return self.weight[positions.clamp(max=len(self.weight) - 1)]
 
 
 def resized(table: Float[Tensor, "T D"], old: tuple[int, int], new: tuple[int, int]) -> Float[Tensor, "T2 D"]:
@@ -75,7 +78,7 @@ class Rotary(nn.Module):
 
     rates: Tensor
 
-    def __init__(self, rates: Float[Tensor, " E/2"]) -> None:
+    def __init__(self, rates: Float[Tensor, " half"]) -> None:
         super().__init__()
         self.register_buffer("rates", rates, persistent=False)
 
@@ -88,11 +91,26 @@ class Rotary(nn.Module):
         return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
 
 
-def rotary_rates(width: int, base: float = 10_000.0) -> Float[Tensor, " E/2"]:
+def rotary_rates(width: int, base: float = 10_000.0) -> Float[Tensor, " half"]:
     """Radians per position of each pair of channels: base^(-2i/E)."""
     if width % 2:
         raise ValueError(f"rotation turns pairs of channels: the width of a head must be even, not {width}")
     return base ** -(torch.arange(0, width, 2, dtype=torch.float32) / width)
+
+
+def stretched(
+    rates: Float[Tensor, " half"], factor: float, *, original: int | None = None, low: float = 1.0, high: float = 4.0
+) -> Float[Tensor, " half"]:
+    """Slower rates, for texts `factor` times as long as those that were learnt from.
+
+    Without an `original` length all alike (Chen et al. 2023, position interpolation, section 3.2). With one, what turns less than `low`
+    times in it is slowed, what turns more than `high` times stays, and between them it goes over (Llama 3.1; Peng et al. 2023, YaRN,
+    section 3.2, equations 18 and 19).
+    """
+    if original is None:
+        return rates / factor
+    stays = ((original * rates / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+    return rates * (stays + (1 - stays) / factor)
 
 
 class GridBias(nn.Module):
@@ -119,3 +137,31 @@ class GridBias(nn.Module):
     def forward(self, at_q: Int[Tensor, " Tq"], at_k: Int[Tensor, " Tk"]) -> Float[Tensor, "H Tq Tk"]:
         """The bias between queries and keys at these places, the class token being at 0."""
         return self.table[self.index[at_q[:, None], at_k[None, :]]].permute(2, 0, 1)
+
+
+class RelativeBias(nn.Module):
+    """A learned bias on attention's scores by distance, one number per head and bucket (Raffel et al. 2020, T5, section 2.1).
+
+    Half of the buckets hold one distance each, the others ever more, up to `farthest` and all beyond. `both`: half of all are for keys
+    behind the query; else the query looks back only, and what is ahead counts as at no distance.
+    """
+
+    def __init__(self, buckets: int, farthest: int, heads: int, *, both: bool) -> None:
+        super().__init__()
+        self.farthest, self.both = farthest, both
+        self.table = nn.Parameter(torch.zeros(buckets, heads))
+
+    def forward(self, at_q: Int[Tensor, " Tq"], at_k: Int[Tensor, " Tk"]) -> Float[Tensor, "H Tq Tk"]:
+        """The bias between queries and keys at these places."""
+        ahead = at_k[None, :] - at_q[:, None]
+        return self.table[self.bucket(ahead)].permute(2, 0, 1)
+
+    def bucket(self, ahead: Int[Tensor, "Tq Tk"]) -> Int[Tensor, "Tq Tk"]:
+        """Which bucket a key is in that stands so far ahead of its query."""
+        count = len(self.table) // 2 if self.both else len(self.table)
+        side = (ahead > 0) * count if self.both else 0
+        distance = ahead.abs() if self.both else (-ahead).clamp(min=0)
+        exact = count // 2
+        # In single precision whatever the model computes in, and in this order, as the weights were trained: borders lie on whole numbers.
+        grown = torch.log(distance.clamp(min=1).float() / exact) / math.log(self.farthest / exact) * (count - exact)
+        return side + torch.where(distance < exact, distance, (exact + grown.long()).clamp(max=count - 1))

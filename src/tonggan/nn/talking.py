@@ -6,21 +6,25 @@ Shape letters: B rows, L tokens, D width, V words of the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tonggan.nn.attention import KeysValues
 from tonggan.nn.cache import KVCache
 from tonggan.tensors import Batch, Mask, Tokens
+from tonggan.types import UsageError
 
 
+@runtime_checkable
 class Seen(Protocol):
     """What a system keeps of all that is not said word by word: features of pictures, an encoder's states. Computed once per input."""
 
-    def select(self, rows: Sequence[int]) -> Self:
+    def select(self, rows: Sequence[int]) -> Seen:
         """Of these rows, in this order; a row may come more than once."""
         ...
 
@@ -61,22 +65,55 @@ class Talker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What an encoder made of its input, as the keys and values of every block that attends to it."""
+
+    memory: tuple[KeysValues | None, ...]
+    lengths: Tensor | None = None
+    """Int[B]: behind them is padding; None: nowhere."""
+
+    @property
+    def mask(self) -> Mask | None:
+        """What a word may see of it."""
+        return None if self.lengths is None else Mask(lengths=self.lengths)
+
+    def select(self, rows: Sequence[int]) -> Remembered:
+        """Of these rows."""
+        index = torch.tensor(rows)
+        lengths = None if self.lengths is None else self.lengths[index.to(self.lengths.device)]
+        return Remembered(tuple(part and part.select(index.to(part.keys.device)) for part in self.memory), lengths)
+
+
 def words(talker: Talker, states: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
     """Logits over the vocabulary."""
     weight, bias = talker.output
     return F.linear(states, weight, bias)
 
 
-def standing(tokens: Tokens, cache: KVCache | None) -> tuple[Mask | None, Int[Tensor, "B L"] | None]:
+def standing(tokens: Tokens, cache: KVCache | None, *, packs: bool = False) -> tuple[Mask | None, Int[Tensor, "B L"] | None]:
     """How a causal stack sees a chunk: its mask, and where its tokens stand (None: counted from 0).
 
     Padding on the right needs no mask, being behind all that is asked. On the left (input of others; without a cache only) it is hidden,
-    and positions are counted from each row's first token.
+    and positions are counted from each row's first token. Texts packed into one row see nothing of each other, and each counts from 0:
+    for systems that say so (`packs`), in which all that is seen stands among the words. Others, and a cache, raise `UsageError`.
     """
     rows, length = tokens.ids.shape
+    if tokens.segments is not None:
+        if cache is not None or not packs:
+            why = "a cache has one text per row" if packs else "this system looks at what was read, which is a whole row's"
+            raise UsageError(f"several texts are packed into a row, but {why}; give each a row of its own")
+        return Mask(causal=True, segments=(tokens.segments, tokens.segments)), _within(tokens.segments)
     if cache is not None:
         return cache.mask(length, tokens.device), cache.positions(rows, length, tokens.device)
     if tokens.starts is None:
         return Mask(causal=True), None
     at = torch.arange(length, device=tokens.device) - tokens.starts[:, None]
     return Mask(causal=True, starts=tokens.starts), at.clamp(min=0)
+
+
+def _within(segments: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:
+    """Places counted from the beginning of each run."""
+    at = torch.arange(segments.shape[1], device=segments.device).expand(len(segments), -1)
+    begins = F.pad(segments[:, 1:] != segments[:, :-1], (1, 0), value=True)
+    return at - torch.where(begins, at, 0).cummax(dim=1).values

@@ -177,10 +177,14 @@ class Transformer(nn.Module):
         cond: Tensor | None = None,
         route: Tensor | Route | None = None,
         caches: Sequence[Cache] | None = None,
+        before: Sequence[Callable[[Tensor], Tensor] | None] | None = None,
         trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
+        """`before` has for each block what is done to the stream in front of it, if anything (Flamingo's gated cross-attention)."""
         none: list[None] = [None] * len(self.blocks)
-        for block, cache, seen in zip(self.blocks, none if caches is None else caches, self.contexts(context), strict=True):
+        own = none if caches is None else caches
+        for block, cache, seen, change in zip(self.blocks, own, self.contexts(context), before or none, strict=True):
+            x = x if change is None else change(x)
             x = block(
                 x,
                 mask=mask,

@@ -27,5 +27,9 @@ class WordHead(nn.Module):
         nn.init.normal_(self.dense.weight, std=0.02)
         nn.init.zeros_(self.dense.bias)
 
+    def ready(self, states: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        """States that meet the embeddings."""
+        return self.norm(self.act(self.dense(states)))
+
     def forward(self, states: Float[Tensor, "... D"], embeddings: Float[Tensor, "V D"]) -> Float[Tensor, "... V"]:
-        return nn.functional.linear(self.norm(self.act(self.dense(states))), embeddings, self.bias)
+        return nn.functional.linear(self.ready(states), embeddings, self.bias)

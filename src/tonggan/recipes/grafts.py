@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tonggan.config import Config, ConfigError
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
 from tonggan.hub.identity import TRAINING_ONLY
-from tonggan.models import CoAttentionConfig, ModelConfig, SingleStreamConfig, VLMoConfig
+from tonggan.models import ChatConfig, CoAttentionConfig, FlamingoConfig, ModelConfig, SingleStreamConfig, VLMoConfig
 from tonggan.models.streams import PatchesConfig, WordsConfig
 from tonggan.models.towers import BertTextConfig, FramesConfig, TubeletConfig, ViTConfig
 from tonggan.tensors import MODALITIES, Modality
@@ -85,6 +85,8 @@ def fitted(shape: ModelConfig, towers: Mapping[Modality, Tower], *, written: boo
             changes = _of_co_attention(shape, towers)
         case _:
             changes = {kind: _of_tower(shape, kind, tower) for kind, tower in towers.items()}
+    if not written and isinstance(shape, ChatConfig | FlamingoConfig) and (words := towers.get("text")) is not None:
+        changes |= _behind(shape, words)
     if written:
         changes = _as_written(shape, changes, towers)
     return _changed(shape, changes, towers)
@@ -170,6 +172,13 @@ def _of_co_attention(shape: CoAttentionConfig, towers: Mapping[Modality, Tower])
             )
         changes["text"] = {**measures, "cross_from": shape.text.cross_from}
     return changes
+
+
+def _behind(shape: ChatConfig | FlamingoConfig, words: Tower) -> dict[str, int]:
+    """Placeholders that stand behind a decoder's words, behind those of the decoder in its place: among them they would be words of it."""
+    own = shape.text.vocab_size
+    tokens = {name: token for name in ("image_token", "video_token", "audio_token") if (token := getattr(shape, name, None)) is not None}
+    return {name: words.config.vocab_size + token - own for name, token in tokens.items() if token >= own}
 
 
 def _vit(shape: ModelConfig, tower: Tower) -> ViTConfig:

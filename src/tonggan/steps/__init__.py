@@ -9,8 +9,10 @@ from torch import nn
 
 from tonggan.models import DualEncoder
 from tonggan.models.base import Embedder, Labeller, LatentLearner, Matcher, WordPredictor
+from tonggan.nn.talking import Talker
 from tonggan.steps.classification import ClassificationConfig, ClassificationStep
 from tonggan.steps.contrastive import ContrastiveConfig, ContrastiveStep
+from tonggan.steps.language import LanguageConfig, LanguageStep
 from tonggan.steps.latent import LatentConfig, LatentStep
 from tonggan.steps.masked_language import MaskedLanguageConfig, MaskedLanguageStep
 from tonggan.steps.matching import MatchingConfig, MatchingStep
@@ -19,7 +21,7 @@ from tonggan.tensors import Vocabulary
 from tonggan.types import UsageError
 
 StepConfig: TypeAlias = Annotated[
-    ContrastiveConfig | TransferConfig | MaskedLanguageConfig | MatchingConfig | ClassificationConfig | LatentConfig,
+    ContrastiveConfig | TransferConfig | MaskedLanguageConfig | MatchingConfig | ClassificationConfig | LatentConfig | LanguageConfig,
     Field(discriminator="kind"),
 ]
 
@@ -54,6 +56,10 @@ def build(model: nn.Module, config: StepConfig, *, teacher: DualEncoder | None =
             if not isinstance(model, LatentLearner):
                 raise UsageError(f"step latent: {type(model).__name__} cannot fill in its own states; data2vec models can")
             return LatentStep(model, config, vocabulary)
+        case LanguageConfig():
+            if not isinstance(model, Talker):
+                raise UsageError(f"step language: {type(model).__name__} says nothing word by word; it needs a model that talks")
+            return LanguageStep(model, config)
 
 
 def hides_words(config: StepConfig) -> bool:

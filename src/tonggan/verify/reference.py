@@ -45,8 +45,8 @@ class Reference:
         made = getattr(transformers, named, transformers.AutoModel)
         self.module: nn.Module = self._open(made, dtype=torch.float32).eval()
         own_memory(self.module)
-        # Of an encoder-decoder it is the encoder whose outputs ours have a name for; the decoder would want words.
-        alone = getattr(self.module.config, "is_encoder_decoder", False)
+        # Of an encoder-decoder without a head for words only the encoder is ours.
+        alone = getattr(self.module.config, "is_encoder_decoder", False) and not self.module.can_generate()
         self._called: nn.Module = self.module.get_encoder() if alone else self.module
         if "bool_masked_pos" in _required(self._called):  # a head that only fills in what is hidden (VideoMAE's) has nothing to say
             self._called = self.module.base_model
@@ -98,9 +98,16 @@ class Reference:
             yield found
 
     def accepted(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those inputs that its forward has a name for."""
+        """Those inputs that its forward has a name for. Where a text may see any of several pictures, each sees its own one whole."""
         known = inspect.signature(self._called.forward).parameters
-        return {name: tensor for name, tensor in inputs.items() if name in known}
+        found = {name: tensor for name, tensor in inputs.items() if name in known}
+        if "image_attention_mask" in known and "image_attention_mask" not in found:
+            found["pixel_values"] = found["pixel_values"][:, None]
+            found["image_attention_mask"] = torch.ones(*found["input_ids"].shape, 1, dtype=torch.long)
+        if "decoder_input_ids" in known and "decoder_input_ids" not in found and getattr(self.module.config, "is_encoder_decoder", False):
+            rows = next(iter(found.values()))  # what is said of them makes no difference to a comparison: the text itself, or any
+            found["decoder_input_ids"] = inputs["input_ids"] if "input_ids" in found else torch.arange(3, 8).repeat(len(rows), 1)
+        return found
 
     def positions(self, frames: int) -> int:
         """How many states a sound of so many samples or frames has."""
@@ -132,11 +139,13 @@ class Reference:
         made: dict[str, Any] = {}
         if items.texts and processor.text is not None:
             # How a family pads is written in no file: SigLIP's processor is always told.
-            padding = {"padding": "max_length"} if processor.text.config.pad_to is not None else {"padding": True}
+            padding: dict[str, Any] = {"padding": "max_length" if processor.text.config.pad_to is not None else True}
+            padding["padding_side"] = "right"  # as ours; where the side makes a difference, another than that is not read
             longest = self._longest(self._tokenizer)
             made |= self._tokenizer(list(items.texts), truncation=True, max_length=longest, return_tensors="pt", **padding)
         if items.images:
-            made |= self._pictures(pictures(items.images), return_tensors="pt")
+            pixels = self._pictures(pictures(items.images), return_tensors="pt")
+            made |= {"pixel_values": pixels} if isinstance(pixels, Tensor) else pixels  # bare from Idefics' processor
         if items.clips and processor.video is not None:
             # Which frames are taken is the caller's matter there, so ours are given.
             config = processor.video.config
@@ -215,5 +224,5 @@ def _flat(output: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
         elif isinstance(value, tuple):
             found |= {f"{prefix}{name}.{i}": one for i, one in enumerate(value) if isinstance(one, Tensor)}
         elif isinstance(value, Mapping):
-            found |= _flat(value, name.removesuffix("model_output"))
+            found |= _flat(value, name.removesuffix("model_output").removesuffix("outputs"))
     return found

@@ -87,7 +87,7 @@ _ALL = (
     Format("folder", "pictures in folders, with metadata, texts beside them, or classes", holding(), read_folder, write_folder, _COPIED),
     Format("csv", "CSV or TSV; written with open_clip's columns filepath, title", holding(*_TABLE), read_csv, write_csv, _CELLS),
     Format("excel", "the first sheet of an Excel file (.xlsx)", holding(*_TABLE), read_excel, write_excel, _EXCEL),
-    Format("jsonl", "JSON lines, a JSON list of records, or captions by file name", holding(), read_jsonl, write_jsonl),
+    Format("jsonl", "JSON lines, a JSON list of records, dialogues, or captions by file name", holding(), read_jsonl, write_jsonl),
     Format("parquet", "Parquet, also with Hugging Face's pictures", holding(), read_parquet, write_parquet),
     Format("webdataset", "tar files of KEY.jpg, KEY.txt, KEY.json", holding(*_TABLE, "images"), read_webdataset, write_webdataset, _TAR),
     Format("coco", "COCO captions", holding("captions"), read_coco, write_coco, _PAIRS, _numbered),

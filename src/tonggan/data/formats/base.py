@@ -16,7 +16,7 @@ from tonggan.data.formats.writing import Writing
 from tonggan.data.language import language_of
 from tonggan.data.media import is_picture_name, read_bytes
 from tonggan.data.rows import Dataset
-from tonggan.types import Dropped, Image, MediaError, Row
+from tonggan.types import Dropped, Image, Media, MediaError, Row, Text
 
 Located: TypeAlias = tuple[str, Row]
 """A row and where it comes from (file and line, or the member of an archive), for reports."""
@@ -193,8 +193,11 @@ def storable(rows: Iterable[Located], job: Reading) -> Iterator[Located]:
     system are bytes in no encoding of ours."""
     for where, row in rows:
         words = [row.id, *(text.text for text in row.texts), *row.choices, *row.answers, *row.meta, *row.meta.values()]
+        said = [part for message in row.messages for part in message.parts]
+        words += [part.text for part in said if isinstance(part, Text)]
         words += [word for word in (row.group, row.split, row.question, *(text.lang for text in row.texts)) if word is not None]
-        files = [str(media.path) for media in (*row.images, *row.audios, *row.videos) if media.path is not None]
+        media = (*row.images, *row.audios, *row.videos, *(part for part in said if isinstance(part, Media)))
+        files = [str(medium.path) for medium in media if medium.path is not None]
         odd = next((word for word in words if not isinstance(word, str)), None)
         if odd is not None:
             job.drop(where, f"{str(odd)[:60]!r} is of type {type(odd).__name__}, where text belongs")

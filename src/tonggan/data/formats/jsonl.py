@@ -12,6 +12,7 @@ from tonggan.data.formats.base import Finder, Located, Reading
 from tonggan.data.formats.cells import Record
 from tonggan.data.formats.columns import IMAGE_NAMES, rows_of
 from tonggan.data.formats.delimited import read_text
+from tonggan.data.formats.dialogues import is_dialogue, read_dialogues
 from tonggan.data.formats.pictures import picture_of
 from tonggan.data.formats.writing import Writing
 from tonggan.data.media import is_picture_name
@@ -31,6 +32,8 @@ def read_jsonl(job: Reading) -> Iterator[Located]:
     stream = chain([first], records)
     if _is_ours(first[1]) and not (job.image_col or job.text_col):
         return _ours(stream, job)
+    if is_dialogue(first[1]) and not (job.image_col or job.text_col):
+        return read_dialogues(stream, job)
     held = [(where, _one_turn(cells)) for where, cells in stream]  # a column may be absent from the first lines
     names = list(dict.fromkeys(str(name) for _, cells in held for name in cells))
     return rows_of(held, names, job)

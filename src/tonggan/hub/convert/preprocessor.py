@@ -24,6 +24,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ChineseCLIP": CLIP,
     "Blip": CLIP | {"size": {"height": 384, "width": 384}, "do_center_crop": False},
     "Vilt": CLIP | HALF | {"size": {"shortest_edge": 384}, "do_center_crop": False, "size_divisor": 32, "do_pad": True},
+    "Idefics": CLIP | {"size": {"height": 224, "width": 224}, "do_center_crop": False},
     "Siglip": CLIP | HALF | {"size": {"height": 224, "width": 224}, "do_center_crop": False},
     "ViT": CLIP | HALF | {"size": 224, "default_to_square": True, "resample": 2, "do_center_crop": False},
     "DeiT": CLIP | HALF | {"size": 256, "default_to_square": True},

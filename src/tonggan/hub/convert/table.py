@@ -30,15 +30,19 @@ class Change:
     to_theirs: Callable[[Tensor], Tensor]
 
 
+TRANSPOSED = Change(lambda t: t.T.contiguous(), lambda t: t.T)
+"""Theirs is [in, out], as in GPT-2's `Conv1D`; ours [out, in]."""
 SCALAR_TO_VECTOR = Change(lambda t: t.reshape(1), lambda t: t.reshape(()))
 """Ours is [1] (a scalar parameter has no shape to shard), theirs is a scalar."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stacked:
-    """Ours of these names on top of each other, equal parts of the first dimension, are one of theirs (`nn.MultiheadAttention`'s)."""
+    """Ours of these names on top of each other, equal parts of the first dimension, are one of theirs (`nn.MultiheadAttention`'s), whose
+    form is changed as a whole."""
 
     names: tuple[str, ...]
+    change: Change | None = None
 
 
 Target: TypeAlias = str | tuple[str, Change] | Stacked | None
@@ -71,9 +75,9 @@ class KeyTable:
             if found is None or any(name not in wanted for name in found.names):
                 unknown.append(key)
             if found is not None:
-                parts = tensor.chunk(len(found.names)) if len(found.names) > 1 else (tensor,)
-                changed = (found.change.to_ours(part) if found.change else part for part in parts)
-                for name, part in zip(found.names, changed, strict=False):  # no name: dropped on purpose; a part too few is missing below
+                whole = found.change.to_ours(tensor) if found.change else tensor
+                parts = whole.chunk(len(found.names)) if len(found.names) > 1 else (whole,)
+                for name, part in zip(found.names, parts, strict=False):  # no name: dropped on purpose; a part too few is missing below
                     if name in ours and not torch.equal(ours[name], part):
                         contrary.append(f"{origin[name]} and {key}")
                     ours[name], origin[name] = part, key
@@ -92,7 +96,6 @@ class KeyTable:
     def export(self, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Our tensors under their names; raises `TongganError` naming those that the format has no place for."""
         theirs: dict[str, Tensor] = {}
-        stacks: dict[str, list[Tensor]] = {}
         homeless = []
         for name, tensor in ours.items():
             if name in self.ours_only:
@@ -100,14 +103,12 @@ class KeyTable:
             found = self._home(name)
             if found is None:
                 homeless.append(name)
-            elif len(found.names) > 1:
-                theirs[found.key] = tensor  # keeps the place in the order
-                stacks[found.key] = [ours[part] for part in found.names]
-            else:
-                theirs[found.key] = (found.change.to_theirs(tensor) if found.change else tensor).contiguous()
+            elif found.key not in theirs:  # of a stack, the first part brings the others
+                whole = torch.cat([ours[part] for part in found.names]) if len(found.names) > 1 else tensor
+                theirs[found.key] = (found.change.to_theirs(whole) if found.change else whole).contiguous()
         if homeless:
             raise TongganError(f"the {self.family} format has no place for {_some(homeless)}; save with format='tonggan'")
-        return theirs | {key: torch.cat(parts) for key, parts in stacks.items()}
+        return theirs
 
     def dropped(self, theirs: Iterable[str]) -> list[str]:
         """Those of their keys that are left out on purpose."""
@@ -166,8 +167,8 @@ def prefixed(theirs: str, ours: str, rules: Rules) -> dict[str, Target]:
                 return None
             case str():
                 return ours + target
-            case Stacked(names):
-                return Stacked(tuple(ours + name for name in names))
+            case Stacked(names, change):
+                return Stacked(tuple(ours + name for name in names), change)
             case (name, change):
                 return ours + name, change
 
@@ -180,8 +181,8 @@ def _target(target: Target) -> tuple[tuple[str, ...], Change | None]:
             return (), None
         case str():
             return (target,), None
-        case Stacked(names):
-            return names, None
+        case Stacked(names, change):
+            return names, change
         case (name, change):
             return (name,), change
 

@@ -16,16 +16,16 @@ PADS_LEFT = frozenset({"GemmaTokenizer", "Siglip2Tokenizer"})
 """Classes that pad on the left where no file says otherwise."""
 
 
-def read_tokenizer(directory: Path, *, max_length: int | None, context: int, pad: str) -> Tokenizer:
+def read_tokenizer(directory: Path, *, max_length: int | None, context: int, pad: str, decoder: bool = False) -> Tokenizer:
     """The tokenizer of a directory, cutting at `max_length`, else at what its own file says, never beyond `context` positions.
 
-    `pad` is the padding token where no file names one. Raises `TongganError` for a directory without a tokenizer, and for settings
-    that would change ids and that we do not have.
+    `pad` is the padding token where no file names one; to a `decoder`, which counts from each row's first token, the side of padding is
+    all one. Raises `TongganError` for a directory without a tokenizer, and for settings that would change ids and that we do not have.
     """
     said = read_said(directory)
     if max_length is None:
         max_length = int(min(said.get("model_max_length") or context, context))  # "no limit" is written as 10^30
-    config = TextProcessing(max_length=min(max_length, context), truncation_side=truncation_in(said, str(directory / SETTINGS)))
+    config = TextProcessing(max_length=min(max_length, context), truncation_side=truncation_in(said, str(directory / SETTINGS), decoder))
     try:
         tokenizer = _open(directory, said, config)
     except TongganError:
@@ -62,10 +62,10 @@ def read_said(directory: Path) -> dict[str, Any]:
     return said
 
 
-def truncation_in(said: Mapping[str, Any], where: str) -> Literal["right", "left"]:
+def truncation_in(said: Mapping[str, Any], where: str, decoder: bool = False) -> Literal["right", "left"]:
     """Where longer texts are cut; raises `TongganError` for texts padded on the left, which move with the batch they are in."""
     cut, padded = said["truncation_side"], said.get("padding_side") or ("left" if said["tokenizer_class"] in PADS_LEFT else "right")
-    if padded != "right":
+    if padded != "right" and not decoder:
         unsaid = "" if "padding_side" in said else f", which is what a {said['tokenizer_class']} does where no file says otherwise,"
         raise TongganError(
             f"{where}: padding_side={padded!r}{unsaid} is not supported: a text's vector would depend on the longest of its batch; "

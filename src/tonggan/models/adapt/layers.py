@@ -6,7 +6,7 @@ Shape letters: B rows, T tokens, P prompt tokens, L layers, D width, N M width i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -138,10 +138,11 @@ class PromptedTransformer(Transformer):
         cond: Tensor | None = None,
         route: Tensor | Route | None = None,
         caches: Sequence[Cache] | None = None,
+        before: Sequence[Callable[[Tensor], Tensor] | None] | None = None,
         trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
-        if positions is not None or caches is not None or isinstance(route, Tensor):
-            raise UsageError("prompts have no place in packed or cached input, nor where each token is routed by itself")
+        if positions is not None or caches is not None or before is not None or isinstance(route, Tensor):
+            raise UsageError("prompts have no place in packed or cached input, between gated blocks, nor where tokens are routed one by one")
         length = self.prompts.shape[1]
         mask = _behind(mask, length)
         if route is not None:  # they take the expert of what they stand before
@@ -164,7 +165,7 @@ def _behind(mask: Mask | None, length: int) -> Mask | None:
         return None
     segments = mask.segments
     packed = segments is not None and segments[0].shape[1] > 1
-    if mask.starts is not None or packed or mask.offset is not None or mask.window is not None:
+    if mask.starts is not None or packed or mask.offset is not None or mask.window is not None or mask.allowed is not None:
         raise UsageError("prompts have no place in input that is padded on the left, packed, cached or windowed")
     if segments is not None:  # one segment for all queries, so that padding may stand anywhere: theirs too
         segments = (segments[0], torch.cat([segments[0].expand(-1, length), segments[1]], dim=1))

@@ -147,6 +147,10 @@ class ViT(nn.Module):
 
     def tokens(self, pixels: Pixels) -> Hidden:
         """States of the last block [B, (class +) P, D], before the last norm."""
+        return Hidden(self.transformer(self.enter(pixels)))
+
+    def enter(self, pixels: Pixels) -> Float[Tensor, "B T D"]:
+        """What the first block reads."""
         height, width = height_width(self.config.image_size)
         if tuple(pixels.shape[2:]) != (height, width):
             raise ValueError(f"pictures of {pixels.shape[2]} x {pixels.shape[3]} pixels; this tower reads {height} x {width}")
@@ -158,7 +162,7 @@ class ViT(nn.Module):
             x = drop_patches(x, self.config.patch_keep)
         if self.class_token is not None:
             x = torch.cat([(self.class_token + table[0]).expand(len(x), 1, -1), x], dim=1)
-        return Hidden(self.transformer(self.pre_norm(x)))
+        return self.pre_norm(x)
 
     def forward(self, pixels: Pixels) -> Float[Tensor, "B D"]:
         return self.summary(self.tokens(pixels))
