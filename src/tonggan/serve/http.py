@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pydantic
 
-from tonggan.data.media import SERVER, resolve
+from tonggan.data.resolve import SERVER, resolve
 from tonggan.data.text import is_unicode
 from tonggan.search import Hit
 from tonggan.serve.engine import Engine
