@@ -109,7 +109,7 @@ def test_mini_presets_overfit_one_batch(name: str) -> None:
     pixels, tokens = data(16)
     # At the others' rate the sigmoid loss comes to rest at its chance: its bias starts so low that first all rows are pushed together.
     adam = torch.optim.AdamW(model.parameters(), lr=5e-4 if model.bias is not None else 2e-3)
-    aim = 1.0 if model.bias is not None else 0.2  # chance is 3.7 and 2.8
+    aim = 1.5 if model.bias is not None else 0.2  # chance is 3.7 and 2.8
     for _ in range(80):
         loss = loss_of(model, pixels, tokens)
         if float(loss.detach()) < aim:
