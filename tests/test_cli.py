@@ -426,3 +426,14 @@ def test_a_terminal_that_lacks_letters_shows_their_numbers(tmp_path: Path, monke
         told = out.read()
         assert says in told or ("doctor" in words and json_), told
         assert not json_ or json.loads(told)
+
+
+def test_a_reason_that_many_rows_share_is_listed_in_part_and_counted(capsys):
+    from tonggan.cli.shared import SHOWN, print_dropped
+    from tonggan.types import Dropped
+
+    print_dropped([Dropped(f"row {i}", "no look") for i in range(SHOWN + 1234)] + [Dropped("row x", "damaged")])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"{SHOWN + 1235} rows could not be used:"
+    assert lines[SHOWN] == f"  row {SHOWN - 1}: no look" and lines[SHOWN + 1] == "  … and 1,234 more: no look"
+    assert lines[-1] == "  row x: damaged" and len(lines) == SHOWN + 3

@@ -16,7 +16,8 @@ import pytest
 from draw import encoded, picture, saved
 
 from tonggan.data import media
-from tonggan.data.media import LOADER, SERVER, Policy, check_image, decode_base64, load_image, parse_data_uri, resolve, sniff
+from tonggan.data.media import check_image, load_image, sniff
+from tonggan.data.resolve import LOADER, SERVER, Policy, decode_base64, parse_data_uri, resolve
 from tonggan.types import Image, MediaError
 
 RED = (220, 30, 30)

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tonggan.data import rows as rows_module
+from tonggan.data import schema
 from tonggan.data.media import load_image
-from tonggan.data.rows import Dataset, to_plain
+from tonggan.data.rows import Dataset
+from tonggan.data.schema import to_plain
 from tonggan.types import Audio, Dropped, Image, Message, Row, Text, TongganError, UsageError, Video
 
 words = st.text(max_size=20)
@@ -131,7 +133,7 @@ def test_arrays_are_kept_as_pictures_without_loss():
 
 def test_large_rows_are_spooled_to_a_file_that_leaves_no_trace(tmp_path, monkeypatch):
     monkeypatch.setattr(rows_module, "SPOOL_BYTES", 20_000)
-    monkeypatch.setattr(rows_module, "BATCH_BYTES", 5_000)
+    monkeypatch.setattr(schema, "BATCH_BYTES", 5_000)
     monkeypatch.setattr(rows_module.tempfile, "tempdir", str(tmp_path))
     data = [encoded(seed) for seed in range(40)]
     assert sum(map(len, data)) > 40_000

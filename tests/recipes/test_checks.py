@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from tonggan.data.processor import Processor
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
 from tonggan.data.text import train_bpe
-from tonggan.models import DualEncoderConfig, build
-from tonggan.recipes.checks import check
+from tonggan.models import DualEncoderConfig, build, parse
+from tonggan.recipes.checks import check, check_apart
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.rows import RunRows
 from tonggan.recipes.run import Run
-from tonggan.types import Audio, Text, TongganError, UsageError
+from tonggan.types import Audio, Row, Text, TongganError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -159,12 +160,14 @@ def later(model: dict[str, Any], first: dict[str, Any], second: dict[str, Any], 
         (TWO, {}, {"bilingual": True}, "bilingual needs a model whose text tower is a BERT"),
         (TWO, {}, {"ridge": 0.1}, "ridge needs a transfer stream"),
         (TWO, {"data": BOTH}, {"stream": {"step": {"kind": "transfer"}}, "ridge": 0.1}, "ridge needs bilingual"),
+        (VILT, MATCHING, {"stream": {"loader": {"batch_size": 1}}}, "stream pairs: matching tells rows apart, but batch_size is 1"),
         (BERT, MASKED, {"train": {"micro_batch": 2}}, r"stream pairs: train\.micro_batch .* loader\.batch_size \(2\)"),
         (TWO, {}, {"stream": {"loader": {"batch_size": 1}}}, "stream pairs: contrastive learning tells rows apart, but batch_size is 1"),
         (TWO, {}, {"stream": {"loader": {"batch_size": 8, "streams": 3}}}, r"loader\.streams=3 must"),
     ],
     ids=[
-        "negatives", "layers", "step", "bias", "centre", "bilingual", "ridge", "ridge alone", "micro-batch", "batch of one", "streams",
+        "negatives", "layers", "step", "bias", "centre", "bilingual", "ridge", "ridge alone", "matching one", "micro-batch", "batch of one",
+        "streams",
     ],
 )  # fmt: skip
 def test_a_later_stage_that_cannot_be_trained_is_found_before_the_first(
@@ -173,6 +176,45 @@ def test_a_later_stage_that_cannot_be_trained_is_found_before_the_first(
     with pytest.raises(TongganError, match=f"stage second: .*{says}"):
         Run(later(model, first, {**second}), tmp_path, quiet=True).train()
     assert not (tmp_path / "stages").exists()
+
+
+def test_a_later_stage_that_hides_words_without_a_mask_token_is_found_before_the_first(tmp_path: Path) -> None:
+    tokenizer = train_bpe(["a red circle", "a blue square"], 300, max_length=48)
+    model = parse({**VLMO, "text": {"vocab_size": tokenizer.vocab_size, "context": 48}}, "model")
+    hub.save(tmp_path / "start", build(model).eval(), model, Processor(ImageProcessor(ImageProcessing(size=32)), tokenizer))
+    first = json.loads(config({"start": str(tmp_path / "start")}).model_dump_json())["stages"][0]
+    second = {**first, "name": "second", "streams": [{**first["streams"][0], **MASKED}]}
+    two = config({"start": str(tmp_path / "start")}, whole={"stages": [first, second]})
+    with pytest.raises(UsageError, match=r"stage second: this tokenizer has no mask token"):
+        Run(two, tmp_path / "run", quiet=True).train()
+    assert not (tmp_path / "run" / "stages").exists()
+
+
+ALIKE: dict[str, Callable[[Row, Row], Row]] = {
+    "the same caption": lambda row, _: row.with_(texts=(Text(f"A bird{' ' * len(row.id)}", "en"),)),
+    "the same picture": lambda row, first: row.with_(images=first.images),
+    r"of one group \(pond\)": lambda row, _: row.with_(group="pond"),
+}
+
+
+@pytest.mark.parametrize("step", ["matching", "contrastive"])
+@pytest.mark.parametrize("says", ALIKE)
+def test_rows_that_nothing_tells_apart_are_found_whatever_they_share(step: str, says: str) -> None:
+    rows = scenes.generate(3, seed=1, size=32)
+    alike = [ALIKE[says](row, rows[0]) for row in rows]
+    stage = config(shape(VLMO), {"step": {"kind": step}}).stages[0]
+    with pytest.raises(TongganError, match=f"stage train: stream pairs: all 3 rows .*{says}"):
+        check_apart(stage, stage.streams[0], Dataset.from_rows(alike))
+    check_apart(stage, stage.streams[0], Dataset.from_rows([*alike[:2], rows[2].with_(group=None)]))
+
+
+def test_a_later_stage_without_a_wrong_pair_is_found_before_the_first(tmp_path: Path) -> None:
+    rows = scenes.generate(3, seed=1, size=32)
+    Dataset.from_rows([row.with_(split=None, texts=(Text("a bird", "en"),)) for row in rows]).write(tmp_path / "data")
+    second = {"stream": {"step": {"kind": "matching"}, "data": {"source": str(tmp_path / "data"), "split": None}}}
+    with pytest.raises(TongganError, match="stage second: stream pairs: all 3 rows have the same caption"):
+        Run(later(VILT, MATCHING, second), tmp_path / "run", quiet=True).train()
+    assert not (tmp_path / "run" / "stages").exists()
 
 
 def test_patience_and_rates_of_a_later_stage_are_held_against_the_run(tmp_path: Path) -> None:

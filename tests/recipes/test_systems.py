@@ -147,7 +147,7 @@ def test_three_tasks_at_once_say_their_shares_and_two_evaluations_look(tmp_path:
 def test_hiding_without_a_mask_token_says_what_to_set(tmp_path: Path) -> None:
     step = {"kind": "latent", "modality": "image", "top_layers": 2, "smallest_block": 2}
     config = run_of({"kind": "data2vec", "image": {**DATA2VEC, "mask_token": False}}, {"data": SCENES, "step": step})
-    with pytest.raises(UsageError, match=r"set model\.config\.image\.mask_token: true"):
+    with pytest.raises(UsageError, match=r"stage train: step latent: .* set model\.config\.image\.mask_token: true"):
         Run(config, tmp_path, quiet=True).train()
 
 

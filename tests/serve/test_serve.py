@@ -21,7 +21,8 @@ from PIL import Image as Pil
 from fakes import ColourModel, colour_rows, square
 from listening import listening
 from tonggan.data.drawing import MEMORY, SECONDS
-from tonggan.data.media import MAX_BYTES, MAX_PIXELS
+from tonggan.data.media import MAX_PIXELS
+from tonggan.data.resolve import MAX_BYTES
 from tonggan.search import Index
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import Limits, check_exposure, is_loopback

@@ -506,8 +506,9 @@ def test_kill_at_random_moments_and_resume(tmp_path: Path, window: str) -> None:
         return [
             sys.executable, "-c", NOTING, str(tmp_path / f"{name}.jsonl"), "train", "quickstart",
             f"stages.0.streams.0.data.source={tmp_path / 'scenes'}", f"evaluation.data.source={tmp_path / 'scenes'}",
-            "stages.0.train.steps=40", "stages.0.train.checkpoint_every=3", "stages.0.train.log_every=1", "stages.0.train.eval_every=10",
-            f"stages.0.streams.0.loader.window={window}", "stages.0.streams.0.loader.batch_size=16", "--out", str(tmp_path / name),
+            "model.preset=mini-rn", "stages.0.train.steps=40", "stages.0.train.checkpoint_every=3", "stages.0.train.log_every=1",
+            "stages.0.train.eval_every=10", f"stages.0.streams.0.loader.window={window}", "stages.0.streams.0.loader.batch_size=16",
+            "--out", str(tmp_path / name),
         ]  # fmt: skip
 
     subprocess.run(command("whole"), check=True, capture_output=True, timeout=280)

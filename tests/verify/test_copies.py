@@ -118,6 +118,29 @@ def test_a_setting_that_changed_is_refused_by_name(place: Path, form: str, setti
         load(place / form)
 
 
+@pytest.mark.parametrize(
+    ("only", "detail", "value"),
+    [("onnx", "bias", [-10.0]), ("onnx", "log_scale", [4.6]), ("onnx", "dim", 12), ("onnx", "spare", 1), ("int8", "max_scale", 50.0)],
+)
+def test_a_detail_that_changed_is_refused_by_name(place: Path, only: Any, detail: str, value: object) -> None:
+    """Also when it is to be checked: what a check compares are a few answers."""
+    edit(place / only / "tonggan.json", {f"copy.details.{detail}": value})
+    with pytest.raises(TongganError, match=rf"{only} copy of .*copy\.details\.{detail} in tonggan\.json is .* not exported"):
+        load(place / only)
+    with pytest.raises(TongganError, match=rf"copy\.details\.{detail} in tonggan\.json"):
+        verify(place / "clip", only, copy=place / only)
+
+
+def test_a_detail_that_is_gone_and_a_ceiling_beside_the_weights_are_refused_by_name(place: Path) -> None:
+    verify(place / "clip", "int8", copy=place / "int8")
+    edit(place / "int8" / "config.json", {"max_scale": 50.0})
+    with pytest.raises(TongganError, match=r"config\.json: max_scale 50\.0 != 100\.0, which was exported"):
+        load(place / "int8")
+    edit(place / "int8" / "tonggan.json", {"copy.details": {}})
+    with pytest.raises(TongganError, match=r"copy\.details\.max_scale in tonggan\.json is missing"):
+        load(place / "int8")
+
+
 def test_a_copy_is_checked_against_its_own_original_only(place: Path, form: str, tmp_path: Path) -> None:
     other = hub.read(place / "clip")
     with torch.no_grad():

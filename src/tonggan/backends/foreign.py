@@ -20,7 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from tonggan import devices
 from tonggan.data.images import canonical_picture
-from tonggan.data.media import load_image, resolve
+from tonggan.data.media import load_image
+from tonggan.data.resolve import resolve
 from tonggan.hub.families import OURS, PUBLISHED
 from tonggan.hub.identity import weights_hash
 from tonggan.types import (

@@ -6,6 +6,7 @@ import difflib
 import json as json_
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from tonggan.data.rows import Dataset
 
 AnyMedia = TypeVar("AnyMedia", bound=Media)
+SHOWN = 20
+"""Rows of one reason that are listed before the rest is only counted: a column that half of a table lacks would fill the screen."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 ImageCol = Annotated[str | None, typer.Option("--image-col", help="Column with the pictures, e.g. 图片. Default: found by its name.")]
@@ -69,12 +72,18 @@ def plain(dropped: Iterable[Dropped]) -> list[dict[str, str]]:
 
 
 def print_dropped(dropped: Sequence[Dropped]) -> None:
-    """Every row that could not be used, with its reason, on standard error."""
+    """The rows that could not be used, with their reasons, on standard error; of a reason that many share the first ones."""
     if not dropped:
         return
     typer.secho(f"{plural(len(dropped), 'row')} could not be used:", err=True, fg="yellow")
+    alike: dict[str, list[str]] = defaultdict(list)
     for one in dropped:
-        typer.echo(f"  {one.where}: {one.reason}", err=True)
+        alike[one.reason].append(one.where)
+    for reason, places in alike.items():
+        for where in places[:SHOWN]:
+            typer.echo(f"  {where}: {reason}", err=True)
+        if len(places) > SHOWN:
+            typer.echo(f"  … and {len(places) - SHOWN:,} more: {reason}", err=True)
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -1,5 +1,5 @@
 """Pictures out of handles: one function that turns whatever people send into plain RGB, or says in a clause why it cannot.
-What is common to all media is here too; `data.audio` and `data.video` decode sounds and clips.
+What is common to all media is here too; `data.resolve` follows addresses, `data.audio` and `data.video` decode sounds and clips.
 
 What is done to every picture, in this order: decode the first frame, turn it upright (EXIF), bring it to 8 bits, lay
 transparency on white, convert to RGB. Colour profiles are not applied and CMYK is converted plainly, as the original CLIP
@@ -8,24 +8,16 @@ preprocessing does: the models to be matched have seen pictures so.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import functools
 import gzip
 import io
-import ipaddress
-import socket
 import struct
-import urllib.error
-import urllib.parse
-import urllib.request
 import warnings
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias, TypeVar
+from typing import IO, Any, Literal, TypeAlias
 from xml.parsers import expat
 
 import numpy as np
@@ -33,6 +25,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from tonggan.data.drawing import draw
+from tonggan.data.resolve import MAX_BYTES, parse_data_uri
 from tonggan.types import Image, Media, MediaError, MissingExtra
 
 Decode = Literal["exact", "fast"]
@@ -40,8 +33,6 @@ Transparency: TypeAlias = Literal["white", "ignore"]
 
 MAX_PIXELS = 89_478_485
 """More pixels than this (a 9,000 x 9,900 picture) is taken for a decompression bomb. Pillow itself refuses twice as many."""
-MAX_BYTES = 20_000_000
-"""Largest data URI or download that `resolve` takes."""
 SVG_SIZE = 512
 """Drawings have no pixels of their own: they are rendered with their longer side this long."""
 
@@ -61,9 +52,6 @@ BROKEN = (
 # Pillow warns about large pictures on standard error; here they are an error of their own, with the limit in it.
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged metadata of pictures that are whole
-
-
-# --------------------------------------------------------------------------------------------- decoding
 
 
 def load_image(
@@ -169,6 +157,12 @@ def open_stream(media: Media, where: str) -> IO[bytes]:
     if media.path is not None:
         return media.path.open("rb")
     return io.BytesIO(media.data if media.data is not None else _local_url(str(media.url), where))
+
+
+def _local_url(url: str, where: str) -> bytes:
+    if url[:5].lower() != "data:":
+        raise MediaError(where, "an address on the network; download it first")
+    return parse_data_uri(url)
 
 
 def _parse(stream: IO[bytes], where: str, max_pixels: int) -> PIL.Image.Image:
@@ -323,113 +317,3 @@ def _eight_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
         full = next((limit for limit in (1.0, 255.0, 65535.0) if top <= limit), top) if picture.mode == "F" else max(top, 255.0)
         full = 65535.0 if 255.0 < full <= 65535.0 else full
     return PIL.Image.fromarray(np.clip(grey * (255.0 / full) + 0.5, 0, 255).astype(np.uint8))
-
-
-# ------------------------------------------------------------------------------------------- resolving
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Which handles may be followed. Bytes, arrays and data URIs always are; paths and addresses only when allowed.
-
-    `private_hosts` lets addresses point into the local network; a public server must leave it off.
-    """
-
-    paths: bool = False
-    urls: bool = False
-    private_hosts: bool = False
-    max_bytes: int = MAX_BYTES
-    timeout: float = 10.0
-
-
-LOADER = Policy(paths=True)
-"""Training and evaluation: files, never the network."""
-SERVER = Policy()
-"""Requests from outside: what they carry themselves, nothing of ours."""
-
-AnyMedia = TypeVar("AnyMedia", bound=Media)
-
-
-def resolve(part: AnyMedia, policy: Policy = LOADER) -> AnyMedia:
-    """The part with its content at hand (a path that may be read, bytes or an array); raises `MediaError` when refused."""
-    if part.path is not None:
-        if not policy.paths:
-            raise MediaError(part.where, "paths are not read here; send the file as a data URI")
-        return part
-    if part.url is None:
-        return part
-    if part.url[:5].lower() == "data:":
-        return replace(part, url=None, data=parse_data_uri(part.url, policy.max_bytes))
-    if not policy.urls:
-        raise MediaError(part.where, "addresses are not followed here; send the file as a data URI or download it first")
-    return replace(part, url=None, data=_download(part.url, part.where, policy))
-
-
-def parse_data_uri(uri: str, max_bytes: int = MAX_BYTES) -> bytes:
-    """The bytes of `data:[type][;base64],...`; raises `MediaError` on damage and on more than `max_bytes`."""
-    where = uri if len(uri) < 60 else uri[:40] + "…"
-    head, comma, body = uri.partition(",")
-    if head[:5].lower() != "data:" or not comma:
-        raise MediaError(where, "not a data URI")
-    if len(body) * 3 // 4 > max_bytes + 2:
-        raise MediaError(where, f"larger than {max_bytes / 1e6:g} MB")
-    if not head.lower().rstrip().endswith(";base64"):
-        return urllib.parse.unquote_to_bytes(body)
-    try:
-        data = decode_base64(urllib.parse.unquote(body))
-    except ValueError:
-        raise MediaError(where, "its base64 is damaged") from None
-    if not data:
-        raise MediaError(where, "empty data URI")
-    return data
-
-
-def decode_base64(text: str) -> bytes:
-    """Base64 as people write it: either alphabet, with line breaks, with or without the padding. Raises ValueError."""
-    plain = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
-    try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
-
-
-def _local_url(url: str, where: str) -> bytes:
-    if url[:5].lower() != "data:":
-        raise MediaError(where, "an address on the network; download it first")
-    return parse_data_uri(url)
-
-
-class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect is a new address and is checked like one."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
-        _check_host(newurl, self.policy)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _check_host(url: str, policy: Policy) -> None:
-    """Refuse other schemes, and hosts inside the local network unless allowed (a request must not reach our own services)."""
-    parsed = urllib.parse.urlsplit(url)
-    if parsed.scheme not in ("http", "https") or not parsed.hostname:
-        raise MediaError(url[:60], "only http and https addresses are followed")
-    if policy.private_hosts:
-        return
-    for entry in socket.getaddrinfo(parsed.hostname, None):
-        if not ipaddress.ip_address(str(entry[4][0]).split("%")[0]).is_global:
-            raise MediaError(url[:60], "its host is in a private network")
-
-
-def _download(url: str, where: str, policy: Policy) -> bytes:
-    opener = urllib.request.build_opener(_CheckedRedirects(policy))
-    try:
-        _check_host(url, policy)
-        with opener.open(url, timeout=policy.timeout) as reply:
-            data: bytes = reply.read(policy.max_bytes + 1)
-    except (OSError, ValueError, urllib.error.URLError) as error:
-        raise MediaError(where, f"cannot be downloaded ({str(error)[:60]})") from None
-    if len(data) > policy.max_bytes:
-        raise MediaError(where, f"larger than {policy.max_bytes / 1e6:g} MB")
-    return data

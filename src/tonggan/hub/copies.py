@@ -1,15 +1,16 @@
 """Copies of a model in another form (ONNX graphs, weights of one byte) and how they are admitted.
 
 A copy's numbers are not the original's, only near them, so it may speak in the original's name (in an index, in a server) only after
-somebody has measured how near. Its tonggan.json holds what it was made from, the SHA-256 of every file that it computes with, and, once
-`tonggan verify` has passed, that check. Without it, or with another file, the copy is not opened.
+somebody has measured how near. Its tonggan.json holds what it was made from, the SHA-256 of every file and of every number that it
+computes with, and, once `tonggan verify` has passed, that check. Without it, or with another file or number, the copy is not opened.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -41,13 +42,13 @@ class Copy:
     """Of what it was made from."""
     files: Mapping[str, str]
     """SHA-256 of every file that it computes with."""
-    details: Mapping[str, Any] = field(default_factory=dict)
+    details: Mapping[str, Any]
     """What a form needs besides."""
+    hashes: Mapping[str, str]
+    """SHA-256 of each of the details."""
 
 
-def write_copy(
-    directory: str | Path, form: Form, checkpoint: Checkpoint, fill: Callable[[Path], None], details: Mapping[str, Any] | None = None
-) -> None:
+def write_copy(directory: str | Path, form: Form, checkpoint: Checkpoint, fill: Callable[[Path], None], details: Mapping[str, Any]) -> None:
     """A directory with the model's settings, what `fill` writes into it, and the record of where it comes from; not verified yet.
 
     Raises `TongganError` for what is a copy already, and as `new_directory` does.
@@ -61,7 +62,13 @@ def write_copy(
         record: dict[str, Any] = {
             "format": FORMAT,
             "identity": {"preprocessing": dict(found.preprocessing), "weights": found.weights},
-            "copy": {"form": form, "origin": checkpoint.name, "files": _hashes(new), "details": dict(details or {})},
+            "copy": {
+                "form": form,
+                "origin": checkpoint.name,
+                "files": _hashes(new),
+                "details": dict(details),
+                "hashes": {name: _sha256_of(value) for name, value in details.items()},
+            },
             "processor": checkpoint.processor.settings(),
             "provenance": dict(checkpoint.provenance),
         }
@@ -82,7 +89,7 @@ def copy_in(directory: Path) -> Copy | None:
         if said["form"] not in FORMS:
             raise TongganError(f"{directory / RECORD}: form {said['form']!r} of a copy is not known; known are {', '.join(FORMS)}")
         origin = Identity(recorded["preprocessing"], recorded["weights"])
-        return Copy(said["form"], said["origin"], origin, said["files"], said.get("details", {}))
+        return Copy(said["form"], said["origin"], origin, said["files"], said["details"], said["hashes"])
     except (KeyError, TypeError) as error:
         raise TongganError(f"{directory / RECORD}: its record of a copy is incomplete ({error!r}); export it again") from None
 
@@ -106,7 +113,7 @@ def read_copy(directory: Path, copy: Copy, build: Callable[[ModelConfig], nn.Mod
 
 
 def admit(directory: Path, copy: Copy, found: Identity, *, unverified: bool) -> None:
-    """Raise `TongganError` unless the copy is the one that passed: every file and every setting, each named where it differs.
+    """Raise `TongganError` unless the copy is the one that passed: every file, detail and setting, each named where it differs.
 
     `found` are the settings as they are now. `unverified` is for the one who is about to verify: then only what changed is refused.
     """
@@ -119,6 +126,10 @@ def admit(directory: Path, copy: Copy, found: Identity, *, unverified: bool) -> 
                 else f"is not the file that was exported (SHA-256 {hashed[:12]} != {copy.files.get(name, '')[:12]})"
             )
             raise TongganError(f"{what}: {name} {was}; export and verify it again")
+    for name in sorted(copy.details.keys() | copy.hashes.keys()):
+        if name not in copy.details or copy.hashes.get(name) != _sha256_of(copy.details[name]):
+            now = f"is {copy.details[name]!r}, which was not exported" if name in copy.details else "is missing"
+            raise TongganError(f"{what}: copy.details.{name} in {RECORD} {now}; export and verify it again")
     # An adapter is merged into the copy's weights, so its settings are no longer there to be compared.
     exported = {name: value for name, value in copy.identity.preprocessing.items() if not name.startswith("adapter.")}
     if differences := Identity(found.preprocessing, "").difference(Identity(exported, "")):
@@ -159,6 +170,10 @@ def record_verify(directory: Path, checkpoint: Checkpoint, entry: Mapping[str, A
 def _hashes(directory: Path) -> dict[str, str]:
     files = (file for file in sorted(directory.iterdir()) if file.suffix in COMPUTES)
     return {file.name: _sha256(file) for file in files}
+
+
+def _sha256_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -102,6 +102,10 @@ class LatentLearner(Featurizer, Protocol):
         """D of its states."""
         ...
 
+    def can_hide(self, kind: Modality) -> bool:
+        """Whether something stands for what is hidden: a mask token of the tower, or, of text, the vocabulary's."""
+        ...
+
     def places(self, kind: Modality, inputs: Any) -> Places:
         """Where something can be hidden."""
         ...

@@ -72,6 +72,11 @@ class Data2Vec(nn.Module):
         pooled: Tensor = self.tower(kind)(inputs)
         return pooled
 
+    def can_hide(self, kind: Modality) -> bool:
+        """Whether the tower has a mask token; that of a text is among its words."""
+        tower = self.tower(kind)
+        return isinstance(tower, Bert) or tower.mask_token is not None
+
     def places(self, kind: Modality, inputs: Any) -> Places:
         """Where something can be hidden: patches on a grid, or frames."""
         tower = self.tower(kind)

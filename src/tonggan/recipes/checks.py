@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from torch import nn
 from tonggan import devices, steps
 from tonggan.config import did_you_mean
 from tonggan.data.loader import LoaderConfig, check_streams
-from tonggan.data.pairs import NAMES, classes_of
+from tonggan.data.pairs import NAMES, classes_of, media_key
 from tonggan.data.rows import Dataset
 from tonggan.evaluate.tasks.labelled import labelled
 from tonggan.models import DualEncoder, adapt
@@ -30,15 +32,16 @@ from tonggan.recipes.config import (
     Stage,
     StreamConfig,
 )
-from tonggan.recipes.rows import RunRows
+from tonggan.recipes.rows import RunRows, wanted
 from tonggan.steps.classification import ClassificationConfig
 from tonggan.steps.contrastive import ContrastiveConfig
+from tonggan.steps.matching import MatchingConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import Modality
 from tonggan.train.logs import check_loggers
 from tonggan.train.optim import groups
 from tonggan.train.trainer import check_length, check_parts, check_patience, pick_precision
-from tonggan.types import TongganError, UsageError
+from tonggan.types import Media, MediaError, Row, TongganError, UsageError
 
 
 def check(config: RunConfig, parts: Parts, rows: RunRows, labels: tuple[str, ...] | None) -> None:
@@ -96,15 +99,36 @@ def batches(stream: StreamConfig, rows: Dataset) -> LoaderConfig:
 
 
 def check_apart(stage: Stage, stream: StreamConfig, rows: Dataset) -> None:
-    """Contrastive learning tells rows apart; where nothing differs, its loss stays at chance from the first update to the last."""
-    if not isinstance(stream.step, ContrastiveConfig):
+    """Contrastive learning tells rows apart, and matching right pairs from wrong ones; where nothing differs, there is nothing to learn."""
+    if not isinstance(stream.step, ContrastiveConfig | MatchingConfig):
         return
     where = f"stage {stage.name}: stream {stream.name}"
     if len(rows) < 2 or stream.loader.batch_size < 2:
         few = f"there is only {len(rows)}" if len(rows) < 2 else "batch_size is 1"
-        raise TongganError(f"{where}: contrastive learning tells rows apart, but {few}")
+        task = "contrastive learning" if isinstance(stream.step, ContrastiveConfig) else "matching"
+        raise TongganError(f"{where}: {task} tells rows apart, but {few}")
     if len(found := set(rows.column("group"))) == 1 and (group := found.pop()) is not None:
         raise TongganError(f"{where}: all {len(rows)} rows are of one group ({group}), so nothing tells them apart")
+    if (kind := _in_common(stream, rows)) is not None:
+        raise TongganError(f"{where}: all {len(rows)} rows have the same {NAMES[kind]}, so nothing tells them apart")
+
+
+def _in_common(stream: StreamConfig, rows: Dataset) -> Modality | None:
+    """The kind of input that is the same one in every row. Nothing is looked at beyond the first row that differs."""
+
+    def given(kind: Modality, row: Row) -> set[Any]:
+        if kind == "text":
+            return {text.text.strip().lower() for text in row.texts if wanted(text, stream.data)}
+        parts: dict[Modality, Sequence[Media]] = {"image": row.images[:1], "audio": row.audios, "video": row.videos[:1]}
+        try:
+            return {media_key(part) for part in parts[kind]}
+        except MediaError:  # it will be left out, whatever it is
+            return set()
+
+    for kind in sorted(stream.step.modalities):
+        if len(one := given(kind, rows[0])) == 1 and all(given(kind, row) == one for row in rows):
+            return kind
+    return None
 
 
 def named(model: nn.Module, name: str) -> list[nn.Module]:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
-from tonggan.data.media import SERVER, resolve
+from tonggan.data.resolve import SERVER, resolve
 from tonggan.data.text import is_unicode
 from tonggan.types import Audio, Image, Text, UsageError, Video
 

@@ -82,6 +82,8 @@ class LatentStep(nn.Module):
             raise UsageError(f"step.modality: the model reads {', '.join(sorted(model.modalities))}, not {kind}")
         if kind == "text" and vocabulary is None:
             raise UsageError("step latent: hiding words needs a tokenizer with a mask token")
+        if not model.can_hide(kind):
+            raise UsageError(f"step latent: hiding needs a mask token, and this tower has none; set model.config.{kind}.mask_token: true")
         if config.top_layers > (blocks := depth(model)):
             raise UsageError(f"step.top_layers: {config.top_layers} of {blocks} blocks; set it to {blocks} at most")
         self.model, self.config, self._vocabulary = model, config, vocabulary

@@ -12,7 +12,8 @@ import PIL.Image
 
 from tonggan.backends.api.presets import AudioLimits, PictureLimits
 from tonggan.backends.api.sounds import Sound, part_of, sound
-from tonggan.data.media import load_image, read_bytes, resolve, sniff
+from tonggan.data.media import load_image, read_bytes, sniff
+from tonggan.data.resolve import resolve
 from tonggan.types import Audio, CannotError, Image, MediaError, Message, Part, Text
 
 SIDE = 2048

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 
 from tonggan.backends.api.presets import AudioLimits
-from tonggan.data.media import read_bytes, resolve
+from tonggan.data.media import read_bytes
+from tonggan.data.resolve import resolve
 from tonggan.types import Audio, MediaError, MissingExtra
 
 Kind = Literal["wav", "mp3"]

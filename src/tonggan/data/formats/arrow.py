@@ -16,7 +16,8 @@ from tonggan.data.formats.cells import Record
 from tonggan.data.formats.columns import meta_column, numbered, own_header, rows_of
 from tonggan.data.formats.writing import Writing, safe_name
 from tonggan.data.media import read_bytes
-from tonggan.data.rows import BATCH_ROWS, SCHEMA, Dataset, from_plain, to_plain
+from tonggan.data.rows import Dataset
+from tonggan.data.schema import BATCH_ROWS, SCHEMA, from_plain, to_plain
 from tonggan.types import MissingExtra, Row, TongganError
 
 

@@ -12,7 +12,8 @@ from typing import IO, Any
 from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, normal_split
 from tonggan.data.formats.writing import Writing, safe_name
 from tonggan.data.language import language_of
-from tonggan.data.media import decode_base64, read_bytes
+from tonggan.data.media import read_bytes
+from tonggan.data.resolve import decode_base64
 from tonggan.data.rows import Dataset
 from tonggan.types import Image, Row, Text, TongganError
 

@@ -16,7 +16,8 @@ from tonggan.data.formats.dialogues import is_dialogue, read_dialogues
 from tonggan.data.formats.pictures import picture_of
 from tonggan.data.formats.writing import Writing
 from tonggan.data.media import is_picture_name
-from tonggan.data.rows import SCHEMA, Dataset, from_plain, to_plain
+from tonggan.data.rows import Dataset
+from tonggan.data.schema import SCHEMA, from_plain, to_plain
 from tonggan.types import Image, Media, Row, TongganError
 
 Namer = Callable[[Media, str], str]

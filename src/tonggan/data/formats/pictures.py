@@ -11,7 +11,8 @@ from typing import Any
 from tonggan.data.formats.base import Finder, Reading
 from tonggan.data.formats.cells import EXCEL_CELL, as_text
 from tonggan.data.formats.questions import listed
-from tonggan.data.media import decode_base64, is_picture_name, load_image, sniff
+from tonggan.data.media import is_picture_name, load_image, sniff
+from tonggan.data.resolve import decode_base64
 from tonggan.types import Image, MediaError
 
 _BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]+={0,2}\s*")

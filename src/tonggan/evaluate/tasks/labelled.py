@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from tonggan.data.media import load_image, resolve
+from tonggan.data.media import load_image
+from tonggan.data.resolve import resolve
 from tonggan.types import Audio, Dropped, Image, Media, MediaError, Row, UsageError, Video
 
 Kind: TypeAlias = Literal["image", "audio", "video"]
