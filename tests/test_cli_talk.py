@@ -53,6 +53,10 @@ def test_a_sentence_for_each_file(parrot: Parrot) -> None:
     assert [one["file"] for one in json.loads(call("caption", "m", "r.png", "g.jpg", "--json")[1])] == ["r.png", "g.jpg"]
     code, _, err = call("caption", "m", "r.png", "g.jpg", "--prompt", "boom")
     assert code == 1 and "2 files of 2 without an answer" in err
+    parrot.instructed = False
+    parrot.heard.clear()
+    call("caption", "m", "r.png", "--prompt", "a picture of")
+    assert [part.kind for part in parrot.heard[0][0].parts] == ["image", "text"]
     code, _, err = call("caption", "m", "r.png", "--lang", "fr")
     assert code == 2 and "--lang fr: expected en or zh" in err
 
@@ -75,11 +79,16 @@ def test_a_dialogue_remembers_and_forgets(parrot: Parrot) -> None:
     assert parrot.heard[3][0].role == "system" and len(parrot.heard[3]) == 2
 
 
+def test_a_model_for_one_message_is_sent_one(parrot: Parrot) -> None:
+    parrot.remembers = False
+    assert call("chat", "m", said="one\ntwo\n")[1].splitlines() == ["one (0)", "two (0)"] and len(parrot.heard[1]) == 1
+
+
 def test_a_failed_question_is_forgotten_and_can_be_put_again(parrot: Parrot) -> None:
     lines = ["/image r.png", "boom", "what is this?", "long"]
     code, out, err = call("chat", "m", "--max-tokens", 5, said="\n".join(lines))
     assert code == 0 and out.splitlines() == ["what is this? (1)", "long (1)"]
-    assert "error: no answer came" in err and "cut at 5 tokens: --max-tokens allows more" in err
+    assert "error: no answer came" in err and "cut at 8 tokens: --max-tokens allows more" in err
     assert len(parrot.heard[1]) == 1, "the question that failed is not in the history; what was attached still is"
     assert isinstance(parrot.heard[1][0].parts[0], Image)
 

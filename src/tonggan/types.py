@@ -332,6 +332,10 @@ class Model:
     modalities: frozenset[str]
     """Kinds of part that it takes: some of text, image, audio, video."""
     identity: Identity
+    instructed: bool = True
+    """Whether words tell it what to do. To a captioner they are the beginning of what it says: it is shown a picture alone."""
+    remembers: bool = True
+    """Whether a conversation may have more than one message."""
 
     def embed(self, items: Sequence[Item], options: EmbedOptions | None = None) -> Embeddings:
         """Every item as a unit vector in one space."""

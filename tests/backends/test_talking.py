@@ -168,6 +168,7 @@ def test_a_question_about_a_picture_by_an_encoder_decoder(tmp_path: Path) -> Non
             made = theirs.generate(**inputs, max_new_tokens=5, do_sample=False)[0]
         assert answer.text == processor.tokenizer.decode(made, skip_special_tokens=True).strip()
     assert long.outcome == "error" and "the text has 800 tokens, the model takes 512" in str(long.error)
+    assert model.instructed and not model.remembers
     (none, two) = model.chat([asking("what ?"), [*asking("a", shot), *asking("b")]])
     assert "takes one image with a message, not 0" in str(none.error) and "it takes one message, not 2" in str(two.error)
 

@@ -84,7 +84,7 @@ def test_the_words_are_those_of_transformers(pair: tuple[GPT, LlamaForCausalLM],
     found = generate(ours, asked(PROMPTS), [Sampling(max_tokens=12, **mine)] * len(PROMPTS), ends=ENDS, decode=said)
     for prompt, answers in zip(PROMPTS, found, strict=True):
         assert [list(one.ids) for one in answers] == theirs_said(theirs, prompt, **reference), prompt
-    if what in ("greedy", "three beams"):
+    if what == "greedy":
         assert {answers[0].reason for answers in found} == {"stop", "length"}, "some end early, and leave the batch"
     assert all(one.text == said(one.ids) for answers in found for one in answers)
 
@@ -110,6 +110,19 @@ def test_draws_are_the_models_chances(pair: tuple[GPT, LlamaForCausalLM]) -> Non
     assert float((shares - chances).abs().sum()) < 0.3
     again = generate(ours, asked(PROMPTS[:1]), [Sampling(max_tokens=1, temperature=1.5, samples=7, seed=1)], ends=())[0]
     assert [one.ids for one in again] == [one.ids for one in found[:7]], "the same seed, the same draws, however many"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**45 + 3, 2**63])
+def test_any_number_is_a_seed(pair: tuple[GPT, LlamaForCausalLM], seed: int) -> None:
+    sampling = Sampling(max_tokens=8, temperature=3.0, seed=seed)
+    first, again = (generate(pair[0], asked(PROMPTS[:1]), [sampling], ends=())[0] for _ in range(2))
+    assert first == again
+    assert first != generate(pair[0], asked(PROMPTS[:1]), [Sampling(max_tokens=8, temperature=3.0, seed=seed + 1)], ends=())[0]
+
+
+def test_a_temperature_near_0_says_the_likeliest(pair: tuple[GPT, LlamaForCausalLM]) -> None:
+    plain, cold = (generate(pair[0], asked(PROMPTS), [Sampling(max_tokens=8, temperature=one)] * 4, ends=ENDS) for one in (0.0, 1e-320))
+    assert [one.ids for (one,) in cold] == [one.ids for (one,) in plain]
 
 
 def test_log_probabilities_are_the_models_own(pair: tuple[GPT, LlamaForCausalLM]) -> None:

@@ -115,7 +115,8 @@ def test_behind_its_cache_the_library_says_the_same_once_it_is_told_where_words_
         cache = theirs(input_ids=ids[:, :6], pixel_values=pixels, use_cache=True).cache
         return theirs(input_ids=ids[:, 6:], cache=cache, **places).logits[:, -1]
 
-    close(ours, behind(position_ids=torch.full((3, 1), 6)), 1e-10)
+    # Its picture tower takes the softmax in single precision, whatever the weights are.
+    close(ours, behind(position_ids=torch.full((3, 1), 6)))
     assert not torch.allclose(ours, behind(), rtol=1e-2)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import (
     AutoTokenizer,
@@ -28,7 +29,7 @@ from hub.references_sound_sight import shaken
 from tonggan import hub
 from tonggan.generate import Sampling, generate
 from tonggan.hub.convert.table import TRANSPOSED, KeyTable, Stacked
-from tonggan.models import GPT, GPTConfig, build, presets
+from tonggan.models import GPT, GPTConfig, build
 from tonggan.models.gpt import DecoderConfig, StretchConfig
 from tonggan.tensors import Batch, pad
 from tonggan.types import Message, Text, TongganError, UsageError
@@ -64,11 +65,13 @@ CONFIGS = {LlamaForCausalLM: LlamaConfig, Qwen2ForCausalLM: Qwen2Config, Qwen3Fo
 GPT2S = [name for name in SETTINGS if name.startswith("GPT-2")]
 
 
-def language_model(directory: Path, name: str = "Llama", *, ends: Any = None, template: str | None = None, starts: bool = False) -> Any:
+def language_model(
+    directory: Path, name: str = "Llama", *, ends: Any = None, template: str | None = None, starts: bool = False, **more: Any
+) -> Any:
     """Three heads, of keys and values one or three; one more word than the tokenizer has, and some."""
     torch.manual_seed(0)
     cls, settings = SETTINGS[name]
-    model = shaken(cls(CONFIGS[cls](**{**(SMALL if cls is GPT2LMHeadModel else SIZES), **settings})))
+    model = shaken(cls(CONFIGS[cls](**{**(SMALL if cls is GPT2LMHeadModel else SIZES), **settings, **more})))
     if ends is not None:
         model.generation_config.update(eos_token_id=ends)
     model.save_pretrained(directory)
@@ -78,8 +81,6 @@ def language_model(directory: Path, name: str = "Llama", *, ends: Any = None, te
 
 def tokenizer(template: str | None = None, starts: bool = False) -> Any:
     """One letter a word; no token for padding."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-
     backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     if starts:
@@ -88,6 +89,16 @@ def tokenizer(template: str | None = None, starts: bool = False) -> Any:
     made = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **special)
     made.chat_template = template
     return made
+
+
+def qwen2(directory: Path) -> Any:
+    """With a tokenizer of bytes: of another kind the library's class, which is built anew of vocabulary and merges, makes no sense."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {word: i for i, word in enumerate([*letters, "th", "the", "Ġthe", "<|endoftext|>"])}
+    model = language_model(directory, "Qwen2", vocab_size=len(vocab) + 3)
+    merges = [("t", "h"), ("th", "e"), ("Ġ", "the")]
+    transformers.Qwen2Tokenizer(vocab=vocab, merges=merges, model_max_length=50).save_pretrained(directory)
+    return model
 
 
 def rows(*, left: bool = False, count: int = 4) -> dict[str, Tensor]:

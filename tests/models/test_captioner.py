@@ -21,6 +21,8 @@ from tonggan.tensors import Batch, Tokens, pad
 from tonggan.types import UsageError
 
 NAMES = ("mini-blip-caption", "mini-blip-vqa", "mini-git")
+RATES = {"mini-blip-caption": 2e-3, "mini-blip-vqa": 2e-3, "mini-git": 5e-4}
+"""Of learning, with which each settles; GIT's, whose head for words is a table of its own, does not with larger ones."""
 SAID = pad([[1, 5, 6, 7, 8], [1, 9, 4], [1, 11, 12, 13]])
 ASKED = [[5, 6, 7, 8, 9, 2], [7, 2], [30, 31, 32, 2]]
 
@@ -76,26 +78,40 @@ def test_mini_captioners_keep_every_contract(name: str) -> None:
     assert torch.equal(logits(other, shown(model), SAID), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mini_captioners_learn_sixteen_captions_by_heart(name: str) -> None:
-    """By the next word; two words are told by the picture alone, so what is left of the loss says that it was seen."""
+    """By the next word, which the colour of the picture tells."""
     torch.manual_seed(0)
     model: Any = build(presets()[name])
-    pixels = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)
-    said = pad([[1, 10 + row % 4, 20 + row // 4, 2] for row in range(16)])
+    colours = torch.tensor([[80 * (row % 4), 128, 80 * (row // 4)] for row in range(16)], dtype=torch.uint8)
+    said = pad([[1, 10 + row, 30 + row, 2] for row in range(16)])
     asked = pad([[5, 6, 2]] * 16) if model.reads_prompt else None
-    batch, optimizer = Batch(("",) * 16, pixels=pixels, source=asked), torch.optim.AdamW(model.parameters(), 2e-3)
-    losses = []
-    for _ in range(25):
+    batch = Batch(("",) * 16, pixels=colours[:, :, None, None].expand(-1, -1, 64, 64), source=asked)
+    optimizer = torch.optim.AdamW(model.parameters(), RATES[name], (0.8, 0.95))
+    for _ in range(80):
         told = logits(model, batch, Tokens(said.ids[:, :-1], said.lengths - 1))
-        loss = F.cross_entropy(told.flatten(0, 1), said.ids[:, 1:].flatten())
+        if torch.equal(told.argmax(dim=-1), said.ids[:, 1:]):
+            return
+        optimizer.zero_grad()
+        F.cross_entropy(told.flatten(0, 1), said.ids[:, 1:].flatten()).backward()
+        optimizer.step()
+    pytest.fail("not every word of the captions was learnt")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_mini_captioners_learn_which_picture_it_was(name: str) -> None:
+    """What is to be said differs by the picture alone; every part has its share."""
+    torch.manual_seed(0)
+    model: Any = build(presets()[name])
+    batch, start = shown(model), pad([[1], [1], [1]])
+    optimizer = torch.optim.AdamW(model.parameters(), RATES[name], (0.8, 0.95))
+    for _ in range(20):
+        loss = F.cross_entropy(logits(model, batch, start)[:, 0], torch.tensor([21, 22, 23]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss.detach()))
-    # Captions without their pictures: 2 of 3 words are one of four, which is 2/3 ln 4 = 0.92 on average.
-    print(losses)
-    assert losses[-1] < 0.1
+    assert float(loss.detach()) < 0.7  # 1.1 = ln 3 for who does not look
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
 
 

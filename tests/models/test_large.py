@@ -14,21 +14,31 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BlipConfig,
+    BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
+    BlipForQuestionAnswering,
     Data2VecAudioConfig,
     Data2VecAudioModel,
     Data2VecTextConfig,
     Data2VecTextModel,
     Data2VecVisionConfig,
     Data2VecVisionModel,
+    GitConfig,
+    GitForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     IdeficsConfig,
     IdeficsForVisionText2Text,
     LlamaConfig,
+    LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     RobertaConfig,
     RobertaForMaskedLM,
     T5Config,
@@ -44,7 +54,7 @@ from transformers import (
 
 from tonggan.config import height_width
 from tonggan.hub.families import family_of_module
-from tonggan.models import EncoderDecoder, build, presets
+from tonggan.models import Captioner, EncoderDecoder, Git, build, presets
 from tonggan.models.base import Embedder, Featurizer, Matcher, WordPredictor
 from tonggan.nn.talking import Talker
 from tonggan.tensors import Batch, Modality, Sounds, Tokens
@@ -62,6 +72,14 @@ QWEN = {
     "vocab_size": 152000, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
     "num_key_value_heads": 2, "tie_word_embeddings": True,
 }  # fmt: skip
+LLAMA32 = {
+    "vocab_size": 128256, "max_position_embeddings": 131072, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+    "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
+}  # fmt: skip
+QWEN3 = {
+    "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+    "max_position_embeddings": 40960, "tie_word_embeddings": True,
+}  # fmt: skip
 WHISPER = {"d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048, "decoder_attention_heads": 8}
 BART = {
     "d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_attention_heads": 12, "decoder_attention_heads": 12,
@@ -78,17 +96,26 @@ REFERENCES: dict[str, Callable[[], nn.Module]] = {
     "whisper-base": lambda: WhisperModel(WhisperConfig(**WHISPER)),
     "videomae-base": lambda: VideoMAEModel(VideoMAEConfig()),
     "blip-retrieval-base": lambda: BlipForImageTextRetrieval(BlipConfig()),
+    "blip-caption-base": lambda: BlipForConditionalGeneration(BlipConfig()),
+    "blip-vqa-base": lambda: BlipForQuestionAnswering(BlipConfig()),
+    "git-base": lambda: GitForCausalLM(GitConfig()),
     "vilt-b-32": lambda: ViltForMaskedLM(ViltConfig()),
     "t5-small": lambda: T5ForConditionalGeneration(T5Config()),
     "bart-base": lambda: BartForConditionalGeneration(BartConfig(**BART)),
     "whisper-tiny": lambda: WhisperForConditionalGeneration(WhisperConfig()),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config()),
+    "llama-3.2-1b": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA32)),
+    "qwen2.5-0.5b": lambda: Qwen2ForCausalLM(Qwen2Config(**(QWEN | {"vocab_size": 151936}))),
+    "qwen3-0.6b": lambda: Qwen3ForCausalLM(Qwen3Config(**QWEN3)),
     "idefics-9b": lambda: IdeficsForVisionText2Text(IdeficsConfig(**IDEFICS)),
     "llava-1.5-7b": lambda: LlavaForConditionalGeneration(LlavaConfig(text_config=LlamaConfig(**LLAMA))),
     "llava-onevision-0.5b": lambda: LlavaOnevisionForConditionalGeneration(LlavaOnevisionConfig(text_config=Qwen2Config(**QWEN))),
 }
 """The library's classes in the sizes of google-bert/bert-base-uncased, FacebookAI/roberta-base, facebook/data2vec-*-base,
-openai/whisper-base, MCG-NJU/videomae-base, Salesforce/blip-itm-base-coco, dandelin/vilt-b32-mlm, google-t5/t5-small,
-facebook/bart-base, openai/whisper-tiny, HuggingFaceM4/idefics-9b,
+openai/whisper-base, MCG-NJU/videomae-base, Salesforce/blip-itm-base-coco,
+Salesforce/blip-image-captioning-base, Salesforce/blip-vqa-base, microsoft/git-base, dandelin/vilt-b32-mlm, google-t5/t5-small,
+facebook/bart-base, openai/whisper-tiny, openai-community/gpt2, meta-llama/Llama-3.2-1B, Qwen/Qwen2.5-0.5B, Qwen/Qwen3-0.6B,
+HuggingFaceM4/idefics-9b,
 llava-hf/llava-1.5-7b-hf and llava-hf/llava-onevision-qwen2-0.5b-ov-hf."""
 
 HEADS = {"vilt-b-32": {"matching": "none"}}
@@ -166,7 +193,10 @@ def test_published_sizes_run(name: str) -> None:
             where[0, 1] = True
             found.append(module.words(inputs["text"], inputs.get("image"), where=where))
             assert found[-1].shape == (1, config.text.vocab_size)
-        if isinstance(module, Talker) and not module.reads_prompt:
+        if isinstance(module, Captioner | Git):
+            seen = module.read(Batch(("",), pixels=inputs["image"], source=inputs["text"] if module.reads_prompt else None))
+            found.append(module.say(inputs["text"], seen))
+        elif isinstance(module, Talker) and not module.reads_prompt:
             found.append(module.say(inputs["text"]))
         if isinstance(module, EncoderDecoder):
             seen = module.read(Batch(("",), source=inputs["text"], sounds=inputs.get("audio")))

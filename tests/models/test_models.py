@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AlignConfig, AlignModel, ChineseCLIPConfig, ChineseCLIPModel, SiglipConfig, SiglipModel
 
-from models import test_chat_models, test_encoder_decoder, test_flamingo, test_fusion, test_sound_sight
+from models import test_captioner, test_chat_models, test_encoder_decoder, test_flamingo, test_fusion, test_gpt, test_sound_sight
 from tonggan.config import ConfigError
 from tonggan.hub.families import family_of_module
 from tonggan.models import DualEncoder, DualEncoderConfig, build, parse, presets
@@ -72,6 +72,7 @@ def test_every_mini_is_in_a_list_of_the_contracts() -> None:
         set(test_sound_sight.PAIRS),
         set(test_sound_sight.STUDENTS),
         {"mini-bert"},
+        set(test_gpt.NAMES),
         set(test_flamingo.NAMES),
         set(test_encoder_decoder.NAMES),
         set(test_chat_models.NAMES),

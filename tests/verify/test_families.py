@@ -13,6 +13,7 @@ import transformers
 from hub import references, references_bert, references_fusion, references_pairs, references_saying, references_sound_sight
 from hub.test_bert import tiny_sentence_encoder
 from hub.test_idefics import idefics
+from hub.test_language_models import language_model, qwen2
 from tonggan.hub.families import PUBLISHED
 from tonggan.verify import verify
 from tonggan.verify.published import CLASSES, MADE, PRODUCTS, SCORES
@@ -67,6 +68,12 @@ MODELS: dict[str, Callable[[Path], object]] = {
     "ViltForMaskedLM": references_fusion.vilt,
     "ViltForImageAndTextRetrieval": lambda place: references_fusion.vilt(place, transformers.ViltForImageAndTextRetrieval),
     "BlipForImageTextRetrieval": references_fusion.blip,
+    "BlipForConditionalGeneration": lambda place: references_fusion.blip(place, transformers.BlipForConditionalGeneration),
+    "GitForCausalLM": references_fusion.git,
+    "GPT2LMHeadModel": lambda place: language_model(place, "GPT-2"),
+    "LlamaForCausalLM": lambda place: language_model(place, "Llama whose heads are wider than its width, and slowed"),
+    "Qwen2ForCausalLM": qwen2,
+    "Qwen3ForCausalLM": lambda place: language_model(place, "Qwen3"),
     "IdeficsForVisionText2Text": idefics,
 }
 """A model of each family, under the name of its class in the library."""
@@ -75,6 +82,7 @@ WORDS = STATES | {"logits", "features(text)"}
 LABELS = {"logits", "features(image)", CLASSES}
 TWO = {"text_embeds", "image_embeds", "logits_per_image", "logits_per_text", "embed(text)", "embed(image)", "features(text)"}
 TWO |= {"text_last_hidden_state", "vision_last_hidden_state", "features(image)"}
+TELLS = ("GPT2LMHeadModel", "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 HEARD, SEEN, READ = (STATES | {f"features({kind})"} for kind in ("audio", "image", "text"))
 SAYS = {"encoder_last_hidden_state", "logits"}
 ANSWERS: dict[str, set[str]] = {
@@ -96,6 +104,8 @@ ANSWERS: dict[str, set[str]] = {
     "ViltForImageAndTextRetrieval": POOLED | {"logits", "match"},
     "BlipForImageTextRetrieval": STATES | {"itm_score", "itc_score", "question_embeds", "text_last_hidden_state"}
     | {"match", PRODUCTS, "features(text)", "features(image)"},
+    **dict.fromkeys(("BlipForConditionalGeneration", "GitForCausalLM"), STATES | {"logits"}),
+    **dict.fromkeys(TELLS, STATES | {"logits"}),
     "IdeficsForVisionText2Text": STATES | {"logits", "image_last_hidden_state"},
 }  # fmt: skip
 """Outputs and verbs that are compared, all of them."""
@@ -127,7 +137,7 @@ POOLINGS: dict[str, dict[str, str]] = {
     **{key: {} for key in ("ViltModel", "ViltForMaskedLM", "ViltForImageAndTextRetrieval")},
     "BlipForImageTextRetrieval": {"image": FIRST, "text": FIRST},
     **{key: {} for key in ("WhisperForConditionalGeneration", "T5ForConditionalGeneration", "BartForConditionalGeneration")},
-    "IdeficsForVisionText2Text": {},
+    **{key: {} for key in ("BlipForConditionalGeneration", "GitForCausalLM", *TELLS, "IdeficsForVisionText2Text")},
 }
 """What our features of each kind are in the reference; of sentence encoders the mean of the states, which is what ours declare."""
 BESIDE = {"text_pooler_output", "vision_pooler_output"}
@@ -138,6 +148,7 @@ UNUSED: dict[str, set[str]] = {
     **{key: {"pooler_output"} for key in ("SentenceTransformer", "BertModel", "RobertaModel", "XLMRobertaModel", "Data2VecTextModel")},
     "BertForPreTraining": {"pooler_output", "seq_relationship_logits"},
     "BlipForImageTextRetrieval": {"vision_tower_output"},
+    "BlipForConditionalGeneration": {"image_embeds", "vision_tower_output"},  # the picture's states once more, and pooled
     "IdeficsForVisionText2Text": {"image_pooler_output"},
 }
 """Outputs that only the reference has: layers that nothing of ours reads, left out on purpose."""
@@ -166,6 +177,10 @@ def test_a_model_of_each_family_passes(tmp_path: Path, name: str) -> None:
     assert sorted(note for note in report.notes if "not compared" in note) == sorted(notes)
 
 
+NOT_YET = {"llava", "llava-onevision"}
+"""Verify makes up no texts with placeholders for pictures yet; tests/hub/test_llava*.py hold these two to the library."""
+
+
 def test_every_family_is_among_them(tmp_path: Path) -> None:
     covered = set()
     for name, make in MODELS.items():
@@ -173,7 +188,7 @@ def test_every_family_is_among_them(tmp_path: Path) -> None:
         make(tmp_path / name)
         config = transformers.AutoConfig.from_pretrained(tmp_path / name)
         covered |= {family.name for family in PUBLISHED if config.model_type in family.model_types}
-    assert {family.name for family in PUBLISHED} <= covered
+    assert {family.name for family in PUBLISHED} - covered == NOT_YET
 
 
 def phrases(name: str) -> list[str]:

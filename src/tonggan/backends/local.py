@@ -59,11 +59,14 @@ class LocalModel(Model):
         self.labels: tuple[str, ...] | None = checkpoint.labels
         offers = {"embed": Embedder, "features": Featurizer, "match": Matcher}
         self.can = frozenset(verb for verb, offer in offers.items() if isinstance(self.module, offer))
+        self.modalities: frozenset[Modality] = getattr(self.module, "modalities", frozenset())
         self._voice: Voice | None = None
         if Voice.speaks(self.module, self.processor):
             self._voice = Voice(self.name, self.module, self.config, self.processor, self.device)
             self.can |= {"chat", "logprob"}
-        self.modalities: frozenset[Modality] = getattr(self.module, "modalities", frozenset())
+            self.instructed, self.remembers = self._voice.instructed, self._voice.remembers
+            if self.processor.chat is not None:  # clips may be read as frames, for which no tower is named
+                self.modalities |= self.processor.chat.config.placeholders.keys()
 
     @property
     def dim(self) -> int:

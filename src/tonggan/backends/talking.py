@@ -71,6 +71,16 @@ class Voice:
         self._suppressed: tuple[int, ...] = getattr(config, "suppressed", ())
         self._prefixes = Prefixes()
 
+    @property
+    def instructed(self) -> bool:
+        """Whether words tell the model what to do; without a template only where it reads them before it answers."""
+        return self._processor.chat is not None or self._module.reads_prompt
+
+    @property
+    def remembers(self) -> bool:
+        """Whether there is a template, which writes out several messages."""
+        return self._processor.chat is not None
+
     @staticmethod
     def speaks(module: nn.Module, processor: Processor) -> bool:
         """Whether a module can answer conversations: it says words, and there is a way to write them out. Pictures among words have one
@@ -217,11 +227,11 @@ class Voice:
         if self._module.reads_prompt and batch.sounds is None:
             if not words:
                 raise UsageError(f"{self._name} reads words before it answers; the message has none")
-            ids, cut = self._words.encode([words])
+            framed, cut = self._words.encode([words])
             if cut:
                 (whole,), most = self._words.pieces([words]), self._words.config.max_length
                 raise UsageError(f"{self._name}: the text has {len(whole)} tokens, the model takes {most}; shorten it")
-            return replace(batch, source=self._processor.collate(ids), tokens=pad([start]))
+            return replace(batch, source=self._processor.collate(framed), tokens=pad([start]))
         if self._module.reads_prompt:
             if words:
                 raise CannotError(f"{self._name} writes down what it hears; it takes a sound and no words")

@@ -53,11 +53,13 @@ def caption(
     media, answers = [_medium(file) for file in files], []
     talks = _talker(model, *{part.kind for part in media})
     # One at a time: who reads along sees each as it comes, and Ctrl-C loses none that was printed.
+    # A captioner describes what it sees without being asked: words would be the beginning of its sentence.
+    said = (Text(words, lang),) if prompt or talks.instructed else ()
     for file, part in zip(files, media, strict=True):
-        (answer,) = talks.chat([[Message("user", (part, Text(words, lang)))]], ChatOptions(max_tokens=max_tokens))
+        (answer,) = talks.chat([[Message("user", (part, *said))]], ChatOptions(max_tokens=max_tokens))
         answers.append(answer)
         if not json:
-            _print_one(answer, f"{file}: " if len(files) > 1 else "")
+            _print_one(answer, max_tokens, f"{file}: " if len(files) > 1 else "")
     if json:
         print_json([{"file": str(file)} | _plain(answer) for file, answer in zip(files, answers, strict=True)])
     _finish(answers)
@@ -84,7 +86,7 @@ def ask(
     if json:
         print_json({"file": str(file), "question": question} | _plain(answer))
     else:
-        _print_one(answer)
+        _print_one(answer, max_tokens)
     _finish([answer])
 
 
@@ -107,7 +109,7 @@ def transcribe(
         (answer,) = talks.chat([[Message("user", parts)]], ChatOptions(max_tokens=max_tokens))
         answers.append(answer)
         if not json:
-            _print_one(answer, f"{file}: " if len(files) > 1 else "")
+            _print_one(answer, max_tokens, f"{file}: " if len(files) > 1 else "")
     if json:
         print_json([{"file": str(file)} | _plain(answer) for file, answer in zip(files, answers, strict=True)])
     _finish(answers)
@@ -188,7 +190,8 @@ class Dialogue:
                 raise UsageError("say something about what is attached, or /new to leave it out")
             return
         asked = Message("user", (*self.attached, Text(words)))
-        answer = self._spoken(self._model.stream([*self.said, asked], self._options))
+        before = self.said if self._model.remembers else []
+        answer = self._spoken(self._model.stream([*before, asked], self._options))
         if answer.outcome in ("answered", "truncated"):
             # An answer that failed is not remembered, and neither is its question: it can be put again.
             self.said += [asked, Message("assistant", (Text(answer.text),))]
@@ -262,18 +265,20 @@ def _plain(answer: Answer) -> dict[str, Any]:
     return {"text": answer.text, "outcome": answer.outcome, "finish_reason": answer.finish_reason, "usage": usage, "error": answer.error}
 
 
-def _print_one(answer: Answer, where: str = "") -> None:
+def _print_one(answer: Answer, longest: int, where: str = "") -> None:
     if answer.text:
         typer.echo(f"{where}{answer.text}")
-    _say_outcome(answer, None, where)
+    _say_outcome(answer, longest, where)
 
 
-def _say_outcome(answer: Answer, longest: int | None, where: str = "") -> None:
+def _say_outcome(answer: Answer, longest: int, where: str = "") -> None:
     match answer.outcome:
         case "error":
             typer.secho(f"{where}error: {answer.error}", err=True, fg="red")
         case "truncated":
-            typer.secho(f"{where}cut at {longest or 'the most'} tokens: --max-tokens allows more", err=True, fg="yellow")
+            most = answer.usage.output_tokens or longest
+            why = "--max-tokens allows more" if most >= longest else "the model has room for no more"
+            typer.secho(f"{where}cut at {most} tokens: {why}", err=True, fg="yellow")
         case "refused" | "filtered":
             typer.secho(f"{where}{answer.outcome}{': ' + answer.error if answer.error else ''}", err=True, fg="yellow")
 

@@ -147,6 +147,23 @@ class Tokenizer:
         return cls(backend, config)
 
     @classmethod
+    def gpt2(
+        cls,
+        vocab: dict[str, int],
+        merges: Sequence[tuple[str, str]],
+        config: TextProcessing,
+        *,
+        special: Iterable[str] = (END,),
+        prefix_space: bool = False,
+    ) -> Tokenizer:
+        """GPT-2's byte-level BPE out of `vocab.json` and `merges.txt`, with nothing around a text; `prefix_space` as in `roberta`."""
+        backend = Backend(models.BPE(vocab=vocab, merges=list(merges), continuing_subword_prefix="", end_of_word_suffix=""))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+        backend.decoder = decoders.ByteLevel()
+        backend.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+        return cls(backend, config)
+
+    @classmethod
     def sentencepiece(cls, model: SentencePieceModel, end: str, config: TextProcessing) -> Tokenizer:
         """SigLIP's tokenizer out of its `spiece.model`; every text ends with the piece `end`."""
         pieces = [piece for piece, _ in model.pieces]

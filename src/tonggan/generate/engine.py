@@ -253,8 +253,8 @@ class _Plan:
         sampling, generator = self.samplings[row], None
         if sampling.temperature:
             generator = torch.Generator()
-            # Each sample its own: one more changes nothing of the others.
-            generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed * 1_000_003 + number)
+            # Each sample its own: one more changes nothing of the others. A generator takes 64 bits, a seed may be any number.
+            generator.seed() if sampling.seed is None else generator.manual_seed((sampling.seed * 1_000_003 + number) % 2**63)
         return Saying(row, number, sampling, self.limits[row], generator, self._used(row))
 
     def _used(self, row: int) -> set[int]:

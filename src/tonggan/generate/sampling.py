@@ -35,7 +35,7 @@ class Sampling(Config):
     """With beams: a finished answer's log-probability is divided by its length to this power."""
     samples: PositiveInt = 1
     """How many answers; with beams the best ones."""
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = None
     """Of the draws; the same whatever else is answered beside it. None: another one each time."""
     stop: tuple[str, ...] = ()
     """Texts at which an answer ends; they do not belong to it."""
@@ -69,7 +69,8 @@ def pick(scores: Float[Tensor, " V"], sampling: Sampling, generator: torch.Gener
     """The likeliest word, or one that is drawn from what temperature, top_k, top_p and min_p leave, in this order."""
     if generator is None:
         return int(scores.argmax())
-    scores = scores / sampling.temperature
+    # The best at 0, and no division by less than there is: a temperature near 0 makes the others hopeless, no sum infinite.
+    scores = (scores - scores.max()) / max(sampling.temperature, torch.finfo(scores.dtype).tiny)
     if sampling.top_k is not None and sampling.top_k < len(scores):
         scores = scores.masked_fill(scores < scores.topk(sampling.top_k).values[-1], float("-inf"))
     if sampling.top_p is not None:

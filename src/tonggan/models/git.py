@@ -38,6 +38,8 @@ class GitWordsConfig(WordsConfig):
     mlp_width: PositiveInt = 3072
     activation: Activation = "gelu"
     eps: float = 1e-12
+    padding_id: NonNegativeInt | None = 0
+    """The word that padding is written with, whose embedding does not learn; None: there is none such."""
     dropout: float = 0.0
 
 
@@ -77,6 +79,7 @@ class Git(nn.Module):
         self.config, self.context = config, text.context
         self.modalities: frozenset[Modality] = frozenset({"image", "text", *(("video",) if config.frames else ())})
         self.text = WordEmbed(text, text.width, eps=text.eps, dropout=text.dropout)
+        self.text.embedding.padding_idx = text.padding_id
         self.transformer = Transformer([
             encoder_block(text.width, text.heads, text.mlp_width, act=text.activation, order="post", eps=text.eps, dropout=text.dropout)
             for _ in range(text.layers)
@@ -108,7 +111,8 @@ class Git(nn.Module):
         rows, count = clips.shape[:2]
         if count > len(self.times):
             raise UsageError(f"clips of {count} frames; this model has places for {len(self.times)}")
-        places = self._places(clips.flatten(0, 1)).unflatten(0, (rows, count))
+        places = self._places(clips.flatten(0, 1))
+        places = places.view(rows, count, *places.shape[1:])
         return (places + torch.stack(list(self.times)[:count])[:, None]).flatten(1, 2)
 
     def say(self, tokens: Tokens, seen: Seen | None = None, *, cache: KVCache | None = None) -> Float[Tensor, "B L D"]:

@@ -119,6 +119,12 @@ class GPTConfig(Config):
     ends: tuple[int, ...] = ()
     """Words that end what is said."""
 
+    @model_validator(mode="after")
+    def _known(self) -> GPTConfig:
+        if unknown := [one for one in self.ends if not 0 <= one < self.text.vocab_size]:
+            raise ValueError(f"ends {unknown} are not among the {self.text.vocab_size} words")
+        return self
+
 
 class GPT(nn.Module):
     """A language model (Radford et al. 2019; Touvron et al. 2023)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tonggan.models.bert import BertConfig
 from tonggan.models.captioner import CaptionerConfig
@@ -15,7 +15,7 @@ from tonggan.models.encoder_decoder import EncoderDecoderConfig, ReaderConfig, S
 from tonggan.models.flamingo import FlamingoConfig, ResamplerConfig
 from tonggan.models.fusion import LateFusionConfig
 from tonggan.models.git import GitConfig, GitWordsConfig
-from tonggan.models.gpt import DecoderConfig
+from tonggan.models.gpt import DecoderConfig, GPTConfig, StretchConfig
 from tonggan.models.projectors import MLPConfig, TilesConfig
 from tonggan.models.streams import PatchesConfig, WordsConfig
 from tonggan.models.towers import (
@@ -45,6 +45,7 @@ Preset: TypeAlias = (
     | CoAttentionConfig
     | LateFusionConfig
     | Data2VecConfig
+    | GPTConfig
     | FlamingoConfig
     | ChatConfig
     | EncoderDecoderConfig
@@ -79,6 +80,7 @@ def presets() -> dict[str, Preset]:
         "rn50": _clip_resnet(),
         **_published_alone(),
         **_published_together(),
+        **_saying(),
         **_reading_and_saying(),
         **_looking_between_blocks(mini_vit),
         **_chatting(mini_vit),
@@ -233,6 +235,52 @@ def _published_together() -> dict[str, Preset]:
         "albef-base": CoAttentionConfig(image=vit, text=CrossTextConfig(type_vocab=2), words=True),
         "blip-retrieval-base": CoAttentionConfig(
             image=vit.model_copy(update={"image_size": 384, "eps": 1e-5}), text=every, scale_init=2.6592, scale_learned=False
+        ),
+    }
+
+
+def _saying() -> dict[str, Preset]:
+    """Language models: two small ones, and the smallest published sizes of GPT-2 (Radford et al. 2019), Llama 3.2 (Grattafiori et al.
+    2024), Qwen2.5 (Yang et al. 2024) and Qwen3 (Yang et al. 2025)."""
+    mini = DecoderConfig(vocab_size=4096, context=512, width=128, layers=4, heads=4, kv_heads=2, mlp_width=352)
+    gpt2: dict[str, Any] = {"style": "gpt2", "activation": "gelu_tanh", "eps": 1e-5}
+    qwen: dict[str, Any] = {"vocab_size": 151936, "context": 32768, "rotary_base": 1e6}
+    return {
+        "mini-gpt2": GPTConfig(text=DecoderConfig(**gpt2, vocab_size=4096, context=256, width=128, layers=4, heads=4, mlp_width=512)),
+        "mini-llama": GPTConfig(text=mini),
+        "gpt2": GPTConfig(
+            text=DecoderConfig(**gpt2, vocab_size=50257, context=1024, width=768, layers=12, heads=12, mlp_width=3072), ends=(50256,)
+        ),
+        "llama-3.2-1b": GPTConfig(
+            text=DecoderConfig(
+                vocab_size=128256,
+                context=131072,
+                width=2048,
+                layers=16,
+                heads=32,
+                kv_heads=8,
+                mlp_width=8192,
+                eps=1e-5,
+                rotary_base=5e5,
+                rotary_stretch=StretchConfig(factor=32, original=8192),
+            ),
+            ends=(128001,),
+        ),
+        "qwen2.5-0.5b": GPTConfig(
+            text=DecoderConfig(**qwen, width=896, layers=24, heads=14, kv_heads=2, mlp_width=4864, qkv_bias=True), ends=(151643,)
+        ),
+        "qwen3-0.6b": GPTConfig(
+            text=DecoderConfig(
+                **(qwen | {"context": 40960}),
+                width=1024,
+                layers=28,
+                heads=16,
+                kv_heads=8,
+                head_width=128,
+                mlp_width=3072,
+                qk_norm=True,
+            ),
+            ends=(151645, 151643),
         ),
     }
 

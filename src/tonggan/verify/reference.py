@@ -160,7 +160,10 @@ class Reference:
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return self._open(self._library.AutoTokenizer)
+        made = self._open(self._library.AutoTokenizer)
+        if made.pad_token is None:  # as of many language models: the mask hides what it is
+            made.pad_token = made.eos_token
+        return made
 
     @cached_property
     def _pictures(self) -> Any:

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 from tonggan.data.formats.base import Finder, Located, Reading, normal_split
 from tonggan.data.formats.cells import Record, as_text
 from tonggan.data.formats.pictures import picture_of
-from tonggan.data.media import decode_base64
+from tonggan.data.resolve import decode_base64
 from tonggan.types import Audio, Image, Message, Part, Row, Text, Video
 
 Role: TypeAlias = Literal["system", "user", "assistant"]

@@ -37,9 +37,9 @@ class Turn:
 
 
 def conversation(row: Row, words: str, *, blind: bool = False) -> list[Message]:
-    """A row's pictures, sounds and clips, then `words`, as the user's turn; `blind` leaves all but the words out."""
+    """A row's pictures, sounds and clips, then `words` where there are any, as the user's turn; `blind` leaves all but the words out."""
     seen: tuple[Part, ...] = () if blind else (*row.images, *row.audios, *row.videos)
-    return [Message("user", (*seen, Text(words)))]
+    return [Message("user", (*seen, *([Text(words)] if words else [])))]
 
 
 def in_language(templates: Mapping[str, str], lang: str) -> str:

@@ -64,7 +64,8 @@ def captions(
             raise UsageError(f"no captions in {lang!r}; there are: {', '.join(spoken)}")
         cutter = tokenizer(chinese if lang == "zh" else "ptb")
         ids.append(f"{lang} {cutter.id}")
-        given = model.chat([conversation(row, in_language(PROMPTS, lang), blind=blind) for row in here], ChatOptions(max_tokens=MAX_TOKENS))
+        words = in_language(PROMPTS, lang) if model.instructed else ""
+        given = model.chat([conversation(row, words, blind=blind) for row in here], ChatOptions(max_tokens=MAX_TOKENS))
         replies = [without_thoughts(answer.text).strip() if answer.outcome == "answered" else "" for answer in given]
         said_ = [cutter.cut(reply) for reply in replies]
         wanted = [[cutter.cut(text.text) for text in row.texts if (text.lang or "und") == lang] for row in here]
@@ -87,8 +88,9 @@ def captions(
         captioning.ROUGE_L,
         *([f"{CLIPSCORE}, of {scorer.name} {scorer.identity.short}"] if scorer else []),
     ]
+    prompted = f"prompts {digest(PROMPTS)}" if model.instructed else "no prompt"
     return Result(
-        protocol=f"captions/v1 chat: prompts {digest(PROMPTS)}; tokens {', '.join(ids)}; {'; '.join(metrics)}"
+        protocol=f"captions/v1 chat: {prompted}; tokens {', '.join(ids)}; {'; '.join(metrics)}"
         f"{'; without pictures' if blind else ''}; clusters picture, bootstrap 2000 seed 0",
         model=model.name,
         weights=model.identity.weights,

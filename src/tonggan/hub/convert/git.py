@@ -63,6 +63,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         mlp_width=raw.get("intermediate_size", 3072),
         activation=activation_in(raw.get("hidden_act", "gelu"), where),
         eps=raw.get("layer_norm_eps", 1e-12),
+        padding_id=raw.get("pad_token_id", 0),
     )
     config = GitConfig(
         image=clip.vision_in(clip.given_or(raw, "vision", VISION_DEFAULTS), f"{where}: vision_config", image.mean, image.std),
@@ -97,7 +98,7 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
         "tie_word_embeddings": config.tied,
         "bos_token_id": config.start[0],
         "eos_token_id": config.ends[0] if len(config.ends) == 1 else list(config.ends),
-        "pad_token_id": processor.text.pad_id,
+        "pad_token_id": text.padding_id,
         "vision_config": {"model_type": "git_vision_model", **clip.vision_out(config.image)},
     }
     write_json(directory / "config.json", raw)

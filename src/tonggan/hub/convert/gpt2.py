@@ -55,7 +55,7 @@ def table(config: ModelConfig) -> KeyTable:
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    given, where = DEFAULTS | raw, str(directory / "config.json")
+    given, where = {**DEFAULTS, **raw}, str(directory / "config.json")
     need(given, {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}, where)
     text = DecoderConfig(
         style="gpt2",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from tonggan.data.processor import Processor
@@ -16,7 +17,6 @@ from tonggan.hub.convert.tensors_in import only, tokens_in
 from tonggan.hub.convert.tokenizer import content_of, read_said, read_tokenizer, write_tokenizer
 from tonggan.hub.weights import write_json
 from tonggan.models import GPT, GPTConfig, ModelConfig
-from tonggan.nn.talking import words
 from tonggan.tensors import Tokens
 
 HEADS_OF = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
@@ -60,14 +60,14 @@ def outputs(module: GPT, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def said_out(module: GPT, tokens: Tokens) -> dict[str, Tensor]:
     """States and scores under the library's names."""
     states = module.say(tokens)
-    return {"logits": words(module, states), "last_hidden_state": states}
+    return {"logits": F.linear(states, *module.output), "last_hidden_state": states}
 
 
 def talking_in(directory: Path, config: GPTConfig) -> Processor:
     """Tokenizer and conversations. Padding is told by its place, so where no file names a token for it, the one that ends texts will do."""
     context = config.text.context
     end = content_of(read_said(directory).get("eos_token")) or "</s>"
-    text = read_tokenizer(directory, max_length=context, context=context, pad=end, decoder=True)
+    text = read_tokenizer(directory, max_length=None, context=context, pad=end, decoder=True)
     return Processor(text=text).with_chat(conversations_in(directory, text, ends=config.ends, context=context))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +15,16 @@ from tonggan.types import TongganError
 SETTINGS, SPECIAL, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 PADS_LEFT = frozenset({"GemmaTokenizer", "Siglip2Tokenizer"})
 """Classes that pad on the left where no file says otherwise."""
+CLASSES = {"gpt2": "GPT2Tokenizer", "qwen2": "Qwen2Tokenizer", "qwen3": "Qwen2Tokenizer"}
+"""The class that the library takes for a model where no file names one, by model_type."""
+ENDS = {
+    "GPT2Tokenizer": {"bos_token": END, "eos_token": END},
+    "Qwen2Tokenizer": {"eos_token": END, "pad_token": END},
+    "LlamaTokenizer": {"bos_token": "<s>", "eos_token": "</s>"},
+}
+"""The special tokens that a class has where no file names others."""
+AS_WRITTEN = frozenset({"llava"})
+"""Models of which the library takes tokenizer.json as it stands, whatever class is named."""
 
 
 def read_tokenizer(directory: Path, *, max_length: int | None, context: int, pad: str, decoder: bool = False) -> Tokenizer:
@@ -45,7 +56,8 @@ def read_said(directory: Path) -> dict[str, Any]:
         return read_json(directory / name) if (directory / name).is_file() else {}
 
     said = {name: value for name, value in content(SETTINGS).items() if value is not None}
-    kind = content("config.json").get("tokenizer_class")
+    model = content("config.json")
+    kind = model.get("tokenizer_class") or CLASSES.get(model.get("model_type", ""))
     file = content("tokenizer.json")
     cuts, pads = file.get("truncation") or {}, file.get("padding") or {}
     defaults = {
@@ -58,8 +70,8 @@ def read_said(directory: Path) -> dict[str, Any]:
         said |= {name: value for name, value in content(SPECIAL).items() if value is not None}
         said["added_tokens_decoder"] = {str(number): {"content": token} for token, number in content(ADDED).items()}
     said = {**{name: value for name, value in defaults.items() if value is not None}, **said}
-    said["tokenizer_class"] = str(said.get("tokenizer_class") or "").removesuffix("Fast")
-    return said
+    kind = str(said.get("tokenizer_class") or "").removesuffix("Fast")
+    return {**ENDS.get(kind, {}), **said, "tokenizer_class": "" if model.get("model_type") in AS_WRITTEN else kind}
 
 
 def truncation_in(said: Mapping[str, Any], where: str, decoder: bool = False) -> Literal["right", "left"]:
@@ -144,7 +156,16 @@ def _open(directory: Path, said: Mapping[str, Any], config: TextProcessing) -> T
             mask = said.get("mask_token")
             strips = isinstance(mask, dict) and bool(mask.get("lstrip"))
             return Tokenizer.roberta(vocab, merges, config, prefix_space=bool(said.get("add_prefix_space", False)), mask_strips=strips)
-        raise TongganError(f"{directory / 'vocab.json'}: neither CLIP's vocabulary ({START}, {END}) nor RoBERTa's (<s>, </s>)")
+        if END in vocab:
+            _need_class(said, "GPT2Tokenizer", {"bos_token": END, "eos_token": END, "unk_token": END}, directory)
+            need(said, {"add_bos_token": False}, str(directory / SETTINGS))
+            pad = content_of(said.get("pad_token"))
+            special = dict.fromkeys((END, pad) if pad in vocab else (END,))
+            return Tokenizer.gpt2(vocab, merges, config, special=special, prefix_space=bool(said.get("add_prefix_space", False)))
+        raise TongganError(
+            f"{directory / 'vocab.json'}: neither CLIP's vocabulary ({START}, {END}) nor RoBERTa's (<s>, </s>) nor GPT-2's ({END}); "
+            "of others tokenizer.json is needed"
+        )
     if (directory / "vocab.txt").is_file():
         _need_class(said, "BertTokenizer", {"cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}, directory)
         return Tokenizer.wordpiece(
@@ -169,7 +190,7 @@ def _need_class(said: Mapping[str, Any], kind: str, tokens: Mapping[str, str], d
 
 
 def _as_its_class_has_it(tokenizer: Tokenizer, said: Mapping[str, Any]) -> Tokenizer:
-    """BERT's and RoBERTa's tokenizers under the settings of tokenizer_config.json, defaults included.
+    """BERT's, RoBERTa's, GPT-2's and Llama's tokenizers under the settings of tokenizer_config.json, defaults included.
 
     transformers builds these classes anew from vocabulary and settings, so where tokenizer.json says otherwise it is not heard.
     """
@@ -180,12 +201,35 @@ def _as_its_class_has_it(tokenizer: Tokenizer, said: Mapping[str, Any]) -> Token
         lowercase, han = said.get("do_lower_case", True), said.get("tokenize_chinese_chars", True)
         asked = {"lowercase": lowercase, "handle_chinese_chars": han, "strip_accents": said.get("strip_accents")}
         spec["normalizer"] = {**rules, **asked}
-    if splits.get("type") == "ByteLevel" and kind == "RobertaTokenizer":
+    if kind == "LlamaTokenizer" and spec["model"]["type"] == "BPE" and '"ByteLevel"' not in json.dumps({**spec, "model": None}):
+        return Tokenizer.from_spec({**spec, **_of_llama(said, spec["model"])}, tokenizer.config)
+    if splits.get("type") == "ByteLevel" and kind in ("RobertaTokenizer", "GPT2Tokenizer"):
         asked = {"add_prefix_space": said.get("add_prefix_space", False)}
         spec["pre_tokenizer"] = {**splits, **asked}
     found = {**rules, **splits}
     changed = any(found.get(name) != value for name, value in asked.items())
     return Tokenizer.from_spec(spec, tokenizer.config) if changed else tokenizer
+
+
+def _of_llama(said: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    """The rules of Llama's SentencePiece-like BPE: blanks are spelled ▁, one stands before the first word, in `legacy` files also before
+    what follows a special token; unknown letters are told by their bytes."""
+    spaced = bool(said.get("add_prefix_space", True))
+    scheme = "never" if not spaced else "always" if said.get("legacy", False) else "first"
+    undone: list[dict[str, Any]] = [
+        {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+        {"type": "ByteFallback"},
+        {"type": "Fuse"},
+    ]
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme, "split": False},
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [*undone, *([{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if spaced else [])],
+        },
+        "model": {**model, "unk_token": None, "fuse_unk": True, "byte_fallback": True},
+    }
 
 
 def content_of(token: Any) -> str | None:

@@ -142,7 +142,7 @@ class PromptedTransformer(Transformer):
         trace: Trace | None = None,
     ) -> Float[Tensor, "B T D"]:
         if positions is not None or caches is not None or before is not None or isinstance(route, Tensor):
-            raise UsageError("prompts have no place in packed or cached input, between gated blocks, nor where tokens are routed one by one")
+            raise UsageError("prompts have no place in packed or cached input, between gated blocks, nor where tokens are routed singly")
         length = self.prompts.shape[1]
         mask = _behind(mask, length)
         if route is not None:  # they take the expert of what they stand before
