@@ -315,7 +315,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another tower": ({"vision_config": {"model_type": "pixtral"}}, "model_type 'pixtral' is not supported; supported are: clip_vision"),
     "another decoder": ({"text_config": {"model_type": "mpt"}}, "'mpt'"),
     "stretched positions": (
-        {"text_config": TEXT | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}}, "rotary positions of type 'dynamic'"
+        {"text_config": TEXT | {"rope_scaling": {"type": "dynamic", "factor": 2.0}}},
+        "rotary positions of type 'dynamic'",
     ),
     "a window": ({"text_config": TEXT | {"model_type": "qwen2", "use_sliding_window": True}}, "use_sliding_window=True"),
     "another way to select": ({"vision_feature_select_strategy": "half"}, "not supported: vision_feature_select_strategy='half'"),

@@ -204,11 +204,13 @@ def test_onevision_saved_back_the_library_loads_the_same_weights(tmp_path: Path)
 def test_conversations_of_onevision_have_the_placeholders_of_the_models_features(tmp_path: Path) -> None:
     """One picture, two, and a clip: as many ids as the library counts, and as the model makes features; saved back, the same."""
     onevision(tmp_path / "theirs")
-    (tmp_path / "theirs" / "chat_template.jinja").write_text(TEMPLATE.replace("'<image>\\n'", "' <image> '").replace(
-        "{% for content in message['content'] | selectattr('type', 'equalto', 'text')",
-        "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ ' <video> ' }}{% endfor %}"
-        "{% for content in message['content'] | selectattr('type', 'equalto', 'text')",
-    ))
+    (tmp_path / "theirs" / "chat_template.jinja").write_text(
+        TEMPLATE.replace("'<image>\\n'", "' <image> '").replace(
+            "{% for content in message['content'] | selectattr('type', 'equalto', 'text')",
+            "{% for content in message['content'] | selectattr('type', 'equalto', 'video') %}{{ ' <video> ' }}{% endfor %}"
+            "{% for content in message['content'] | selectattr('type', 'equalto', 'text')",
+        )
+    )
     checkpoint = hub.read(tmp_path / "theirs")
     hub.save(tmp_path / "ours", checkpoint.module, checkpoint.config, checkpoint.processor, format="transformers")
     shown = [Image(array=np.asarray(picture(width, height))) for height, width in SIZES[:2]]

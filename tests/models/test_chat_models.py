@@ -31,7 +31,9 @@ BOTH: dict[str, Any] = {"audio": LogMelConfig(**EARS), "audio_token": S, "audio_
 VARIANTS: dict[str, dict[str, Any]] = {
     "pictures": {},
     "several layers and the class token": {
-        "image_layers": (-2, 0, 3), "class_token": True, "image_projector": MLPConfig(layers=1, bias=False),
+        "image_layers": (-2, 0, 3),
+        "class_token": True,
+        "image_projector": MLPConfig(layers=1, bias=False),
     },
     "queries": {"image_projector": QueriesConfig(queries=3, layers=2, heads=3)},
     "patches in threes, over GPT-2": {
@@ -319,9 +321,7 @@ def test_the_mini_chat_that_hears_learns_answers_about_sounds_by_heart() -> None
     chords = 2 * torch.randn(16, 64, 1, generator=torch.Generator().manual_seed(0)).expand(-1, -1, 16)
     tokens = pad([[1, 4097, 3, 4, *row[-3:]] for row in batch.tokens.ids.tolist()])
     targets, frames = F.pad(batch.targets[:, -4:], (3, 0), value=IGNORE), torch.full((16,), 16)
-    heard, turned = (
-        Batch(batch.ids, tokens=tokens, targets=targets, sounds=Sounds(values, frames)) for values in (chords, chords.flip(0))
-    )
+    heard, turned = (Batch(batch.ids, tokens=tokens, targets=targets, sounds=Sounds(values, frames)) for values in (chords, chords.flip(0)))
     by_heart(model, heard, turned)
 
 
