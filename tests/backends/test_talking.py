@@ -128,6 +128,13 @@ def test_what_cannot_be_asked_fails_alone(chat: tuple[LocalModel, Any, Any], tmp
     assert spoken(model, wrong["broken.png"]).outcome == "error"
 
 
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 1.5}, {"stop": ("",)}])
+def test_settings_that_make_no_sense_are_an_error_of_the_answer(chat: tuple[LocalModel, Any, Any], wrong: dict[str, Any]) -> None:
+    (answer,) = chat[0].chat([asking("a")], ChatOptions(max_tokens=2, **wrong))
+    assert answer.outcome == "error" and "options: 1 wrong field" in str(answer.error)
+    assert spoken(chat[0], asking("a"), ChatOptions(max_tokens=2, **wrong)).outcome == "error"
+
+
 def test_an_answer_has_the_room_there_is(chat: tuple[LocalModel, Any, Any]) -> None:
     (answer,) = chat[0].chat([asking("a " * 50)], ChatOptions(max_tokens=500))
     assert answer.usage.output_tokens is not None and answer.usage.output_tokens < 10

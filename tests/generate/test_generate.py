@@ -209,6 +209,11 @@ def test_a_shared_beginning_is_computed_once(pair: tuple[GPT, LlamaForCausalLM],
     assert kept.get("s") is None and kept.get("o") is not None
 
 
+def test_one_key_has_one_length(pair: tuple[GPT, LlamaForCausalLM]) -> None:
+    with pytest.raises(UsageError, match="one key was given with two lengths"):
+        generate(pair[0], asked([[1, 2, 3], [1, 2, 3]]), [Sampling(max_tokens=1)] * 2, ends=(), shared=[Shared("a", 1), Shared("a", 2)])
+
+
 def test_words_that_are_suppressed_never_come(pair: tuple[GPT, LlamaForCausalLM]) -> None:
     ours, _ = pair
     (plain,) = generate(ours, asked(PROMPTS[:1]), [Sampling(max_tokens=5)], ends=())[0]

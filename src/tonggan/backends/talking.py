@@ -184,13 +184,8 @@ class Voice:
                 f"{self._name}: a prompt of {asked.said} tokens, where the model has room for {self._module.context}; shorten it"
             )
         # What does not fit is not asked for: an answer that comes so far is called truncated.
-        return Sampling(
-            max_tokens=min(options.max_tokens, room),
-            temperature=options.temperature or 0.0,
-            top_p=options.top_p,
-            seed=options.seed,
-            stop=options.stop,
-        )
+        asked_for = {"temperature": options.temperature or 0.0, "top_p": options.top_p, "seed": options.seed, "stop": options.stop}
+        return Sampling.parse({"max_tokens": min(options.max_tokens, room), **asked_for}, "options")
 
     def _answer(self, asked: Asked, said: Said, seconds: float) -> Answer:
         cut = said.reason == "length"

@@ -192,6 +192,8 @@ class _Plan:
             name, count, whole = self.batch.ids[wrong], shared[wrong].length, self.lengths[wrong]
             raise UsageError(f"{name}: {count} shared tokens of {whole}; at least one is shared, and at least one is not")
         keys = list(dict.fromkeys(one.key for one in shared))
+        if len({(one.key, one.length) for one in shared}) > len(keys):
+            raise UsageError("rows with the same key share as many tokens as each other; one key was given with two lengths")
         known = prefixes.get(keys[0]) if prefixes is not None and len(keys) == 1 else None
         if known is None:
             firsts = [next(row for row, one in enumerate(shared) if one.key == key) for key in keys]
