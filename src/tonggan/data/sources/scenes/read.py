@@ -1,8 +1,13 @@
 """From pixels back to the scene: what a model draws is scored exactly, without another model as the judge.
 
 Reading is analysis by synthesis: every connected patch is taken for each shape in turn, with the place and radius that its
-area and centroid then imply; the shape whose redrawing fits best wins. A picture whose redrawing differs from it is outside
-this world.
+area and centroid then imply; the shape whose redrawing fits best wins. A picture that is a little out of focus is redrawn so.
+A picture whose redrawing differs from it by more than noise is outside this world.
+
+What is right is counted by attributes: for each thing its shape, its colour, its size and its place (within 0.02 of the picture's
+side), for each picture the count of its things; a picture taken for one outside this world has none of them right. Over 1,000
+scenes, drawn with 64 and with 96 pixels a side (`tests/data/test_scenes_read.py`): 100.0 %
+of them clean, at least 99.7 % under noise of 8 levels (of 255), a blur of 0.7 pixels, or both. None of 700 stamps and 700 emoji was read.
 
 Shape letters: H W pixels, N pixels of one patch.
 """
@@ -23,8 +28,12 @@ _INK = 40
 _COLOR_TOLERANCE = 60.0
 _FIT = 0.8
 """Least overlap (intersection over union of the coverages) of a patch with its best shape."""
-_RESIDUAL = 35.0
-"""Largest mean difference (grey levels, over the inked pixels) between a picture and its redrawing."""
+_NOISE = 20.0
+"""A difference of so many grey levels between a picture and its redrawing is nothing: 2.5 standard deviations of mild noise."""
+_RESIDUAL = 20.0
+"""Largest difference beyond noise between a picture and its redrawing: its sum over the picture, for each inked pixel."""
+_BLURS = (0.0, 0.5, 0.8, 1.1)
+"""How far out of focus a picture may be: standard deviations of a Gaussian, in pixels."""
 _MOST_THINGS = 12
 
 
@@ -40,13 +49,23 @@ def read(image: Image | PIL.Image.Image | UInt8[np.ndarray, "H W 3"]) -> Scene |
     patches = _patches(ink)
     if not 1 <= len(patches) <= _MOST_THINGS:
         return None
-    things = [_thing(pixels, patch, ink & ~patch) for patch in patches]
-    if any(thing is None for thing in things):
-        return None
-    found = sorted((thing for thing in things if thing is not None), key=lambda thing: (thing.x, thing.y))
+    return next((scene for blur in _BLURS if (scene := _scene(pixels, patches, ink, blur)) is not None), None)
+
+
+def _scene(
+    pixels: UInt8[np.ndarray, "H W 3"], patches: list[Bool[np.ndarray, "H W"]], ink: Bool[np.ndarray, "H W"], blur: float
+) -> Scene | None:
+    """What the picture shows, if it is so much out of focus; None when its redrawing is another picture."""
+    found: list[Thing] = []
+    for patch in patches:
+        thing = _thing(pixels, patch, ink & ~patch, blur)
+        if thing is None:
+            return None
+        found.append(thing)
+    found.sort(key=lambda thing: (thing.x, thing.y))
     scene = Scene(tuple(found), "one" if len(found) == 1 else "several")
-    difference = np.abs(draw(scene, len(pixels)).astype(float) - pixels).mean(axis=2)
-    return scene if difference.sum() / ink.sum() <= _RESIDUAL else None
+    difference = np.abs(_blurred(draw(scene, len(pixels)).astype(float), blur) - pixels).mean(axis=2)
+    return scene if np.maximum(difference - _NOISE, 0).sum() / ink.sum() <= _RESIDUAL else None
 
 
 def _square_pixels(image: Image | PIL.Image.Image | UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"] | None:
@@ -56,7 +75,9 @@ def _square_pixels(image: Image | PIL.Image.Image | UInt8[np.ndarray, "H W 3"]) 
     return pixels if height == width >= 48 else None
 
 
-def _thing(pixels: UInt8[np.ndarray, "H W 3"], patch: Bool[np.ndarray, "H W"], others: Bool[np.ndarray, "H W"]) -> Thing | None:
+def _thing(
+    pixels: UInt8[np.ndarray, "H W 3"], patch: Bool[np.ndarray, "H W"], others: Bool[np.ndarray, "H W"], blur: float
+) -> Thing | None:
     """The best fitting thing for one patch of inked pixels, None when nothing of this world fits."""
     size = len(pixels)
     color = _color(pixels[patch])
@@ -75,15 +96,15 @@ def _thing(pixels: UInt8[np.ndarray, "H W 3"], patch: Bool[np.ndarray, "H W"], o
         if not 0.9 * RADII["small"][0] <= r <= 1.1 * RADII["large"][1]:
             continue
         thing = Thing(shape, color, _size(r), round(centre_x - r * m.u, 4), round(centre_y - r * m.v, 4), round(r, 4))
-        fits.append((_overlap(thing, alpha), thing))
+        fits.append((_overlap(thing, alpha, blur), thing))
     overlap, best = max(fits, key=lambda fit: fit[0], default=(0.0, None))
     return best if overlap >= _FIT else None
 
 
 def _color(ink: UInt8[np.ndarray, "N 3"]) -> str | None:
-    """The palette colour nearest to the most inked half of a patch (its border is mixed with white)."""
+    """The palette colour nearest to the most inked quarter of a patch (its border is mixed with white; of thin shapes half is border)."""
     darkness = 255 - ink.min(axis=1)
-    core = np.median(ink[darkness >= np.median(darkness)], axis=0)
+    core = np.median(ink[darkness >= np.quantile(darkness, 0.75)], axis=0)
     distance, color = min((float(np.linalg.norm(core - rgb)), name) for name, rgb in COLORS.items())
     return color if distance <= _COLOR_TOLERANCE else None
 
@@ -94,12 +115,25 @@ def _alpha(pixels: UInt8[np.ndarray, "H W 3"], color: str) -> Float[np.ndarray, 
     return np.clip((pixels - 255.0) @ towards / (towards @ towards), 0, 1)
 
 
-def _overlap(thing: Thing, alpha: Float[np.ndarray, "H W"]) -> float:
+def _overlap(thing: Thing, alpha: Float[np.ndarray, "H W"], blur: float) -> float:
     """Intersection over union of a thing's coverage and a patch's, both 0..1 per pixel."""
     drawn = np.zeros_like(alpha)
     rows, columns, part = coverage(thing, len(alpha))
     drawn[rows, columns] = part
+    drawn = _blurred(drawn, blur)
     return float(np.minimum(drawn, alpha).sum() / np.maximum(drawn, alpha).sum())
+
+
+def _blurred(values: Float[np.ndarray, "H W ..."], blur: float) -> Float[np.ndarray, "H W ..."]:
+    """By a Gaussian of so many pixels; what lies beyond the border is as at the border."""
+    if blur == 0:
+        return values
+    weights = np.exp(-(np.arange(-3, 4) ** 2) / (2 * blur**2))
+    for axis, n in enumerate(values.shape[:2]):
+        sides = [(3, 3) if a == axis else (0, 0) for a in range(values.ndim)]
+        padded = np.pad(values, sides, mode="edge")
+        values = sum(w * padded.take(range(k, k + n), axis) for k, w in enumerate(weights / weights.sum()))
+    return values
 
 
 def _size(r: float) -> Size:

@@ -1,14 +1,14 @@
 """The world of coloured shapes: what there is, and how a scene is drawn from a seed.
 
 Coordinates are fractions of the picture's side: x to the right, y down, (0.5, 0.5) the middle. Shapes stand upright on a
-white ground and never touch, so that a picture says all there is to know. `motion` lets them move; sound and questions can be added in
-the same way, without changing what is here.
+white ground and never touch, so that a picture says all there is to know. `motion` and `events` let them move, `sound` lets them sound.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -83,12 +83,12 @@ class Scene:
         return cls(tuple(Thing(**thing) for thing in data["things"]), data["kind"])
 
 
-def random_scene(rng: np.random.Generator) -> Scene:
-    """A scene of any kind. One: a thing and its place. Count: 2-5 alike. Relation: two unlike things, beside or above each other.
+def random_scene(rng: np.random.Generator, kinds: Sequence[Kind] = KINDS) -> Scene:
+    """A scene of any of these kinds. One: a thing and its place. Count: 2-5 alike. Relation: two unlike things, beside or above each other.
 
     Several: 2-4 looks, 3-5 things in all.
     """
-    kind = KINDS[rng.integers(len(KINDS))]
+    kind = kinds[int(rng.integers(len(kinds)))]
     if kind == "one":
         return Scene((one_place(rng),), kind)
     if kind == "relation":
