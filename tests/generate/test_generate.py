@@ -217,6 +217,10 @@ def test_one_key_has_one_length(pair: tuple[GPT, LlamaForCausalLM]) -> None:
 def test_words_that_are_suppressed_never_come(pair: tuple[GPT, LlamaForCausalLM]) -> None:
     ours, _ = pair
     (plain,) = generate(ours, asked(PROMPTS[:1]), [Sampling(max_tokens=5)], ends=())[0]
+    first = generate(
+        ours, asked(PROMPTS[:1]), [Sampling(max_tokens=5, temperature=2.0, samples=40, seed=1)], ends=(), suppressed_first=range(30)
+    )[0]
+    assert min(one.ids[0] for one in first) >= 30 and min(min(one.ids) for one in first) < 30, "later they may come"
     for settings in ({}, {"beams": 3}, {"temperature": 2.0, "seed": 1, "samples": 20}):
         found = generate(ours, asked(PROMPTS[:1]), [Sampling(max_tokens=5, **settings)], ends=(), suppressed=plain.ids)[0]
         assert not any(set(one.ids) & set(plain.ids) for one in found)

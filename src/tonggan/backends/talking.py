@@ -68,7 +68,8 @@ class Voice:
         self._name, self._module, self._config, self._processor, self._device = name, module, config, processor, device
         self._words = processor.text
         self._ends: tuple[int, ...] = processor.chat.ends if processor.chat is not None else getattr(config, "ends", ())
-        self._suppressed: tuple[int, ...] = getattr(config, "suppressed", ())
+        self._silent = {name: getattr(config, name, ()) for name in ("suppressed", "suppressed_first")}
+        """Words that never come, or do not come first."""
         self._prefixes = Prefixes()
 
     @property
@@ -110,9 +111,7 @@ class Voice:
         try:
             asked = self._asked(conversation)
             sampling = self._sampling(asked, options)
-            pieces = stream(
-                self._module, asked.batch.to(self._device), sampling, ends=self._ends, decode=self._decode, suppressed=self._suppressed
-            )
+            pieces = stream(self._module, asked.batch.to(self._device), sampling, ends=self._ends, decode=self._decode, **self._silent)
             said = yield from pieces
         except TongganError as error:
             return _failed(error)
@@ -150,7 +149,7 @@ class Voice:
             samplings = [self._sampling(asked, options) for asked in some.values()]
             batch, shared = self._joined(list(some.values()))
             found = generate(
-                self._module, batch.to(self._device), samplings, ends=self._ends, decode=self._decode, suppressed=self._suppressed,
+                self._module, batch.to(self._device), samplings, ends=self._ends, decode=self._decode, **self._silent,
                 shared=shared, prefixes=self._prefixes,
             )  # fmt: skip
         except TongganError as error:
@@ -274,7 +273,7 @@ class Voice:
 def _prefix(prompt: Prompt, placeholders: frozenset[int]) -> Shared:
     """A prompt up to its last picture, by its content."""
     length = 1 + max((place for place, one in enumerate(prompt.ids) if one in placeholders), default=0)
-    digest = hashlib.sha256(repr(prompt.ids[:length]).encode())
+    digest = hashlib.sha256(repr((prompt.ids[:length], prompt.cuts)).encode())
     for picture in prompt.pictures:
         digest.update(picture.tobytes())
     return Shared(digest.hexdigest(), length)

@@ -39,16 +39,17 @@ def generate(
     ends: Iterable[int],
     decode: Decode | None = None,
     suppressed: Iterable[int] = (),
+    suppressed_first: Iterable[int] = (),
     shared: Sequence[Shared] | None = None,
     prefixes: Prefixes | None = None,
 ) -> list[list[Said]]:
     """Answers to each row of a batch, whose `tokens` are what is said first, right-padded: as many as its sampling asks for.
 
-    `ends` are the tokens that end an answer, `suppressed` those that never come. `decode` is needed for texts and stop strings. Rows with
+    `ends` are the tokens that end an answer, `suppressed` those that never come, `suppressed_first` those that don't come first. `decode` is needed for texts and stop strings. Rows with
     the same `shared` key have their beginning computed once; with `prefixes` it is kept for later calls. Raises `UsageError` where a
     prompt and its answer have no room in the model, naming both numbers.
     """
-    plan = _Plan(talker, batch, samplings, frozenset(ends), decode, tuple(suppressed))
+    plan = _Plan(talker, batch, samplings, frozenset(ends), decode, tuple(suppressed), tuple(suppressed_first))
     with torch.inference_mode():
         begun = plan.begin(shared, prefixes)
         answers: list[list[Said]] = [[] for _ in samplings]
@@ -60,12 +61,19 @@ def generate(
 
 
 def stream(
-    talker: Talker, batch: Batch, sampling: Sampling, *, ends: Iterable[int], decode: Decode, suppressed: Iterable[int] = ()
+    talker: Talker,
+    batch: Batch,
+    sampling: Sampling,
+    *,
+    ends: Iterable[int],
+    decode: Decode,
+    suppressed: Iterable[int] = (),
+    suppressed_first: Iterable[int] = (),
 ) -> Generator[str, None, Said]:
     """The answer to a batch of one row, in pieces of whole characters; the generator returns the whole. Closing it stops the work."""
     if len(batch) != 1 or sampling.samples > 1 or sampling.beams > 1:
         raise UsageError("one answer to one prompt can be given in pieces: neither several rows or samples, nor beams")
-    plan, shown = _Plan(talker, batch, [sampling], frozenset(ends), decode, tuple(suppressed)), 0
+    plan, shown = _Plan(talker, batch, [sampling], frozenset(ends), decode, tuple(suppressed), tuple(suppressed_first)), 0
     with torch.inference_mode():
         steps = plan.steps(plan.begin())
         # Not one block around the yields: between them the caller's own tensors are none of ours.
@@ -129,6 +137,7 @@ class _Plan:
         ends: frozenset[int] = frozenset(),
         decode: Decode | None = None,
         suppressed: tuple[int, ...] = (),
+        suppressed_first: tuple[int, ...] = (),
     ) -> None:
         if batch.tokens is None or len(batch) != len(samplings):
             raise UsageError(f"a batch of {len(batch)} prompts and settings for {len(samplings)}; each prompt needs its own")
@@ -137,7 +146,7 @@ class _Plan:
         if decode is None and any(sampling.stop for sampling in samplings):
             raise UsageError("stop strings are found in the text: give decode")
         self.talker, self.batch, self.samplings = talker, batch, samplings
-        self.ends, self.decode, self.suppressed = ends, decode, list(suppressed)
+        self.ends, self.decode, self.suppressed, self.suppressed_first = ends, decode, list(suppressed), list(suppressed_first)
         self.lengths: list[int] = batch.tokens.lengths.tolist()
         self.limits = [self._limit(row) for row in range(len(batch))]
         self._output = talker.output  # once: it may be put together
@@ -180,7 +189,9 @@ class _Plan:
         counts: list[int] = tokens.lengths.tolist()
         cache.advance(counts)
         last = states[torch.arange(len(counts), device=states.device), tokens.lengths - 1]
-        return _Begun(seen, cache, self.words(last))
+        logits = self.words(last)
+        logits[:, self.suppressed_first] = float("-inf")
+        return _Begun(seen, cache, logits)
 
     def _prefixed(self, shared: Sequence[Shared], prefixes: Prefixes | None, room: int) -> tuple[Seen | None, KVCache]:
         """What rows have in common, computed once per key, for each row."""
