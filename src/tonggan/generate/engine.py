@@ -45,9 +45,9 @@ def generate(
 ) -> list[list[Said]]:
     """Answers to each row of a batch, whose `tokens` are what is said first, right-padded: as many as its sampling asks for.
 
-    `ends` are the tokens that end an answer, `suppressed` those that never come, `suppressed_first` those that don't come first. `decode` is needed for texts and stop strings. Rows with
-    the same `shared` key have their beginning computed once; with `prefixes` it is kept for later calls. Raises `UsageError` where a
-    prompt and its answer have no room in the model, naming both numbers.
+    `ends` are the tokens that end an answer, `suppressed` those that never come, `suppressed_first` those that don't come first. `decode`
+    is needed for texts and stop strings. Rows with the same `shared` key have their beginning computed once; with `prefixes` it is kept
+    for later calls. Raises `UsageError` where a prompt and its answer have no room in the model, naming both numbers.
     """
     plan = _Plan(talker, batch, samplings, frozenset(ends), decode, tuple(suppressed), tuple(suppressed_first))
     with torch.inference_mode():
