@@ -334,15 +334,25 @@ def test_rows_become_conversations() -> None:
     talk = tuple(TALK)
     assert conversation_of(Row("r", messages=talk, question="other")) == talk
     row = Row("q", images=(picture(),), question="几只？", choices=("一只", "两只"), answers=("一只",))
-    asked, said = conversation_of(row)
-    assert isinstance(asked.parts[0], Image) and asked.parts[1] == Text("几只？\nA. 一只\nB. 两只") and said == assistant("一只")
-    several = {conversation_of(row.with_(answers=("1", "2", "3")), epoch=epoch)[1] for epoch in range(20)}
-    assert several == {assistant(word) for word in "123"}
+    both = [conversation_of(row, epoch=epoch) for epoch in range(20)]
+    assert all(isinstance(asked.parts[0], Image) for asked, _ in both)
+    lettered = "几只？\nA. 一只\nB. 两只"
+    plain, measured = (Text(lettered), assistant("一只")), (Text(f"{lettered}\n请只回答正确选项的字母。"), assistant("A"))
+    assert {(asked.parts[1], said) for asked, said in both} == {plain, measured}, "as it is, and as it is measured"
+    free = row.with_(choices=(), answers=("1", "2", "3"))
+    several = [conversation_of(free, epoch=epoch) for epoch in range(40)]
+    assert {said for _, said in several} == {assistant(word) for word in "123"}
+    assert {asked.parts[1] for asked, _ in several} == {Text("几只？"), Text("几只？\n请用一个词或短语回答。")}
+    assert {conversation_of(free, epoch=epoch, instructed=False)[0].parts[1] for epoch in range(40)} == {Text("几只？")}
     captioned = Row("c", images=(picture(),), texts=(Text("a red bird", "en"), Text("红色的鸟"), Text("赤い鳥です", "ja")))
     pairs = {(turns[0].parts[1].text, turns[1].parts[0].text) for e in range(60) if (turns := conversation_of(captioned, 1, e))}  # type: ignore[union-attr]
     assert pairs == {(p, c) for lang, c in (("en", "a red bird"), ("zh", "红色的鸟")) for p in CAPTIONING["image"][lang]}
     assert conversation_of(captioned, 1, 3) == conversation_of(captioned, 1, 3)
-    for bad, why in ((Row("x", question="?"), "no answer"), (Row("x", texts=(Text("a"),)), "no picture"), (Row("x"), "no messages")):
+    assert {conversation_of(captioned, 1, e, langs=("en",))[1] for e in range(20)} == {assistant("a red bird")}
+    assert conversation_of(captioned, instructed=False)[0].parts == captioned.images, "nobody tells it what to do"
+    assert conversation_of(Row("t", texts=(Text("a"),))) == (assistant("a"),), "a text alone is what the model says"
+    foreign = captioned.with_(texts=captioned.texts[2:])
+    for bad, why in ((Row("x", question="?"), "no answer"), (foreign, "Chinese or English"), (Row("x"), "no messages")):
         with pytest.raises(TongganError, match=why):
             conversation_of(bad)
 

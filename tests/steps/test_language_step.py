@@ -141,4 +141,4 @@ def test_what_cannot_be_taught_is_said(lessons: tuple[ChatProcessor, list[Lesson
         model.say(segmented, cache=model.cache(8))
     with pytest.raises(UsageError, match="packed into a row, but this system looks at what was read"):
         standing(segmented, None)
-    assert LanguageConfig().modalities == {"text"}
+    assert LanguageConfig().modalities == frozenset()

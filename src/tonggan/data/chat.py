@@ -108,6 +108,13 @@ class Prompt:
     """As the processor of sounds gives them, in reading order."""
     cuts: tuple[Tiles | Frames, ...] = ()
     """Which of the pictures are tiles of one, or frames of a clip, in models that tell them apart (see `tensors.Pieces`)."""
+    source: tuple[int, ...] = ()
+    """Ids of what an encoder reads, where a model has one."""
+
+    @property
+    def bytes(self) -> int:
+        """Of its media."""
+        return sum(one.nbytes for one in (*self.pictures, *self.sounds))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,6 +131,9 @@ class ChatProcessor:
     `counts` are for media that take other numbers of ids than the configuration can say: from what the processor made of one to its number.
     Raises `UsageError` for a template that is no Jinja, an end that the tokenizer lacks, or a placeholder of what nothing prepares.
     """
+
+    instructed = True
+    """Words tell the model what to do."""
 
     def __init__(
         self,
@@ -184,7 +194,7 @@ class ChatProcessor:
             said, asked = [*said, self.ends[0]], [*asked, True]
         self._fits(len(said), id)
         targets = tuple(one if wanted else IGNORE for one, wanted in zip(said[1:], asked[1:], strict=True))
-        return Lesson(id, tuple(said[:-1]), tuple(made.pictures), tuple(made.sounds), tuple(made.cuts), targets)
+        return Lesson(id, tuple(said[:-1]), tuple(made.pictures), tuple(made.sounds), tuple(made.cuts), targets=targets)
 
     def _written(self, conversation: Sequence[Message], id: str, *, prompt: bool) -> _Written:
         given: dict[Medium, list[Media]] = {"image": [], "audio": [], "video": []}

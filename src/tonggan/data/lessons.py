@@ -7,21 +7,29 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 from tonggan.data.chat import ChatProcessor, Lesson
 from tonggan.data.language import language_of
-from tonggan.data.pairs import stable_hash
-from tonggan.data.prompts import CAPTIONING
+from tonggan.data.pairs import CACHE_BYTES, stable_hash
+from tonggan.data.plain import PlainProcessor
+from tonggan.data.prompts import CAPTIONING, LETTER, SHORT
 from tonggan.tensors import Batch
 from tonggan.types import Dropped, Media, Message, Row, Text, TongganError, UsageError
 
+Conversation: TypeAlias = tuple[Message, ...]
 
-def conversation_of(row: Row, seed: int = 0, epoch: int = 0) -> tuple[Message, ...]:
+
+def conversation_of(
+    row: Row, seed: int = 0, epoch: int = 0, *, langs: Sequence[str] | None = None, instructed: bool = True
+) -> Conversation:
     """What a row teaches: its messages as they are; or its question, after what it is about, and one of its answers; or one of its captions
-    (in Chinese or English), asked for in that language. Which answer, caption and wording is drawn from seed, row and epoch.
+    (in Chinese or English), asked for in that language; or one of its texts, as what the model says by itself.
 
-    Raises `TongganError` for a row that has none of them.
+    Which answer, caption and wording is drawn from seed, row and epoch; half of the questions are asked in the words in which models are
+    measured, so that these are known. `langs` restricts captions and texts. Who is not `instructed` is not told what to do: captions come
+    without being asked for. Raises `TongganError` for a row that has none of them.
     """
 
     def draw(what: str, number: int) -> int:
@@ -33,14 +41,27 @@ def conversation_of(row: Row, seed: int = 0, epoch: int = 0) -> tuple[Message, .
     if row.question is not None:
         if not row.answers:
             raise TongganError(f"row {row.id} has a question and no answer")
-        choices = [f"{chr(ord('A') + number)}. {choice}" for number, choice in enumerate(row.choices)]
-        return _turns(seen, "\n".join([row.question, *choices]), row.answers[draw("answer", len(row.answers))])
-    captions = [(text.text, lang) for text in row.texts if text.text.strip() and (lang := _prompted(text)) is not None]
-    if not seen or not captions:
-        raise TongganError(f"row {row.id} has no messages, no question, and no {'caption in Chinese or English' if seen else 'picture'}")
-    said, lang = captions[draw("caption", len(captions))]
+        return _turns(seen, *_asked(row, draw("answer", len(row.answers)), measured=instructed and draw("wording", 2) == 1))
+    said = [text for text in row.texts if text.text.strip() and (langs is None or (text.lang or "und") in langs)]
+    if not seen and said:
+        return (Message("assistant", (Text(said[draw("caption", len(said))].text),)),)
+    captions = [(text.text, lang) for text in said if (lang := _prompted(text)) is not None]
+    if not captions:
+        among = f" (languages: {', '.join(langs)})" if langs else ""
+        raise TongganError(f"row {row.id} has no messages, no question, and no caption in Chinese or English{among}")
+    caption, lang = captions[draw("caption", len(captions))]
+    if not instructed:
+        return _turns(seen, "", caption)
     prompts = CAPTIONING[seen[0].kind][lang]
-    return _turns(seen, prompts[draw("prompt", len(prompts))], said)
+    return _turns(seen, prompts[draw("prompt", len(prompts))], caption)
+
+
+def words_of(row: Row) -> Iterator[str]:
+    """Every text of a row that a model may read or say: what a tokenizer is trained on."""
+    yield from (text.text for text in row.texts)
+    yield from (part.text for message in row.messages for part in message.parts if isinstance(part, Text))
+    if row.question is not None:
+        yield from (row.question, *row.choices, *row.answers)
 
 
 def pack(lessons: Sequence[Lesson], room: int) -> list[tuple[Lesson, ...]]:
@@ -68,29 +89,55 @@ class LessonCollate:
 
     A row that cannot be used (too long, unreadable, another number of media than its text says, nobody answers) is counted in `dropped`
     with its reason, and another row of the batch stands in for it. `pack`: several in a row of at most `room` ids (None: of the longest),
-    so that batches have other numbers of rows, and none needs to stand in.
+    so that batches have other numbers of rows, and none needs to stand in. Lessons are kept once they were made, as far as memory that
+    is set aside for decoded media reaches.
     """
 
-    def __init__(self, chat: ChatProcessor, *, seed: int, pack: bool = False, room: int | None = None) -> None:
+    def __init__(
+        self,
+        writer: ChatProcessor | PlainProcessor,
+        *,
+        seed: int,
+        langs: Sequence[str] | None = None,
+        pack: bool = False,
+        room: int | None = None,
+    ) -> None:
         if room is not None and not pack:
             raise UsageError("room is for packed rows; set pack, or leave it out")
-        self.chat, self.seed, self.pack, self.room = chat, seed, pack, room
+        if pack and isinstance(writer, PlainProcessor):
+            raise UsageError(f"pack: {writer.name} looks at what a whole row is about, so each row has one lesson; leave pack out")
+        self.writer, self.seed, self.pack, self.room = writer, seed, pack, room
+        self.langs = tuple(langs) if langs else None
         self.dropped: dict[str, Dropped] = {}
+        self._known: dict[tuple[str, ...], Lesson] = {}
+        self._free = CACHE_BYTES
         self._lock = threading.Lock()
 
     def apart(self) -> LessonCollate:
         """The same, with its own list of what was dropped."""
         other = copy.copy(self)
-        other.dropped = {}
+        other.dropped, other._known = {}, {}
         return other
+
+    def fills(self, rows: int) -> int:
+        """Most bytes of lessons that are kept; none of them before training begins, whose media nobody knows."""
+        return CACHE_BYTES if self._known else 0
+
+    def longest(self, rows: Sequence[Row], count: int) -> list[Row]:
+        """So many of the rows whose conversations are the longest: in media, then in bytes of text."""
+
+        def size(row: Row) -> tuple[int, int]:
+            conversation = row.messages or (Message("user", (*row.images, *row.audios, *row.videos)),)
+            parts = [part for message in conversation for part in message.parts]
+            return sum(not isinstance(part, Text) for part in parts), max((len(text.encode()) for text in words_of(row)), default=0)
+
+        return sorted(rows, key=size, reverse=True)[:count]
 
     def __call__(self, rows: Sequence[Row], epochs: Sequence[int]) -> Batch:
         lessons: list[Lesson] = []
         for row, epoch in zip(rows, epochs, strict=True):
             try:
-                lesson = self.chat.lesson(conversation_of(row, self.seed, epoch), id=row.id)
-                if self.room is not None and len(lesson.ids) > self.room:
-                    raise TongganError(f"{len(lesson.ids)} tokens, where a row has room for {self.room}")
+                lesson = self._lesson(row, epoch)
             except TongganError as error:
                 with self._lock:
                     self.dropped[row.id] = Dropped(row.id, str(error).removeprefix(f"{row.id}: "))
@@ -98,13 +145,46 @@ class LessonCollate:
             lessons.append(lesson)
         if not lessons:
             raise TongganError(f"no row of a whole batch could be used; the first: {next(iter(self.dropped.values()))}")
-        if not self.pack:
-            return self.chat.collate([lessons[number % len(lessons)] for number in range(len(rows))])
-        return self.chat.collate_packed(pack(lessons, self.room or max(len(lesson.ids) for lesson in lessons)))
+        if isinstance(self.writer, ChatProcessor) and self.pack:
+            return self.writer.collate_packed(pack(lessons, self.room or max(len(lesson.ids) for lesson in lessons)))
+        return self.writer.collate([lessons[number % len(lessons)] for number in range(len(rows))])
+
+    def conversation(self, row: Row, epoch: int = 0) -> Conversation:
+        """What a row teaches in an epoch."""
+        return conversation_of(row, self.seed, epoch, langs=self.langs, instructed=self.writer.instructed)
+
+    def _lesson(self, row: Row, epoch: int) -> Lesson:
+        conversation = self.conversation(row, epoch)
+        key = (row.id, *(part.text for message in conversation for part in message.parts if isinstance(part, Text)))
+        known = self._known.get(key)
+        if known is not None:
+            return known
+        lesson = self.writer.lesson(conversation, id=row.id)
+        if self.room is not None and len(lesson.ids) > self.room:
+            raise TongganError(f"{len(lesson.ids)} tokens, where a row has room for {self.room}")
+        with self._lock:
+            if lesson.bytes <= self._free:
+                self._free -= lesson.bytes
+                self._known[key] = lesson
+        return lesson
 
 
-def _turns(seen: Sequence[Media], asked: str, answer: str) -> tuple[Message, ...]:
-    return Message("user", (*seen, Text(asked))), Message("assistant", (Text(answer),))  # type: ignore[arg-type]
+def _asked(row: Row, number: int, *, measured: bool) -> tuple[str, str]:
+    """A row's question and its answer of this number; `measured`: as models are asked where their answers are marked."""
+    question, answer = row.question or "", row.answers[number]
+    lang = "zh" if (row.meta.get("lang") or language_of(question)) == "zh" else "en"
+    if not row.choices:
+        return (SHORT[lang].format(question=question) if measured else question), answer
+    letters = [chr(ord("A") + place) for place in range(len(row.choices))]
+    listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, row.choices, strict=True))
+    if measured and answer in row.choices:
+        return LETTER[lang].format(question=question, choices=listed), letters[row.choices.index(answer)]
+    return f"{question}\n{listed}", answer
+
+
+def _turns(seen: Sequence[Media], asked: str, answer: str) -> Conversation:
+    parts: list[Any] = [*seen, *([Text(asked)] if asked else [])]
+    return Message("user", tuple(parts)), Message("assistant", (Text(answer),))
 
 
 def _prompted(text: Text) -> str | None:

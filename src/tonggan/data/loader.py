@@ -57,6 +57,19 @@ class Choosing(Protocol):
         ...
 
 
+@runtime_checkable
+class Teaching(Protocol):
+    """A collate whose rows are conversations, of any length."""
+
+    def longest(self, rows: Sequence[Row], count: int) -> list[Row]:
+        """So many of the rows, the longest first."""
+        ...
+
+    def apart(self) -> Collate:
+        """The same, but nothing that it keeps is mixed up with what this one keeps."""
+        ...
+
+
 class Loader:
     """An endless iterator of batches with exact resume.
 
@@ -101,13 +114,18 @@ class Loader:
         return self.collate([self.dataset[i] for i in numbers], epochs)
 
     def largest(self, among: int = 20_000) -> Batch:
-        """A batch of the longest captions and the longest sounds that may be taken (of the first `among` rows): the most memory that a
-        batch can take. A row of it may speak with another row's sound.
+        """A batch of the longest conversations, or of the longest captions and the longest sounds that may be taken (of the first `among`
+        rows): the most memory that a batch can take. A row of it may speak with another row's sound.
 
         Captions are long in UTF-8 bytes: in characters, a Chinese one of many tokens would count as short. Nothing of the order is used
         up. No two of its rows are positives of each other: whether every row has a negative is a question for real batches.
         """
         count = min(among, len(self.dataset))
+        collate: Any = self.collate
+        if isinstance(collate, Teaching):
+            rows = collate.longest([self.dataset[i] for i in range(count)], self.config.batch_size)
+            rows = [rows[place % len(rows)] for place in range(self.config.batch_size)]
+            return collate.apart()(rows, [0] * len(rows))
         said = sorted(range(count), key=lambda i: -max(map(_bytes, self._captions(self.dataset[i])), default=0))
         heard = self._longest_sounds(count) or said
         rows = []
@@ -116,8 +134,7 @@ class Loader:
             # With one of each left, that one is taken.
             texts, audios = sorted(self._captions(row), key=_bytes)[-1:], sorted(self._sounds(other), key=duration)[-1:]
             rows.append(row.with_(texts=tuple(texts), audios=tuple(audios)))
-        collate = self.collate.apart() if isinstance(self.collate, Choosing) else self.collate
-        batch = collate(rows, [0] * len(rows))
+        batch = (collate.apart() if isinstance(collate, Choosing) else collate)(rows, [0] * len(rows))
         if batch.keys is None:
             return batch
         return replace(batch, keys=torch.arange(1, 1 + batch.keys.numel()).view(batch.keys.shape))

@@ -115,7 +115,8 @@ class Tokenizer:
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=config.cleaning == "none"),
             ]
         )
-        backend.decoder = decoders.ByteLevel()
+        # The mark of a word's end becomes a byte-level blank, while the pieces are still apart.
+        backend.decoder = decoders.Sequence([decoders.Replace("</w>", "Ġ"), decoders.ByteLevel(), decoders.Replace(Regex(r" \z"), "")])
         backend.add_special_tokens([AddedToken(START, normalized=False), AddedToken(END, normalized=False)])
         backend.post_processor = processors.TemplateProcessing(
             single=f"{START} $A {END}", special_tokens=[(START, vocab[START]), (END, vocab[END])]
@@ -383,17 +384,18 @@ def _check_unicode(texts: Iterable[str]) -> None:
             ) from None
 
 
-def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64, mask: bool = False) -> Tokenizer:
+def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64, mask: bool = False, exact: bool = False) -> Tokenizer:
     """A byte-level BPE learnt from captions: any text can be written in it, and the same captions give the same tokenizer.
 
-    Full-width forms become ordinary ones and letters lower case (NFKC). Every Han character is its own word, so that what is
-    learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks. `mask` adds a token for hidden words. Raises
-    `UsageError` for a caption that is not valid Unicode.
+    Full-width forms become ordinary ones and letters lower case (NFKC), unless `exact`: then what is written can be read again to the
+    letter, as models need it that say it. Every Han character is its own word, so that what is learnt of 鸟 in 红色的鸟 serves in 小鸟;
+    Latin words are split off at blanks. `mask` adds a token for hidden words. Raises `UsageError` for a caption that is not valid Unicode.
     """
     if vocab_size < 300:
         raise UsageError(f"vocab_size {vocab_size}: expected 300 or more (256 bytes and the special tokens)")
     backend = Backend(models.BPE())
-    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
+    if not exact:
+        backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase(), normalizers.Strip()])
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\p{Han}"), behavior="isolated"),

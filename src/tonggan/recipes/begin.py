@@ -11,6 +11,7 @@ from tonggan import steps
 from tonggan.backends import load_local
 from tonggan.config import ConfigError, one_of
 from tonggan.data.audio import AudioProcessing, AudioProcessor
+from tonggan.data.chat import ChatProcessing
 from tonggan.data.images import ImageProcessing, ImageProcessor
 from tonggan.data.pairs import NAMES
 from tonggan.data.processor import Processor
@@ -22,6 +23,7 @@ from tonggan.models import Classifier, ModelConfig, build, presets
 from tonggan.models.towers import FramesConfig, LogMelConfig, TubeletConfig, WaveformConfig
 from tonggan.recipes.config import ModelSource
 from tonggan.recipes.grafts import fill, fitted
+from tonggan.recipes.talking import SPEAKING, conversing, watching, worded
 from tonggan.recipes.towers import towers_of
 from tonggan.steps import StepConfig
 from tonggan.tensors import MODALITIES, Modality, Vocabulary
@@ -58,6 +60,10 @@ def begin(source: ModelSource, captions: Iterable[str], needs: frozenset[Modalit
 def _started(source: ModelSource) -> Parts:
     found = load_local(str(source.start), device="cpu")
     processor = _changed(source, found.processor, found.config)
+    if (chat := found.processor.chat) is not None:
+        processor = processor.with_chat(ChatProcessing.parse({**chat.config.model_dump(), **source.chat}, "model.chat"))
+    elif source.chat:
+        processor = conversing(found.config, found.module, processor, None, source.chat)
     return Parts(found.module.train(), found.config, processor, found.labels, found.identity)
 
 
@@ -68,10 +74,13 @@ def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
     towers = {kind: None if kind in pretrained else getattr(shape, kind, None) for kind in MODALITIES}
     tokenizer = None
     if (words := towers["text"]) is not None:
-        tokenizer = train_bpe(sorted(set(captions)), source.vocab_size, max_length=words.context, mask=mask)
+        # Of an encoder-decoder the source has a length of its own.
+        longest = min(words.context, getattr(getattr(shape, "source", None), "context", words.context))
+        said = sorted(set(captions))
+        tokenizer = train_bpe(said, source.vocab_size, max_length=longest, mask=mask, exact=isinstance(shape, SPEAKING))
         if getattr(words, "pooling", None) == "last":
             tokenizer = tokenizer.with_settings(pad_to=words.context)
-        shape = shape.model_copy(update={"text": words.model_copy(update={"vocab_size": tokenizer.vocab_size})})
+        shape = worded(shape, tokenizer)
     try:
         module = build(shape)
     except ConfigError as error:
@@ -84,8 +93,12 @@ def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
         "video": towers["video"] and VideoProcessor(_clips(towers["video"])),
     }
     made |= {kind: tower.prepares for kind, tower in pretrained.items()}
-    processor = Processor(made["image"], made["text"], made["audio"], made["video"])
-    return Parts(module, shape, _changed(source, processor, shape))
+    processor = watching(shape, Processor(made["image"], made["text"], made["audio"], made["video"]), source.clips)
+    processor = _changed(source, processor, shape)
+    base = pretrained["text"].chat if "text" in pretrained else None
+    processor = conversing(shape, module, processor, base, source.chat)
+    agree(shape, processor, "model")
+    return Parts(module, shape, processor)
 
 
 def _pictures(tower: Any) -> ImageProcessing:

@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from tonggan import devices, steps
-from tonggan.config import did_you_mean
+from tonggan.config import did_you_mean, one_of
 from tonggan.data.loader import LoaderConfig, check_streams
 from tonggan.data.pairs import NAMES, classes_of, media_key
 from tonggan.data.rows import Dataset
+from tonggan.evaluate.tasks.answers import METRICS
 from tonggan.evaluate.tasks.labelled import labelled
+from tonggan.generate import Talker
 from tonggan.models import DualEncoder, adapt
 from tonggan.models.base import Embedder, Featurizer, Matcher
 from tonggan.models.conse import Centre
@@ -23,6 +25,8 @@ from tonggan.models.ngram import BilingualText
 from tonggan.models.towers import Bert
 from tonggan.recipes.begin import Parts
 from tonggan.recipes.config import (
+    AnswersEvaluation,
+    CaptionsEvaluation,
     EvaluationConfig,
     LossEvaluation,
     MatchingEvaluation,
@@ -35,6 +39,7 @@ from tonggan.recipes.config import (
 from tonggan.recipes.rows import RunRows, wanted
 from tonggan.steps.classification import ClassificationConfig
 from tonggan.steps.contrastive import ContrastiveConfig
+from tonggan.steps.language import LanguageConfig
 from tonggan.steps.matching import MatchingConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import Modality
@@ -206,6 +211,8 @@ def _check_streams(stage: Stage, parts: Parts, still: nn.Module, rows: RunRows) 
                 teacher = still if isinstance(still, DualEncoder) else None
                 step = steps.build(still, stream.step, teacher=teacher, vocabulary=parts.vocabulary(stream.step))
             check_parts(stream.name, step, stage.train.micro_batch, loader.batch_size)
+            if isinstance(stream.step, LanguageConfig) and stream.augment is not None:
+                raise UsageError(f"stream {stream.name}: augment changes single pictures, and these stand in conversations; leave it out")
         except UsageError as error:
             raise UsageError(f"stage {stage.name}: {error}") from None
 
@@ -253,6 +260,9 @@ def _check_evaluation(where: str, evaluation: EvaluationConfig, stage: Stage, mo
         case MatchingEvaluation():
             if not isinstance(model, Matcher):
                 raise UsageError(f"{where}: matching needs a model that reads a picture and a text together, which this one does not")
+        case CaptionsEvaluation() | AnswersEvaluation():
+            if not isinstance(model, Talker):
+                raise UsageError(f"{where}: {evaluation.kind} are asked of a model that talks, which this one does not; take kind: loss")
         case LossEvaluation():
             if isinstance((first := stage.streams[0]).step, TransferConfig):
                 raise UsageError(
@@ -279,6 +289,10 @@ def _check_rows(
                 f"{where}: a probe learns on split train and is measured on split test, and no row of split {missing[0]} has a class in "
                 f"column {evaluation.label!r}; set data.split: null for rows of every split"
             )
+    if isinstance(evaluation, AnswersEvaluation):
+        one_of(evaluation.metric, ["auto", *METRICS], f"{where}: metric")
+        if not any(row.question and row.answers for row in held_out):
+            raise UsageError(f"{where}: none of the {len(held_out)} rows has a question and an answer; take other data, or kind: loss")
     if isinstance(evaluation, MatchingEvaluation):
         for lang in langs or sorted(spoken):
             some = [row for row in held_out if row.images and any((text.lang or "und") == lang for text in row.texts)]
@@ -302,9 +316,9 @@ def _said(evaluation: EvaluationConfig, stage: Stage) -> frozenset[Modality]:
     match evaluation:
         case RetrievalEvaluation():
             return frozenset({evaluation.between[1]})
-        case MatchingEvaluation():
+        case MatchingEvaluation() | CaptionsEvaluation():
             return frozenset({"text"})
-        case ProbeEvaluation():
+        case ProbeEvaluation() | AnswersEvaluation():
             return frozenset()
         case LossEvaluation():
             return stage.streams[0].step.modalities & {"text", "audio"}

@@ -16,6 +16,7 @@ from tonggan.models.adapt import AdaptConfig
 from tonggan.steps import StepConfig
 from tonggan.steps.classification import ClassificationConfig
 from tonggan.steps.contrastive import ContrastiveConfig
+from tonggan.steps.language import LanguageConfig
 from tonggan.tensors import Modality
 from tonggan.train.optim import OptimConfig
 from tonggan.train.trainer import TrainConfig
@@ -43,7 +44,10 @@ class ModelSource(Config):
     sounds: dict[str, Any] = Field(default_factory=dict)
     """Changes to the sound processing, e.g. {seconds: 3}."""
     clips: dict[str, Any] = Field(default_factory=dict)
-    """Changes to the clip processing, e.g. {sampling: uniform, image: {mode: pad}}."""
+    """Changes to the clip processing, e.g. {sampling: uniform, image: {mode: pad}}. A model that reads pictures among words watches clips
+    where something is said of them here, {frames: 8} for instance."""
+    chat: dict[str, Any] = Field(default_factory=dict)
+    """Changes to how conversations are written out, e.g. {template: …}. A language model has none unless something is said of them here."""
 
     @field_serializer("config")
     def _as_written(self, shape: ModelConfig | None, info: FieldSerializationInfo) -> dict[str, Any] | None:
@@ -220,6 +224,28 @@ class MatchingEvaluation(_Evaluation):
     score: ClassVar[str] = "acc"
 
 
+class CaptionsEvaluation(_Evaluation):
+    """What a model says of pictures, against their captions."""
+
+    kind: Literal["captions"] = "captions"
+    score: ClassVar[str] = "cider-d"
+
+
+class AnswersEvaluation(_Evaluation):
+    """What a model answers to questions about pictures, clips or sounds, or how it writes down what it hears."""
+
+    kind: Literal["answers"] = "answers"
+    metric: str = "auto"
+    """How answers are marked: match, yes-no, vqa, anls, relaxed, or error rates: wer, cer, cer-zh."""
+    score: ClassVar[str] = "right"
+    """The metric, or 1 less an error rate."""
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """Questions are about anything."""
+        return frozenset()
+
+
 class LossEvaluation(_Evaluation):
     """The loss of the stage's first stream on rows that it doesn't learn from."""
 
@@ -228,7 +254,8 @@ class LossEvaluation(_Evaluation):
 
 
 EvaluationConfig: TypeAlias = Annotated[
-    RetrievalEvaluation | ProbeEvaluation | MatchingEvaluation | LossEvaluation, Field(discriminator="kind")
+    RetrievalEvaluation | ProbeEvaluation | MatchingEvaluation | CaptionsEvaluation | AnswersEvaluation | LossEvaluation,
+    Field(discriminator="kind"),
 ]
 
 
@@ -244,6 +271,8 @@ class RunConfig(Config):
     """What chooses `best/`; None trains without looking."""
     looks: tuple[EvaluationConfig, ...] = ()
     """Further evaluations, that choose nothing."""
+    show: int = Field(default=0, ge=0)
+    """Of models that talk: so many held-out rows whose answers are shown, and kept in `samples.jsonl`, at every evaluation."""
 
     @field_validator("evaluation", mode="before")
     @classmethod
@@ -255,9 +284,10 @@ class RunConfig(Config):
         """What waits for an evaluation has one."""
         if self.evaluation is not None:
             return self
-        if self.looks:
+        if self.looks or self.show:
             raise ValueError(
-                "looks are taken when the evaluation is, which is not set: set evaluation (with choose: false it chooses nothing)"
+                f"{'looks' if self.looks else 'show'} are taken when the evaluation is, which is not set: set evaluation (with "
+                "choose: false it chooses nothing)"
             )
         for stage in self.stages:
             for name in ("eval_every", "eval_first", "patience"):
@@ -265,6 +295,15 @@ class RunConfig(Config):
                     raise ValueError(
                         f"stage {stage.name}: train.{name} is about evaluations, and evaluation is not set: set it, or leave this out"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _shows_what_is_said(self) -> RunConfig:
+        for stage in self.stages:
+            if self.show and not any(isinstance(stream.step, LanguageConfig) for stream in stage.streams):
+                raise ValueError(
+                    f"stage {stage.name}: show is of what a model says, and no stream teaches it to (step: language): leave it out"
+                )
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from tonggan.config import Config, ConfigError
+from tonggan.data.chat import ChatProcessing
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
 from tonggan.hub.identity import TRAINING_ONLY
 from tonggan.models import ChatConfig, CoAttentionConfig, FlamingoConfig, ModelConfig, SingleStreamConfig, VLMoConfig
@@ -32,6 +33,8 @@ class Tower(NamedTuple):
     config: Any
     state: Mapping[str, Tensor]
     prepares: Any
+    chat: ChatProcessing | None = None
+    """How conversations are written out for it."""
 
 
 SHARED = ("attention.q", "attention.k", "attention.v", "attention.out", "norm1", "norm2")

@@ -9,12 +9,23 @@ import torch
 from torch import nn
 
 from tonggan.backends.local import LocalModel
+from tonggan.data.lessons import LessonCollate
 from tonggan.data.pairs import PairCollate
 from tonggan.evaluate import Result, retrieval
+from tonggan.evaluate.tasks.answers import answers
+from tonggan.evaluate.tasks.captions import captions
 from tonggan.evaluate.tasks.matching import matching
 from tonggan.evaluate.tasks.probe import probe
-from tonggan.recipes.config import EvaluationConfig, LossEvaluation, MatchingEvaluation, ProbeEvaluation, RetrievalEvaluation
-from tonggan.types import Dropped, Row
+from tonggan.recipes.config import (
+    AnswersEvaluation,
+    CaptionsEvaluation,
+    EvaluationConfig,
+    LossEvaluation,
+    MatchingEvaluation,
+    ProbeEvaluation,
+    RetrievalEvaluation,
+)
+from tonggan.types import ChatOptions, Dropped, Message, Row, Text
 
 SEED = 0
 """Of what is drawn while a loss is measured (masks, wrong pairs): the same at every look."""
@@ -40,11 +51,37 @@ def measure(evaluation: EvaluationConfig, model: LocalModel, rows: Sequence[Row]
         case MatchingEvaluation():
             found = matching(model, rows, langs=langs, intervals=False)
             return _of(found, found.metrics)
+        case CaptionsEvaluation():
+            found = captions(model, rows, langs=langs)
+            return _of(found, found.metrics)
+        case AnswersEvaluation():
+            found = answers(model, rows, metric=evaluation.metric)
+            value = found.metrics[found.primary].value
+            right = 1 - value if found.primary == "error rate" else value
+            return Measured({"right": right} | _of(found, found.metrics).metrics, found.dropped)
         case LossEvaluation():
             raise AssertionError("a loss belongs to a step: held_out_loss")
 
 
-def held_out_loss(step: nn.Module, collate: PairCollate, rows: Sequence[Row], batch_size: int, device: torch.device) -> Measured:
+def shown(model: LocalModel, collate: LessonCollate, rows: Sequence[Row]) -> list[dict[str, str]]:
+    """What a model says where its rows have an answer: each question, the right answer and its own, as text."""
+    conversations = [collate.conversation(row) for row in rows]
+    given = model.chat([list(one[:-1]) for one in conversations], ChatOptions(max_tokens=128))
+    return [
+        {"row": row.id, "asked": _words(one[-2:-1]), "right": _words(one[-1:]), "said": answer.text or answer.error or ""}
+        for row, one, answer in zip(rows, conversations, given, strict=True)
+    ]
+
+
+def _words(messages: Sequence[Message]) -> str:
+    """What is said in messages; a medium is its kind."""
+    parts = [part for message in messages for part in message.parts]
+    return " ".join(part.text if isinstance(part, Text) else f"<{part.kind}>" for part in parts)
+
+
+def held_out_loss(
+    step: nn.Module, collate: PairCollate | LessonCollate, rows: Sequence[Row], batch_size: int, device: torch.device
+) -> Measured:
     """The step's loss on rows in their order, in evaluation mode, and whatever else the step reports; means over rows."""
     sums: dict[str, float] = {}
     step.eval()

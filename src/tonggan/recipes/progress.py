@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,14 @@ class Progress:
         spent[stage] = spent.get(stage, 0.0) + seconds
         _write(self._out / "spent.json", json.dumps(spent))
         return spent[stage]
+
+    def samples(self, stage: str, said: Sequence[Mapping[str, str]]) -> None:
+        """Keep what a model said at an evaluation, behind what it said at those before."""
+        file = self._out / "samples.jsonl"
+        before = file.read_text("utf-8").splitlines() if file.is_file() else []
+        look = 1 + max((one["look"] for one in map(json.loads, before) if one["stage"] == stage), default=0)
+        now = [json.dumps({"stage": stage, "look": look, **one}, ensure_ascii=False) for one in said]
+        _write(file, "\n".join([*before, *now, ""]))
 
     def _numbers(self, name: str) -> dict[str, float]:
         file = self._out / name

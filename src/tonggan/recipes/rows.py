@@ -9,11 +9,13 @@ from pathlib import Path
 
 from tonggan.config import did_you_mean
 from tonggan.data import open_data
+from tonggan.data.lessons import conversation_of
 from tonggan.data.pairs import NAMES
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import SOURCES, held_out_captions
 from tonggan.data.splits import caption_key
 from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
+from tonggan.steps.language import LanguageConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import MODALITIES, Modality
 from tonggan.types import Dropped, Row, Text, TongganError, UsageError
@@ -48,9 +50,10 @@ class RunRows:
                 else:
                     self.drop([Dropped(row.id, f"no {lacking[0]}")])
             if not usable:
-                needed = " and ".join(f"a {_named(kind, data)}" for kind in MODALITIES if kind in kinds)
-                needed += f" and a class (meta.{data.label})" if data.label is not None else ""
-                raise TongganError(f"{data.source}: no row of split {data.split!r} has {needed}")
+                needed = [f"a {_named(kind, data)}" for kind in MODALITIES if kind in kinds]
+                needed += [f"a class (meta.{data.label})"] if data.label is not None else []
+                what = f"has {' and '.join(needed)}" if needed else "is there"
+                raise TongganError(f"{data.source}: no row of split {data.split!r} {what}")
             return found.where(usable[: self._limit])
 
         return self._once(" ".join(sorted(kinds)), data.model_dump_json(), find)
@@ -62,10 +65,14 @@ class RunRows:
             rows = self.of(stream.data, stream.step.modalities)
             if isinstance(stream.step, TransferConfig):
                 rows = rows.where([i for i, row in enumerate(rows) if {"zh", "en"} <= {t.lang for t in row.texts}])
+            if isinstance(stream.step, LanguageConfig):
+                rows = self._teaching(rows, stream.data)
             if stream.exclude_heldout:
                 rows = rows.where(self._telling_nothing(rows))
             if not rows:
                 why = "with a Chinese and an English caption" if isinstance(stream.step, TransferConfig) else "that is not held out"
+                if isinstance(stream.step, LanguageConfig) and not stream.exclude_heldout:
+                    why = f"that a model can learn to talk from; the first: {self.dropped[-1]}" if self.dropped else "to learn from"
                 raise TongganError(f"stream {stream.name}: {stream.data.source} has no row {why}")
             return rows
 
@@ -80,7 +87,20 @@ class RunRows:
         if not isinstance(evaluation, LossEvaluation):
             return list(self.of(evaluation.data, evaluation.modalities))
         data = evaluation.data if langs is None else evaluation.data.model_copy(update={"langs": langs})
-        return list(self.of(data, stage.streams[0].step.modalities))
+        rows = self.of(data, stage.streams[0].step.modalities)
+        return list(self._teaching(rows, data) if isinstance(stage.streams[0].step, LanguageConfig) else rows)
+
+    def _teaching(self, rows: Dataset, data: DataConfig) -> Dataset:
+        """Rows of which there is something to say: messages, an answered question, a caption."""
+        usable = []
+        for number, row in enumerate(rows):
+            try:
+                conversation_of(row, langs=data.langs)
+            except TongganError as error:
+                self.drop([Dropped(row.id, str(error).removeprefix(f"row {row.id} "))])
+            else:
+                usable.append(number)
+        return rows.where(usable)
 
     def drop(self, several: Iterable[Dropped]) -> None:
         """Note rows that are lost, once each."""

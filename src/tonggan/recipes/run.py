@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -23,9 +24,12 @@ from torch import nn
 from tonggan import devices, hub, steps
 from tonggan.backends import load_local
 from tonggan.backends.local import LocalModel
+from tonggan.data.lessons import LessonCollate, words_of
 from tonggan.data.loader import Loader
 from tonggan.data.pairs import PairCollate, classes_of
+from tonggan.data.plain import writer_of
 from tonggan.data.rows import Dataset
+from tonggan.generate import Talker
 from tonggan.hub.read import Checkpoint
 from tonggan.models import DualEncoder, adapt
 from tonggan.models.adapt import AdaptConfig
@@ -35,11 +39,12 @@ from tonggan.recipes.begin import begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
 from tonggan.recipes.checks import batches, check, check_apart, check_learns, check_prepared, encoded_once, named
 from tonggan.recipes.config import DataConfig, EvaluationConfig, LossEvaluation, RunConfig, Stage, StreamConfig
-from tonggan.recipes.measuring import held_out_loss, measure
+from tonggan.recipes.measuring import held_out_loss, measure, shown
 from tonggan.recipes.prepare import centre_heads, make_bilingual, solve_ngrams
 from tonggan.recipes.progress import Progress
 from tonggan.recipes.rows import PAIRS, RunRows, wanted
 from tonggan.steps.classification import ClassificationConfig
+from tonggan.steps.language import LanguageConfig
 from tonggan.steps.transfer import TransferConfig
 from tonggan.tensors import Modality
 from tonggan.train import checkpoint
@@ -65,7 +70,7 @@ class Run:
         tasks = [stream.step for stage in config.stages for stream in stage.streams]
         self.parts = begin(
             config.model,
-            (text.text for stage in config.stages for row in self._rows.stage(stage) for text in row.texts),
+            (words for stage in config.stages for row in self._rows.stage(stage) for words in words_of(row)),
             frozenset().union(*(step.modalities for step in tasks)),
             mask=any(map(steps.hides_words, tasks)),
         )
@@ -191,14 +196,14 @@ class Run:
         loaders = [stream.batches for stream in trainer.streams if isinstance(stream.batches, Loader)]
         try:
             for stream, loader in zip(trainer.streams, loaders, strict=True):
-                kept = loader.collate.fills(len(loader.dataset)) if isinstance(loader.collate, PairCollate) else 0
+                kept = loader.collate.fills(len(loader.dataset)) if isinstance(loader.collate, PairCollate | LessonCollate) else 0
                 for warning in preflight(trainer, stream, loader.largest(), kept).warnings:
                     log.warning("stage %s: %s", stage.name, warning)
             return trainer.fit(resume=resume and (last / checkpoint.STATE).is_file())
         finally:
             for loader in loaders:
                 loader.close()
-                if isinstance(loader.collate, PairCollate):
+                if isinstance(loader.collate, PairCollate | LessonCollate):
                     self._rows.drop(loader.collate.dropped.values())
 
     def trainer(self, number: int, stage: Stage) -> Trainer:
@@ -278,6 +283,9 @@ class Run:
 
     def _stream(self, stage: Stage, stream: StreamConfig, step: nn.Module) -> Stream:
         rows, langs, kinds = self._rows.stream(stream), stream.data.langs, stream.step.modalities
+        if isinstance(stream.step, LanguageConfig):
+            lessons = Loader(rows, self._lessons(stream.step, langs), batches(stream, rows), seed=self.config.seed)
+            return Stream(stream.name, step, lessons, stream.weight, stream.every)
         pictures = text = teacher = None
         if isinstance(stream.step, TransferConfig):
             assert self._teacher is not None
@@ -307,6 +315,14 @@ class Run:
         )
         return Stream(stream.name, step, Loader(rows, collate, batches(stream, rows), seed=self.config.seed), stream.weight, stream.every)
 
+    def _lessons(self, step: LanguageConfig, langs: Sequence[str] | None) -> LessonCollate:
+        """What makes batches of conversations; each stream, and each evaluation, has its own."""
+        module = self.model
+        assert isinstance(module, Talker), "or the step refuses it"
+        processor = self.parts.processor
+        writer = writer_of(self.config.name, self.parts.config, processor, context=module.context, reads=module.reads_prompt)
+        return LessonCollate(writer, seed=self.config.seed, langs=langs, pack=step.pack, room=step.room)
+
     def _classes(self, stream: StreamConfig) -> tuple[str, ...]:
         """What a stream's labels are numbered by; nothing where it doesn't classify."""
         return self.labels or () if isinstance(stream.step, ClassificationConfig) else ()
@@ -322,8 +338,21 @@ class Run:
         assert evaluation is not None
         found = self._measure(evaluation, stage.langs or evaluation.langs, stage, streams)
         for look in self.config.looks:
-            found |= {f"{look.kind} {name}": value for name, value in self._measure(look, look.langs, stage, streams).items()}
+            measured = self._measure(look, look.langs, stage, streams)
+            found |= {f"{look.kind} {name.removeprefix(f'{look.kind} ')}": value for name, value in measured.items()}
+        if self.config.show:
+            self._show(evaluation, stage)
         return found
+
+    def _show(self, evaluation: EvaluationConfig, stage: Stage) -> None:
+        """What the model says of the first held-out rows: on the terminal, and in `samples.jsonl`."""
+        rows = self._rows.held_out(evaluation, stage, stage.langs or evaluation.langs)[: self.config.show]
+        step = next(stream.step for stream in stage.streams if isinstance(stream.step, LanguageConfig))
+        collate = self._lessons(step, stage.langs or evaluation.langs)
+        said = shown(self.local(), collate, rows)
+        self._progress.samples(stage.name, said)
+        if not self._quiet:
+            sys.stderr.writelines(f"  {one['asked']!r} -> {one['said']!r} (right: {one['right']!r})\n" for one in said)
 
     def _measure(
         self, evaluation: EvaluationConfig, langs: tuple[str, ...] | None, stage: Stage, streams: Sequence[Stream]
@@ -331,14 +360,18 @@ class Run:
         rows = self._rows.held_out(evaluation, stage, langs)
         if isinstance(evaluation, LossEvaluation):
             first, device = stage.streams[0], next(self.model.parameters()).device
-            collate = PairCollate(
-                self.parts.processor,
-                seed=self.config.seed,
-                langs=langs or evaluation.data.langs,
-                modalities=first.step.modalities,
-                label=first.data.label if self._classes(first) else None,
-                classes=self._classes(first),
-            )
+            collate: PairCollate | LessonCollate
+            if isinstance(first.step, LanguageConfig):
+                collate = self._lessons(first.step, langs or evaluation.data.langs)
+            else:
+                collate = PairCollate(
+                    self.parts.processor,
+                    seed=self.config.seed,
+                    langs=langs or evaluation.data.langs,
+                    modalities=first.step.modalities,
+                    label=first.data.label if self._classes(first) else None,
+                    classes=self._classes(first),
+                )
             found = held_out_loss(streams[0].step, collate, rows, first.loader.batch_size, device)
         else:
             found = measure(evaluation, self.local(), rows, langs)

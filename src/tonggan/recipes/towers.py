@@ -46,7 +46,8 @@ def _part(found: LocalModel, part: Modality, kind: Modality, name: str) -> Tower
     if not isinstance(tower, nn.Module) or not isinstance(config := getattr(tower, "config", None), Config) or prepares is None:
         has = ", ".join(k for k in MODALITIES if isinstance(getattr(getattr(found.module, k, None), "config", None), Config))
         raise UsageError(f"model.towers.{kind}: {name} has no such tower; it has: {has or 'none'}")
-    return Tower(name, config, tower.state_dict(), prepares)
+    chat = found.processor.chat if part == "text" else None
+    return Tower(name, config, tower.state_dict(), prepares, None if chat is None else chat.config)
 
 
 def _fitted(field: str, changes: Mapping[str, Any], resize: bool, tower: Tower) -> Tower:

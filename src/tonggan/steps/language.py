@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import PositiveInt, model_validator
 from torch import nn
 
 from tonggan.config import Config
@@ -14,14 +15,24 @@ from tonggan.types import UsageError
 
 
 class LanguageConfig(Config):
-    """There is nothing to set: which words are asked for is in the batch's targets."""
+    """Which words are asked for is in the batch's targets."""
 
     kind: Literal["language"] = "language"
+    pack: bool = False
+    """Several conversations in a row, which see nothing of each other: no padding is computed."""
+    room: PositiveInt | None = None
+    """With `pack`: tokens of a row; None: of the batch's longest conversation."""
 
     @property
     def modalities(self) -> frozenset[Modality]:
-        """What a batch needs to have; pictures and sounds come as its conversations have them."""
-        return frozenset({"text"})
+        """No row needs to have anything: pictures, sounds and words come as its conversation has them."""
+        return frozenset()
+
+    @model_validator(mode="after")
+    def _room_of_packs(self) -> LanguageConfig:
+        if self.room is not None and not self.pack:
+            raise ValueError("room is that of packed rows: set pack, or leave it out")
+        return self
 
 
 class LanguageStep(nn.Module):

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tonggan.config import one_of
+from tonggan.data.prompts import SHORT
 from tonggan.evaluate.judge import Case, Judge
 from tonggan.evaluate.metrics import answers as marks
 from tonggan.evaluate.metrics import speech
@@ -45,6 +46,7 @@ from tonggan.evaluate.tasks.asking import (
 from tonggan.evaluate.tasks.questions import asked_in, whole_answer
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
 
+PROMPTS = SHORT
 MATCH = "match/v1: equal but for case, width, marks around it and articles; lenient: a right answer stands among other words"
 METRICS = {
     "match": MATCH,
@@ -58,10 +60,6 @@ METRICS = {
     "cer-zh": speech.CER_ZH,
 }
 """Ways of marking by name, with their protocol ids."""
-PROMPTS = {
-    "zh": "{question}\n请用一个词或短语回答。",
-    "en": "{question}\nAnswer the question using a single word or phrase.",
-}
 RATES: dict[str, Callable[[str], Sequence[str]]] = {"wer": speech.words, "cer": speech.characters, "cer-zh": speech.zh_characters}
 GRADED: dict[str, Callable[[str, Sequence[str]], float]] = {
     "vqa": marks.vqa_accuracy,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tonggan.data.prompts import SENTENCE
 from tonggan.evaluate.metrics import captioning
 from tonggan.evaluate.metrics.reading import without_thoughts
 from tonggan.evaluate.metrics.summary import failed, summary
@@ -29,7 +30,7 @@ from tonggan.evaluate.tasks.asking import (
 )
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
 
-PROMPTS = {"zh": "请用一句话描述这张图片。", "en": "Describe this picture in one sentence."}
+PROMPTS = SENTENCE
 CLIPSCORE = "clipscore/v1: 2.5 max(cosine, 0) of picture and 'A photo depicts ' + caption"
 """Hessel et al. 2021, section 3; their numbers are of CLIP ViT-B/32, others are not comparable with them."""
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from tonggan.data.prompts import LETTER
 from tonggan.evaluate.judge import Case, Judge
 from tonggan.evaluate.metrics.reading import CHOICE, Reading, bounds, read_choice
 from tonggan.evaluate.metrics.summary import failed, summary
@@ -39,10 +40,7 @@ from tonggan.evaluate.tasks.questions import LETTERS, asked_in
 from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, TongganError, UsageError
 
 Way: TypeAlias = Literal["embed", "chat", "logprob"]
-PROMPTS = {
-    "zh": "{question}\n{choices}\n请只回答正确选项的字母。",
-    "en": "{question}\n{choices}\nAnswer with the letter of the right option only.",
-}
+PROMPTS = LETTER
 PLAIN = {"zh": "{question}\n请简短回答。", "en": "{question}\nAnswer briefly."}
 
 
