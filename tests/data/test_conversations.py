@@ -351,6 +351,10 @@ def test_rows_become_conversations() -> None:
     assert {conversation_of(captioned, 1, e, langs=("en",))[1] for e in range(20)} == {assistant("a red bird")}
     assert conversation_of(captioned, instructed=False)[0].parts == captioned.images, "nobody tells it what to do"
     assert conversation_of(Row("t", texts=(Text("a"),))) == (assistant("a"),), "a text alone is what the model says"
+    heard = captioned.with_(audios=(sound(),))
+    assert {part.kind for part in conversation_of(heard)[0].parts} == {"image", "audio", "text"}
+    assert {part.kind for part in conversation_of(heard, of=("image",))[0].parts} == {"image", "text"}
+    assert len(conversation_of(heard, of=(), langs=("en",))) == 1, "of nothing: a text alone"
     foreign = captioned.with_(texts=captioned.texts[2:])
     for bad, why in ((Row("x", question="?"), "no answer"), (foreign, "Chinese or English"), (Row("x"), "no messages")):
         with pytest.raises(TongganError, match=why):

@@ -31,6 +31,7 @@ VIT = {**SHAPE, "pre_norm": False, "patch_bias": True}
 SPEAKER = {**WORDS, "layers": 1, "style": "t5"}
 GIT_WORDS = {**WORDS, "layers": 1, "context": 48}
 CROSS = {**WORDS, "layers": 1, "context": 80, "cross_from": 0}
+BOUNDS = {"start": (1,), "ends": (2,)}
 CHAT = {"kind": "chat", "image": SHAPE, "image_token": 400, "text": WORDS}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "language model": ({"kind": "gpt", "text": WORDS}, {}, {"source": "CAPTIONS", "split": None}),
@@ -48,9 +49,9 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {},
         ASKED,
     ),
-    "captioner": ({"kind": "captioner", "image": VIT, "text": CROSS}, {}, PICTURES),
-    "answers": ({"kind": "captioner", "image": VIT, "text": CROSS, "question": True}, {}, {"source": "QUESTIONS", "split": None}),
-    "git": ({"kind": "git", "image": SHAPE, "text": GIT_WORDS}, {}, PICTURES),
+    "captioner": ({"kind": "captioner", "image": VIT, "text": CROSS, **BOUNDS}, {}, PICTURES),
+    "answers": ({"kind": "captioner", "image": VIT, "text": CROSS, "question": True, **BOUNDS}, {}, {"source": "QUESTIONS", "split": None}),
+    "git": ({"kind": "git", "image": SHAPE, "text": GIT_WORDS, **BOUNDS}, {}, PICTURES),
     "encoder-decoder": (
         {"kind": "encoder_decoder", "source": {"kind": "text", "context": 64, "layers": 1, "heads": 2, "mlp_width": 32}, "text": SPEAKER},
         {},

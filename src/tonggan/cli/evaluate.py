@@ -69,14 +69,15 @@ def eval_(
         str,
         typer.Option(
             help="retrieval; matching (right pairs from wrong ones); classification (zero-shot); labels (zero-shot, several to a "
-            "picture); probe (a linear classifier on the model's features)."
+            "picture); probe (a linear classifier on the model's features); of models that talk: captions, answers (free ones), choice."
         ),
     ] = "retrieval",
     split: Split = None,
     of: Annotated[str, typer.Option(help="For retrieval and probe: image, audio or video.")] = "image",
     by: Annotated[str, typer.Option(help="For retrieval: text, or audio, in which it is spoken of.")] = "text",
     lang: Annotated[
-        list[str] | None, typer.Option(help="Languages of the captions (retrieval, matching), or of the prompts (classification, labels).")
+        list[str] | None,
+        typer.Option(help="Languages of the captions (retrieval, matching, captions), or of the prompts (classification, labels)."),
     ] = None,
     label: Annotated[str, typer.Option(help="Column with the class; for labels with several, divided by | or ;.")] = "label",
     shots: Annotated[
@@ -85,6 +86,9 @@ def eval_(
     layer: Annotated[
         str, typer.Option(help="For probe: which of the model's features, e.g. 'block 2' of one that learns by filling in.")
     ] = "pooled",
+    metric: Annotated[
+        str, typer.Option(help="For answers: how they are marked: auto, match, yes-no, vqa, anls, relaxed; what is written down: wer, cer.")
+    ] = "auto",
     baseline: Annotated[str | None, typer.Option(help="A second model, or a result's JSON file: paired differences are given.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write numbers and every item's outcome into this directory.")] = None,
     image_col: ImageCol = None,
@@ -100,11 +104,17 @@ def eval_(
 
     from tonggan.backends import load
     from tonggan.evaluate import Result, classification, paired, retrieval
+    from tonggan.evaluate.tasks.answers import answers
+    from tonggan.evaluate.tasks.captions import captions
+    from tonggan.evaluate.tasks.choice import choice
     from tonggan.evaluate.tasks.labels import labels, labels_paired
     from tonggan.evaluate.tasks.matching import matching
     from tonggan.evaluate.tasks.probe import probe
+    from tonggan.evaluate.tasks.questions import questions
 
     _check_task(task, lang, shots, split, of, by)
+    if metric != "auto" and task != "answers":
+        raise UsageError(f"--metric goes with --task answers, not with {task}")
     if layer != "pooled" and task != "probe":
         raise UsageError(f"--layer goes with --task probe, not with {task}")
     dataset = open_rows(data, image_col, text_col, split, limit)
@@ -117,6 +127,12 @@ def eval_(
             return labels(load(name), rows, label=label, lang=(lang or ["en"])[0], data=data)
         if task == "probe":
             return probe(load(name), rows, label=label, shots=shots, kind=cast("Kind", of), layer=layer, data=data)
+        if task == "captions":
+            return captions(load(name), rows, langs=lang, data=data)
+        if task in ("answers", "choice"):
+            asked, unasked = (rows, []) if metric in ("wer", "cer", "cer-zh") else questions(rows)
+            found = choice(load(name), asked, data=data) if task == "choice" else answers(load(name), asked, metric=metric, data=data)
+            return replace(found, dropped=[*unasked, *found.dropped])
         if task == "matching":
             return matching(load(name), rows, langs=lang, data=data)
         return retrieval(load(name), rows, langs=lang, between=(cast("Kind", of), cast("Said", by)), data=data)
@@ -144,17 +160,17 @@ def _check_task(task: str, lang: list[str] | None, shots: list[int] | None, spli
     """Refuses options that the task has no use for."""
     from tonggan.config import one_of
 
-    one_of(task, ("retrieval", "matching", "classification", "labels", "probe"), "task")
+    one_of(task, ("retrieval", "matching", "classification", "labels", "probe", "captions", "answers", "choice"), "task")
     one_of(of, ("image", "audio", "video"), "--of")
     one_of(by, ("text", "audio"), "--by")
     if of != "image" and task not in ("retrieval", "probe"):
-        raise UsageError(f"--of goes with --task retrieval and probe; {task} is about pictures")
+        raise UsageError(f"--of goes with --task retrieval and probe, not with {task}")
     if by != "text" and (task != "retrieval" or of == by):
         raise UsageError("--by audio goes with --task retrieval, of pictures or clips")
     if task in ("classification", "labels") and lang and len(lang) > 1:
         raise UsageError(f"{task} asks in one language at a time: give --lang once")
-    if task == "probe" and lang:
-        raise UsageError("a probe reads no words: leave --lang out")
+    if task in ("probe", "answers", "choice") and lang:
+        raise UsageError(f"--lang goes with captions and prompts; {task} {'reads no words' if task == 'probe' else 'asks as a row does'}")
     if task == "probe" and split:
         raise UsageError("a probe learns on split train and is measured on split test: leave --split out")
     if task != "probe" and shots:
@@ -162,7 +178,7 @@ def _check_task(task: str, lang: list[str] | None, shots: list[int] | None, spli
 
 
 def print_result(result: Result, other: Result | None, differences: dict[str, Any]) -> None:
-    """A table of every metric in per cent (ranks as they are), beside the baseline's differences where there is one."""
+    """A table of every metric in per cent (ranks and CIDEr-D as they are), beside the baseline's differences where there is one."""
     from rich.console import Console
     from rich.table import Table
 
@@ -171,7 +187,7 @@ def print_result(result: Result, other: Result | None, differences: dict[str, An
     for head in ("metric", "value", "95 %", "chance", *(["minus baseline", "95 %"] if other else [])):
         table.add_column(head, justify="left" if head == "metric" else "right", no_wrap=head == "metric")
     for name, m in result.metrics.items():
-        scale = 1 if "rank" in name else 100
+        scale = 1 if "rank" in name or "cider" in name else 100
         row = [
             name,
             f"{m.value * scale:.1f}",

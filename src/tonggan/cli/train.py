@@ -138,12 +138,13 @@ def _best(run: Run, value: float) -> str:
     assert evaluation is not None
     if evaluation.kind == "loss":
         return f"loss {-value:.4g}"
-    return f"{evaluation.score} {100 * value:.1f} %"
+    return f"{evaluation.score} {value:.3g}" if evaluation.kind == "captions" else f"{evaluation.score} {100 * value:.1f} %"
 
 
 def _print(run: Run, finished: Finished, before: bool, kept: Path | None) -> None:
     """How it ended and what to do next; `kept` are the rows of an adaptation, where most were learnt from and some held out."""
     from tonggan.data.rows import Dataset
+    from tonggan.recipes.config import CaptionsEvaluation
 
     stages = len(run.config.stages)
     told = f"{plural(finished.steps, 'update')} in {finished.seconds:.0f} s"
@@ -162,6 +163,13 @@ def _print(run: Run, finished: Finished, before: bool, kept: Path | None) -> Non
         further += [f"tonggan eval {there} --data {unseen}{of}"]
     if "match" in model.can:
         further += [f"tonggan eval {there} --data {unseen} --task matching"]
+    if "chat" in model.can:
+        named = {"image": "PICTURE", "video": "CLIP", "audio": "SOUND"}
+        further += [f"tonggan chat {there}"] if model.remembers else [f"tonggan transcribe {there} SOUND"] if seen == "audio" else []
+        further += [f"tonggan caption {there} {named[seen]}"] if seen in ("image", "video") else []
+        task = "captions" if isinstance(run.config.evaluation, CaptionsEvaluation) else "answers"
+        further += [f"tonggan eval {there} --data {unseen} --task {task}"]
+        further += [] if "embed" in model.can else [f"tonggan serve {there}"]
     if "embed" in model.can and seen:
         further += [f"tonggan index {there} {data} --to {index}", f"tonggan serve {there}"]
     if not further and seen:

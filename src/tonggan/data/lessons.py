@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from tonggan.data.chat import ChatProcessor, Lesson
@@ -15,21 +15,28 @@ from tonggan.data.language import language_of
 from tonggan.data.pairs import CACHE_BYTES, stable_hash
 from tonggan.data.plain import PlainProcessor
 from tonggan.data.prompts import CAPTIONING, LETTER, SHORT
-from tonggan.tensors import Batch
+from tonggan.tensors import Batch, Modality
 from tonggan.types import Dropped, Media, Message, Row, Text, TongganError, UsageError
 
 Conversation: TypeAlias = tuple[Message, ...]
 
 
 def conversation_of(
-    row: Row, seed: int = 0, epoch: int = 0, *, langs: Sequence[str] | None = None, instructed: bool = True
+    row: Row,
+    seed: int = 0,
+    epoch: int = 0,
+    *,
+    langs: Sequence[str] | None = None,
+    of: Collection[Modality] | None = None,
+    instructed: bool = True,
 ) -> Conversation:
     """What a row teaches: its messages as they are; or its question, after what it is about, and one of its answers; or one of its captions
     (in Chinese or English), asked for in that language; or one of its texts, as what the model says by itself.
 
     Which answer, caption and wording is drawn from seed, row and epoch; half of the questions are asked in the words in which models are
-    measured, so that these are known. `langs` restricts captions and texts. Who is not `instructed` is not told what to do: captions come
-    without being asked for. Raises `TongganError` for a row that has none of them.
+    measured, so that these are known. `langs` restricts captions and texts, `of` the media that captions and questions are about (none:
+    the texts alone). Who is not `instructed` is not told what to do: captions come without being asked for. Raises `TongganError` for a row
+    that has none of them.
     """
 
     def draw(what: str, number: int) -> int:
@@ -37,7 +44,7 @@ def conversation_of(
 
     if row.messages:
         return row.messages
-    seen: tuple[Media, ...] = (*row.images, *row.audios, *row.videos)
+    seen = tuple(part for part in (*row.images, *row.audios, *row.videos) if of is None or part.kind in of)
     if row.question is not None:
         if not row.answers:
             raise TongganError(f"row {row.id} has a question and no answer")
@@ -99,6 +106,7 @@ class LessonCollate:
         *,
         seed: int,
         langs: Sequence[str] | None = None,
+        of: Collection[Modality] | None = None,
         pack: bool = False,
         room: int | None = None,
     ) -> None:
@@ -107,7 +115,7 @@ class LessonCollate:
         if pack and isinstance(writer, PlainProcessor):
             raise UsageError(f"pack: {writer.name} looks at what a whole row is about, so each row has one lesson; leave pack out")
         self.writer, self.seed, self.pack, self.room = writer, seed, pack, room
-        self.langs = tuple(langs) if langs else None
+        self.langs, self.of = tuple(langs) if langs else None, of
         self.dropped: dict[str, Dropped] = {}
         self._known: dict[tuple[str, ...], Lesson] = {}
         self._free = CACHE_BYTES
@@ -151,7 +159,7 @@ class LessonCollate:
 
     def conversation(self, row: Row, epoch: int = 0) -> Conversation:
         """What a row teaches in an epoch."""
-        return conversation_of(row, self.seed, epoch, langs=self.langs, instructed=self.writer.instructed)
+        return conversation_of(row, self.seed, epoch, langs=self.langs, of=self.of, instructed=self.writer.instructed)
 
     def _lesson(self, row: Row, epoch: int) -> Lesson:
         conversation = self.conversation(row, epoch)

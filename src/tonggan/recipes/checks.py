@@ -15,7 +15,7 @@ from tonggan.config import did_you_mean, one_of
 from tonggan.data.loader import LoaderConfig, check_streams
 from tonggan.data.pairs import NAMES, classes_of, media_key
 from tonggan.data.rows import Dataset
-from tonggan.evaluate.tasks.answers import METRICS
+from tonggan.evaluate.tasks.answers import METRICS, RATES
 from tonggan.evaluate.tasks.labelled import labelled
 from tonggan.generate import Talker
 from tonggan.models import DualEncoder, adapt
@@ -291,7 +291,8 @@ def _check_rows(
             )
     if isinstance(evaluation, AnswersEvaluation):
         one_of(evaluation.metric, ["auto", *METRICS], f"{where}: metric")
-        if not any(row.question and row.answers for row in held_out):
+        heard = evaluation.metric in RATES and any(row.audios and row.texts for row in held_out)
+        if not heard and not any(row.question and row.answers for row in held_out):
             raise UsageError(f"{where}: none of the {len(held_out)} rows has a question and an answer; take other data, or kind: loss")
     if isinstance(evaluation, MatchingEvaluation):
         for lang in langs or sorted(spoken):

@@ -66,7 +66,7 @@ class RunRows:
             if isinstance(stream.step, TransferConfig):
                 rows = rows.where([i for i, row in enumerate(rows) if {"zh", "en"} <= {t.lang for t in row.texts}])
             if isinstance(stream.step, LanguageConfig):
-                rows = self._teaching(rows, stream.data)
+                rows = self._teaching(rows, stream.data, stream.step)
             if stream.exclude_heldout:
                 rows = rows.where(self._telling_nothing(rows))
             if not rows:
@@ -87,15 +87,16 @@ class RunRows:
         if not isinstance(evaluation, LossEvaluation):
             return list(self.of(evaluation.data, evaluation.modalities))
         data = evaluation.data if langs is None else evaluation.data.model_copy(update={"langs": langs})
-        rows = self.of(data, stage.streams[0].step.modalities)
-        return list(self._teaching(rows, data) if isinstance(stage.streams[0].step, LanguageConfig) else rows)
+        step = stage.streams[0].step
+        rows = self.of(data, step.modalities)
+        return list(self._teaching(rows, data, step) if isinstance(step, LanguageConfig) else rows)
 
-    def _teaching(self, rows: Dataset, data: DataConfig) -> Dataset:
+    def _teaching(self, rows: Dataset, data: DataConfig, step: LanguageConfig) -> Dataset:
         """Rows of which there is something to say: messages, an answered question, a caption."""
         usable = []
         for number, row in enumerate(rows):
             try:
-                conversation_of(row, langs=data.langs)
+                conversation_of(row, langs=data.langs, of=step.of)
             except TongganError as error:
                 self.drop([Dropped(row.id, str(error).removeprefix(f"row {row.id} "))])
             else:

@@ -35,6 +35,7 @@ from tonggan.models import DualEncoder, adapt
 from tonggan.models.adapt import AdaptConfig
 from tonggan.models.base import Labeller
 from tonggan.models.ngram import BilingualText
+from tonggan.nn.memo import Memo
 from tonggan.recipes.begin import begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
 from tonggan.recipes.checks import batches, check, check_apart, check_learns, check_prepared, encoded_once, named
@@ -217,6 +218,9 @@ class Run:
             part.requires_grad_(False)
         if stage.adapt is not None:
             frozen += adapt.still(self.model, stage.adapt)
+        if isinstance(self.model, Talker) and hasattr(self.model, "memo"):
+            learning = any(parameter.requires_grad for parameter in self.model.image.parameters())
+            self.model.memo = None if learning else Memo()
         made: dict[str, nn.Module] = {}
         for stream in stage.streams:  # streams of one task learn by one step: what it has of its own (a teacher) is theirs together
             if (task := stream.step.model_dump_json()) not in made:
@@ -321,7 +325,7 @@ class Run:
         assert isinstance(module, Talker), "or the step refuses it"
         processor = self.parts.processor
         writer = writer_of(self.config.name, self.parts.config, processor, context=module.context, reads=module.reads_prompt)
-        return LessonCollate(writer, seed=self.config.seed, langs=langs, pack=step.pack, room=step.room)
+        return LessonCollate(writer, seed=self.config.seed, langs=langs, of=step.of, pack=step.pack, room=step.room)
 
     def _classes(self, stream: StreamConfig) -> tuple[str, ...]:
         """What a stream's labels are numbered by; nothing where it doesn't classify."""

@@ -18,6 +18,8 @@ class LanguageConfig(Config):
     """Which words are asked for is in the batch's targets."""
 
     kind: Literal["language"] = "language"
+    of: tuple[Literal["image", "audio", "video"], ...] | None = None
+    """Which media of a row its captions and its question are about; the others are left out. None: all that it has."""
     pack: bool = False
     """Several conversations in a row, which see nothing of each other: no padding is computed."""
     room: PositiveInt | None = None

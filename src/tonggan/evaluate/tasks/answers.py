@@ -4,7 +4,7 @@
   which a right answer stands among other words ("It is 3 apples").
 - `yes-no`: read by rules (`metrics.reading`), also in Chinese; F1 of yes beside accuracy.
 - `vqa`, `vqa-evalai`, `anls`, `relaxed`: see `metrics.answers`.
-- `wer`, `cer`, `cer-zh`: text that was to be read or heard, see `metrics.speech`.
+- `wer`, `cer`, `cer-zh`: text that was to be read or heard, see `metrics.speech`; of rows without a question, what their sound says.
 
 `auto` takes `vqa` where most questions have five annotators or more, some of whom agree, `yes-no` where every answer is yes or no, else
 `match`.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tonggan.config import one_of
-from tonggan.data.prompts import SHORT
+from tonggan.data.prompts import CAPTIONING, SHORT
 from tonggan.evaluate.judge import Case, Judge
 from tonggan.evaluate.metrics import answers as marks
 from tonggan.evaluate.metrics import speech
@@ -78,7 +78,7 @@ def answers(
     are no answers: they take no part in any number. Raises `UsageError` for a metric that is not known, `CannotError` for a model that does
     not chat, `TongganError` where every request failed.
     """
-    kept, dropped = _markable(rows, metric)
+    kept, dropped = _markable([_transcript(row, model.instructed) if metric in RATES else row for row in rows], metric)
     if not kept:
         raise UsageError("no row has a question and an answer to mark by")
     used = choose_metric(kept) if metric == "auto" else one_of(metric, METRICS, "metric")
@@ -114,12 +114,26 @@ def answers(
     )
 
 
+def _transcript(row: Row, instructed: bool) -> Row:
+    """A row without a question, but with a sound in which one of its texts is spoken: what is said is to be written down."""
+    if row.question is not None or not row.audios or not row.texts:
+        return row
+    spoken = {text.lang: text for text in row.texts} | ({row.audios[0].role: row.texts[0]} if len(row.texts) == 1 else {})
+    found = next(((sound, spoken[sound.role]) for sound in row.audios if sound.role in spoken), None)
+    if found is None:
+        return row
+    sound, text = found
+    lang = text.lang or "und"
+    asked = in_language({name: prompts[-1] for name, prompts in CAPTIONING["audio"].items()}, lang) if instructed else ""
+    return row.with_(question=asked, answers=(text.text,), images=(), videos=(), audios=(sound,), meta={**row.meta, "lang": lang})
+
+
 def _markable(rows: Sequence[Row], metric: str) -> tuple[list[Row], list[Dropped]]:
     """Rows that can be marked, and why others cannot."""
     kept: list[Row] = []
     dropped: list[Dropped] = []
     for row in rows:
-        if not row.question or not row.answers:
+        if not (row.question or (row.question is not None and metric in RATES)) or not row.answers:
             dropped.append(Dropped(row.id, "no question" if not row.question else "no answer to mark by"))
         elif metric in RATES and not RATES[metric](whole_answer(row)):
             dropped.append(Dropped(row.id, "nothing is left of its transcript that could be recognised"))

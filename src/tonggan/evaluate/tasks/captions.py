@@ -52,7 +52,8 @@ def captions(
     """
     if "chat" not in model.can:
         raise CannotError(f"{model.name} cannot be asked for captions; it can: {', '.join(sorted(model.can))}")
-    shown = [row for row in rows if row.images and row.texts]
+    # The captions are of the pictures: other media of a row are not shown.
+    shown = [row.with_(audios=(), videos=()) for row in rows if row.images and row.texts]
     dropped = [Dropped(row.id, "no caption" if row.images else "no picture") for row in rows if not (row.images and row.texts)]
     if not shown:
         raise UsageError("captions need rows with a picture and a caption; there are none")
@@ -108,7 +109,7 @@ def captions(
 def questions_of(rows: Sequence[Row], *, langs: Sequence[str] | None = None, blind: bool = False) -> list[list[Message]]:
     """The conversations that `captions` would have."""
     return [
-        conversation(row, in_language(PROMPTS, lang), blind=blind)
+        conversation(row.with_(audios=(), videos=()), in_language(PROMPTS, lang), blind=blind)
         for lang in langs or sorted({text.lang or "und" for row in rows for text in row.texts})
         for row in rows
         if row.images and any((text.lang or "und") == lang for text in row.texts)
