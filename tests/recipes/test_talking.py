@@ -16,6 +16,9 @@ from tonggan.data.chat import ChatProcessor
 from tonggan.data.lessons import conversation_of
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
+from tonggan.evaluate.tasks.answers import answers
+from tonggan.evaluate.tasks.questions import questions
+from tonggan.recipes.adapt import adapt_config
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.run import Run
 from tonggan.types import Audio, ChatOptions, Image, Message, Row, Text, TongganError, UsageError
@@ -232,3 +235,39 @@ def _white() -> Any:
 
 def _words_only(message: Message) -> Message:
     return Message(message.role, tuple(part for part in message.parts if not isinstance(part, Image | Audio)))
+
+
+def test_own_dialogues_are_learnt_beside_a_model(tmp_path: Path) -> None:
+    """A LLaVA file: an adapter, packed, held-out dialogues of other pictures, what it says of them, and its score after."""
+    Run(talking(CHAT, {}, TALKS), tmp_path / "base", quiet=True).train()
+    made = []
+    for number, row in enumerate(scenes.generate_dialogues(14, 3, size=32)):
+        said = [
+            {"from": "human" if m.role == "user" else "gpt", "value": "".join(p.text for p in m.parts if isinstance(p, Text))}
+            for m in row.messages
+        ]
+        said[0]["value"] = "<image>\n" + said[0]["value"]
+        picture = f"{number // 2}.png"  # two dialogues about each
+        (tmp_path / picture).write_bytes(next(p.data for p in row.messages[0].parts if isinstance(p, Image)) or b"")
+        made.append({"id": str(number), "image": picture, "conversations": said})
+    (tmp_path / "mine.json").write_text(json.dumps(made, ensure_ascii=False), encoding="utf-8")
+    config = adapt_config(str(tmp_path / "base"), str(tmp_path / "mine.json"), tmp_path / "run", minutes=1)
+    plain = json.loads(config.model_dump_json())
+    plain["stages"][0]["train"] |= {"minutes": None, "steps": 2, "eval_every": 2}
+    config = RunConfig.parse(plain)
+    (stage,) = config.stages
+    assert stage.adapt is not None and stage.adapt.kind == "lora" and stage.streams[0].step.pack  # type: ignore[union-attr]
+    before = load_local(tmp_path / "base").identity.weights
+    Run(config, tmp_path / "run", quiet=True).train()
+    kept = Dataset.read(tmp_path / "run" / "data")
+    sides: dict[Path | None, set[str | None]] = {}
+    for row in kept:
+        sides.setdefault(next(p.path for p in row.messages[0].parts if isinstance(p, Image)), set()).add(row.split)
+    assert len(sides) == 7 and {"train", "val"} <= set(kept.splits)
+    assert all(len(side) == 1 for side in sides.values()), "no picture is on both sides"
+    assert len((tmp_path / "run" / "samples.jsonl").read_text("utf-8").splitlines()) >= 2
+    asked, dropped = questions(list(kept))
+    result = answers(load(tmp_path / "run"), asked)
+    assert not dropped and len(result.items) == 14
+    assert {one for item in result.items for one in item["outcome"]} <= {"answered", "truncated"}
+    assert load_local(tmp_path / "base").identity.weights == before, "the base is as it was"

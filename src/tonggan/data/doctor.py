@@ -21,7 +21,7 @@ from tonggan.data import examine
 from tonggan.data.examine import Encoder, Example, Finding, Severity, Visit
 from tonggan.data.formats import read
 from tonggan.data.rows import Dataset
-from tonggan.data.similar import near_duplicates, scan
+from tonggan.data.similar import near_duplicates, pictures_of, scan
 from tonggan.data.splits import Proposal, propose_split
 from tonggan.types import Dropped, TongganError, UsageError
 
@@ -74,7 +74,8 @@ class Diagnosis:
         if self.unreadable and not kept:
             number, reason = next(iter(self.unreadable.items()))
             raise TongganError(f"{self.name}: none of the {len(dataset)} rows can be used; the first: {dataset[number].id}: {reason}")
-        gone = [Dropped(dataset[number].id, f"{dataset[number].images[0].where}: {reason}") for number, reason in self.unreadable.items()]
+        lost = ((dataset[number], reason) for number, reason in self.unreadable.items())
+        gone = [Dropped(row.id, f"{pictures_of(row)[0].where}: {reason}") for row, reason in lost]
         return dataset.where(kept).with_dropped(gone)
 
     def to_dict(self) -> dict[str, Any]:

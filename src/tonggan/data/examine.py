@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from tonggan.data.formats.base import EMPTY_CAPTION
 from tonggan.data.rows import Dataset
-from tonggan.data.similar import Pictures, components, remote
+from tonggan.data.similar import Pictures, components, pictures_of, remote
 from tonggan.data.splits import SPARE, Leak, Tie, caption_key, leaks
 from tonggan.types import Dropped, Row
 
@@ -75,12 +75,12 @@ class Visit:
             bad[int(self.pictures.rows[picture])].append(reason)
         for number, _ in self.remote:
             bad[number].append("an address on the network; download it first")
-        return {number: reasons[0] for number, reasons in bad.items() if len(reasons) == len(self.rows[number].images)}
+        return {number: reasons[0] for number, reasons in bad.items() if len(reasons) == len(pictures_of(self.rows[number]))}
 
     @property
     def remote(self) -> list[tuple[int, str]]:
         """(row, address) of each picture that is only an address on the network."""
-        return [(number, str(image.url)) for number, row in enumerate(self.rows) for image in row.images if remote(image)]
+        return [(number, str(image.url)) for number, row in enumerate(self.rows) for image in pictures_of(row) if remote(image)]
 
     def example(self, number: int, detail: str = "") -> Example:
         """A row by its id, and its picture's name where that says more."""

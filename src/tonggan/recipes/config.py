@@ -252,6 +252,11 @@ class LossEvaluation(_Evaluation):
     kind: Literal["loss"] = "loss"
     score: ClassVar[str] = "negative loss"
 
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """What the stream's step asks for, whichever that is."""
+        return frozenset()
+
 
 EvaluationConfig: TypeAlias = Annotated[
     RetrievalEvaluation | ProbeEvaluation | MatchingEvaluation | CaptionsEvaluation | AnswersEvaluation | LossEvaluation,

@@ -44,7 +44,7 @@ from tonggan.evaluate.tasks.asking import (
     without_marks,
 )
 from tonggan.evaluate.tasks.questions import asked_in, whole_answer
-from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, UsageError
+from tonggan.types import Answer, CannotError, ChatOptions, Dropped, Message, Model, Row, Text, UsageError
 
 PROMPTS = SHORT
 MATCH = "match/v1: equal but for case, width, marks around it and articles; lenient: a right answer stands among other words"
@@ -86,7 +86,7 @@ def answers(
         raise CannotError(f"{model.name} cannot be asked for free answers; it can: {', '.join(sorted(model.can))}")
     if used == "yes-no" and (strange := next((row for row in kept if read_yes_no(row.answers[0]).choice is None), None)) is not None:
         raise UsageError(f"yes-no: the right answer of {strange.id} is {strange.answers[0]!r}, neither yes nor no; take another metric")
-    given = model.chat([conversation(row, _words(row, used), blind=blind) for row in kept], ChatOptions(max_tokens=MAX_TOKENS))
+    given = model.chat([_conversation(row, used, blind) for row in kept], ChatOptions(max_tokens=MAX_TOKENS))
     items = [_item(row, answer, used) for row, answer in zip(kept, given, strict=True)]
     if all(failed(item) for item in items):
         raise none_answered(items)
@@ -155,7 +155,17 @@ def questions_of(rows: Sequence[Row], *, metric: str = "auto", blind: bool = Fal
     """The conversations that `answers` would have."""
     kept, _ = _markable(rows, metric)
     used = choose_metric(kept) if metric == "auto" else one_of(metric, METRICS, "metric")
-    return [conversation(row, _words(row, used), blind=blind) for row in kept]
+    return [_conversation(row, used, blind) for row in kept]
+
+
+def _conversation(row: Row, metric: str, blind: bool) -> list[Message]:
+    """How a row is asked: a dialogue by what stands before its last answer, as it is."""
+    if not row.messages:
+        return conversation(row, _words(row, metric), blind=blind)
+    before = row.messages[:-1]
+    if blind:
+        before = tuple(Message(one.role, tuple(part for part in one.parts if isinstance(part, Text))) for one in before)
+    return list(before)
 
 
 def _words(row: Row, metric: str) -> str:

@@ -27,7 +27,7 @@ from tonggan.data.formats.questions import (
     several_letters,
 )
 from tonggan.data.language import language_of
-from tonggan.types import Dropped, Row, UsageError
+from tonggan.types import Dropped, Row, Text, UsageError
 
 __all__ = ["LETTERS", "asked_in", "questions", "whole_answer"]
 
@@ -40,7 +40,8 @@ def questions(
 ) -> tuple[list[Row], list[Dropped]]:
     """Rows with `question`, `choices` and `answers`, each choice question's answer being one of its choices; and what could not be one.
 
-    A row without a `question` of its own asks its first text, after its hint. The answer stands in a column `answer` or 答案 (several: a
+    Of a row with messages its last answer is asked for, after all before it. A row without a `question` of its own asks its first text,
+    after its hint. The answer stands in a column `answer` or 答案 (several: a
     JSON list, or divided by `|`, short ones also by `;`), or as a letter; choices in a column `choices` or 选项, or in columns A, B, C, ….
     A column that is named here is taken instead of what the row itself holds. Of two rows with one id, the second is left out. Raises
     `UsageError` for a column that is not there, and when no question is left.
@@ -92,6 +93,9 @@ def _bare(text: str) -> str:
 
 def _question(row: Row, answer_key: str | None, choices_key: str | None) -> Row:
     question = row.question
+    if question is None and row.messages and row.messages[-1].role == "assistant":
+        asked, said = ("".join(part.text for part in one.parts if isinstance(part, Text)).strip() for one in row.messages[-2:])
+        return row.with_(question=asked, answers=(said,) if said else ())
     if question is None and row.texts:
         question = hinted(row.texts[0].text, _cell(row.meta, HINT_NAMES))
     options, by_column = _options(row, choices_key)
