@@ -4,7 +4,7 @@ export PYTHON
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup demo test test-all test-core lint format bench splits emoji latent vlmo pages clean
+.PHONY: help setup demo test test-all test-core lint format bench splits emoji latent vlmo talkers pages clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -28,7 +28,7 @@ test:  ## lint, types and the tests, at most 5 minutes on 2 cores
 
 test-all:  ## the slow tests too (kill -9, own data end to end, the tutorials), and the core installed alone
 	@scripts/setup.sh browser
-	$(PYTEST) -m slow
+	OMP_NUM_THREADS=1 $(PYTEST) -m slow
 	@$(MAKE) --no-print-directory test-core
 
 test-core:  ## install the core alone and run embed, train, eval
@@ -53,6 +53,15 @@ latent: setup  ## data2vec on pictures and on speech, probed beside untrained mo
 
 vlmo: setup  ## VLMo on stamps and emoji against plain CLIP of equal size and time (an hour, quiet machine)
 	$(BIN)/python benchmarks/vlmo.py
+
+talkers: setup  ## models that talk: chat, captions, Flamingo, speech, trained and measured (an hour and a half, quiet machine, espeak-ng)
+	for name in looks-scenes chat-scenes captioner-pictures flamingo-scenes listener-scenes spoken-questions; do \
+		$(BIN)/tonggan train $$name || exit 1; done
+	$(BIN)/python benchmarks/talkers.py chat runs/chat-scenes
+	$(BIN)/python benchmarks/talkers.py captioner runs/captioner-pictures
+	$(BIN)/python benchmarks/talkers.py flamingo runs/flamingo-scenes
+	$(BIN)/python benchmarks/talkers.py listener runs/listener-scenes
+	$(BIN)/python benchmarks/talkers.py spoken runs/spoken-questions
 
 pages: setup  ## write docs/comparison.md, its Chinese and the contact sheet docs/pages.jpg anew
 	$(BIN)/python -m tonggan.compare.registry.pages docs

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 
 def open_clip_losses() -> ModuleType | None:
@@ -21,3 +24,19 @@ def open_clip_losses() -> ModuleType | None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def open_clip_coca() -> Any:
+    """open_clip's `coca_model.py` with all that it needs, in an environment of its own (`constraints/open_clip.txt`).
+
+    Where there is no torchvision for this torch, the model is imported without the rest of the package, which needs it; of torchvision
+    the models' files name one layer, of ResNets.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        found = importlib.util.find_spec("open_clip")
+        assert found is not None and found.submodule_search_locations, "open_clip_torch is not installed"
+        package, layers = ModuleType("open_clip"), ModuleType("torchvision.ops.misc")
+        package.__path__ = list(found.submodule_search_locations)
+        layers.FrozenBatchNorm2d = type("FrozenBatchNorm2d", (), {})  # type: ignore[attr-defined]
+        sys.modules |= {"open_clip": package, layers.__name__: layers}
+    return importlib.import_module("open_clip.coca_model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,6 +66,8 @@ class Parrot(Model):
         self.can, self.modalities = frozenset({"chat"}), frozenset(modalities or ("text", "image"))
         self.heard: list[list[Message]] = []
         self.options: list[ChatOptions | None] = []
+        self.counts = True
+        """Whether it says log-probabilities when asked to: minus a half for each letter."""
 
     def chat(self, conversations: Sequence[Sequence[Message]], options: ChatOptions | None = None) -> list[Answer]:
         return [self._one(conversation, options) for conversation in conversations]
@@ -77,7 +80,15 @@ class Parrot(Model):
         if "boom" in words:
             return Answer(outcome="error", error="no answer came")
         told = f"{words} ({sum(isinstance(part, Media) for part in parts)})"
-        return Answer(text=told, outcome="truncated" if "long" in words else "answered", usage=Usage(len(parts), len(told)))
+        first, *others = (
+            self._said(told + f" {n}" * (n > 0), words, len(parts), options) for n in range(options.samples if options else 1)
+        )
+        return replace(first, others=tuple(others))
+
+    def _said(self, told: str, words: str, read: int, options: ChatOptions | None) -> Answer:
+        answer = Answer(text=told, outcome="truncated" if "long" in words else "answered", usage=Usage(read, len(told)))
+        likely = options is not None and options.logprobs and self.counts
+        return replace(answer, tokens=tuple(told), logprobs=(-0.5,) * len(told)) if likely else answer
 
     def stream(self, conversation: Sequence[Message], options: ChatOptions | None = None) -> Generator[str, None, Answer]:
         answer = self._one(conversation, options)

@@ -46,10 +46,12 @@ def video_file(pictures: np.ndarray, *, format: str = "mp4", codec: str = "libx2
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "clip"
+        coding = {name: options.pop(name) for name in ("g", "bf") if name in options}
         with av.open(str(path), "w", format=format, options=options) as file:
             track: Any = file.add_stream(codec, rate=10)
             track.height, track.width, track.pix_fmt = *pictures.shape[1:3], "yuv420p"
             track.bit_rate = 4_000_000
+            track.options = coding
             if rotation:
                 track.set_display_rotation(rotation)
             for picture in pictures:

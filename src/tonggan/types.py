@@ -129,10 +129,18 @@ class Audio(Media):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Video(Media):
-    """A clip; an array is uint8 [frames, height, width, 3], with `fps` in frames per second."""
+    """A clip, or a moment of one; an array is uint8 [frames, height, width, 3], with `fps` in frames per second."""
 
     fps: float | None = None
+    stretch: tuple[float, float] | None = None
+    """A moment: start and end in seconds after the first frame (infinite: up to the last). Nothing else of the clip is looked at."""
     kind: ClassVar[str] = "video"
+
+    def __post_init__(self) -> None:
+        Media.__post_init__(self)
+        if self.stretch is not None and not 0 <= self.stretch[0] < self.stretch[1]:
+            start, end = self.stretch
+            raise UsageError(f"{self.where}: {start:g}-{end:g} s is no moment; one starts at 0 or later, and ends after that")
 
 
 Part: TypeAlias = Text | Image | Audio | Video
@@ -239,6 +247,10 @@ class Answer:
     finish_reason: str | None = None
     usage: Usage = Usage()
     logprobs: tuple[float, ...] | None = None
+    tokens: tuple[str, ...] | None = None
+    """What each token added to the text, where that was asked for; `logprobs` may have one more, of the end."""
+    others: tuple[Answer, ...] = ()
+    """Further answers to the same conversation, where several were asked for; an endpoint's first one counts the tokens of all."""
     raw: Any = None
     model: str | None = None
     request_id: str | None = None
@@ -301,13 +313,40 @@ class EmbedOptions:
 
 @dataclass(frozen=True, slots=True)
 class ChatOptions:
-    """How to answer. Greedy unless told otherwise; None leaves a setting to the model."""
+    """How to answer. Greedy unless told otherwise; None leaves a setting to the model. What a backend cannot do it refuses by name."""
 
     max_tokens: int = 512
     temperature: float | None = 0.0
     top_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_k: int | None = None
+    """Draw among the so many likeliest words."""
+    min_p: float | None = None
+    """Draw among words of at least this share of the likeliest one's probability."""
+    repetition_penalty: float | None = None
+    """Above 1: words that stand in question or answer already count less."""
+    beams: int | None = 1
+    """Beginnings that are followed at once, to find a likelier answer than by the likeliest word each time."""
+    length_penalty: float | None = None
+    """With beams: log-probabilities are divided by the length to this power; above 0 it favours longer answers."""
+    samples: int = 1
+    """How many answers; the second and further ones are the first one's `others`."""
+    logprobs: bool = False
+    """Whether the answer says each token's text and log-probability."""
+
+    def __post_init__(self) -> None:
+        beams = self.beams or 1
+        if beams > 1 and self.temperature:
+            raise UsageError("beams look for the likeliest answer, a temperature draws one: leave one of them out")
+        if beams > 1 and self.stop:
+            raise UsageError("stop ends an answer by its text, beams compare answers by their tokens: leave one of them out")
+        if self.samples > beams > 1:
+            raise UsageError(f"{self.samples} answers of {beams} beams: there are as many as beams at most")
+        if self.samples > 1 and self.beams == 1 and self.temperature == 0:
+            raise UsageError(f"{self.samples} answers at temperature 0 are all the same: set a temperature, or beams")
+        if self.length_penalty is not None and self.beams == 1:
+            raise UsageError("a length penalty compares beams: ask for several, or leave it out")
 
 
 Verb = Literal["embed", "features", "match", "chat", "logprob", "draw"]

@@ -23,6 +23,9 @@ def test_an_answer_comes_back_as_it_was(tmp_path: Path) -> None:
     assert kept.get("k") == ANSWER and kept.get("other") is None
     kept.put("k", replace(ANSWER, text="狗"))
     assert kept.get("k") == replace(ANSWER, text="狗")
+    several = replace(ANSWER, tokens=("猫",), others=(replace(ANSWER, text="狗", tokens=("狗",)), Answer("")))
+    kept.put("k", several)
+    assert kept.get("k") == several
 
 
 def test_every_byte_of_a_request_names_it() -> None:

@@ -340,3 +340,33 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("text", ["sk-proj-ABCDEFGHIJKLMNOP", "bce-v3/ALTAK-abcdefghij/1234567890", "AIzaSyA-abcdefghijklmnop"])
 def test_keys_are_masked(text: str) -> None:
     assert text not in mask(f"Incorrect API key provided: {text}.")
+
+
+def test_settings_are_sent_under_the_names_that_servers_know(provider: Running, caplog: pytest.LogCaptureFixture) -> None:
+    model = endpoint(provider)
+    options = ChatOptions(temperature=0.5, samples=3, logprobs=True, top_k=5, min_p=0.1, repetition_penalty=1.2)
+    body, made = model.body(asking("a")[0], options)
+    assert {name: body[name] for name in ("temperature", "n", "logprobs")} == {"temperature": 0.5, "n": 3, "logprobs": True}
+    assert body["extra_body"] == {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2}
+    assert model.bound(made, options).output == 3 * options.max_tokens, "every answer may be billed in full"
+    plain, _ = model.body(asking("a")[0], ChatOptions())
+    assert sorted(plain) == ["max_tokens", "messages", "model", "temperature"], "what is kept of earlier runs is found again"
+    (answer,) = model.chat(asking("a"), options)
+    assert answer.text == "a" and answer.others == ()
+    assert "gave 1 of the 3 answers" in caplog.text and "gave no log-probabilities" in caplog.text
+
+
+def test_what_a_provider_may_drop_without_a_word_is_not_sent(provider: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOONSHOT_API_KEY", "x")
+    moonshot = load("moonshot:kimi-latest")
+    wrong = {
+        "whether it takes top_k is not known": ChatOptions(temperature=1.0, top_k=3),
+        "at most 1, not 1.5": ChatOptions(temperature=1.5),
+    }
+    wrong |= {"whether it takes repetition_penalty": ChatOptions(repetition_penalty=1.1), "has no beams": ChatOptions(beams=2)}
+    for told, options in wrong.items():
+        (answer,) = moonshot.chat(asking("a"), options)
+        assert (answer.outcome, answer.finish_reason) == ("error", "unsent") and told in str(answer.error)
+    (answer,) = endpoint(provider).chat(asking("a"), ChatOptions(beams=2))
+    assert "an endpoint has no beams" in str(answer.error) and provider.counts()["seen"] == {}
+    assert endpoint(provider).chat(asking("a"), ChatOptions(beams=None))[0].text == "a"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,55 @@ def test_an_unreadable_picture_is_scored_as_nan(llava: Path, tmp_path: Path) -> 
 def test_a_continuation_without_tokens_is_refused(llava: Path) -> None:
     with pytest.raises(TongganError, match="has no tokens"):
         load(str(llava)).logprob([asking("what ?")], [["A", " "]])
+
+
+@pytest.mark.parametrize(
+    ("options", "theirs"),
+    [
+        ({"beams": 3, "length_penalty": -1.0}, {"num_beams": 3, "length_penalty": -1.0}),
+        ({"beams": 3, "samples": 2}, {"num_beams": 3, "num_return_sequences": 2}),
+        ({"repetition_penalty": 3.0}, {"repetition_penalty": 3.0}),
+        (
+            {"temperature": 2.0, "seed": 3, "top_k": 6, "min_p": 0.05, "samples": 3},
+            {"do_sample": True, "temperature": 2.0, "top_k": 6, "min_p": 0.05, "num_return_sequences": 3},
+        ),
+    ],
+)
+def test_settings_are_generates_own(llava: Path, options: dict[str, Any], theirs: dict[str, Any]) -> None:
+    (answer,) = load(str(llava)).chat([asking("what is this ?")], ChatOptions(max_tokens=6, **options))
+    model, processor, inputs = by_hand(llava, "what is this ?")
+    torch.manual_seed(3)
+    with torch.inference_mode():
+        made = model.generate(**inputs, max_new_tokens=6, **{"do_sample": False, **theirs})[:, inputs["input_ids"].shape[1] :]
+    assert [one.text for one in (answer, *answer.others)] == [
+        text.strip() for text in processor.batch_decode(made, skip_special_tokens=True)
+    ]
+    for one, row in zip((answer, *answer.others), made.tolist(), strict=True):
+        assert one.usage.output_tokens == (row.index(2) + 1 if 2 in row else 6), "what fills a row up is not counted"
+
+
+def test_beams_are_the_directorys_where_they_are_left_open(llava: Path, tmp_path: Path) -> None:
+    own = shutil.copytree(llava, tmp_path / "own")
+    said = json.loads((own / "generation_config.json").read_text("utf-8"))
+    (own / "generation_config.json").write_text(json.dumps({**said, "num_beams": 3}))
+    asked: list[Any] = []
+    model = load(str(own))
+    generate = model.module.generate  # type: ignore[attr-defined]
+    model.module.generate = lambda **given: asked.append(given.get("num_beams")) or generate(**given)  # type: ignore[attr-defined]
+    texts = [model.chat([asking("what ?")], ChatOptions(max_tokens=6, beams=beams))[0].text for beams in (None, 3, 1)]
+    assert asked == [None, 3, 1] and texts[0] == texts[1]
+
+
+def test_an_answer_ends_at_the_first_stop_and_is_not_called_cut(llava: Path) -> None:
+    model = load(str(llava))
+    asked, short = [asking("what is this ?")], ChatOptions(max_tokens=3)
+    (whole,) = model.chat(asked, short)
+    first, last = whole.text.split()
+    (answer,) = model.chat(asked, replace(short, stop=("never", last, first)))
+    assert whole.outcome == "truncated"
+    assert (answer.text, answer.outcome, answer.finish_reason) == ("", "answered", "stop")
+
+
+def test_what_is_not_passed_on_is_refused_by_name(llava: Path) -> None:
+    (answer,) = load(str(llava)).chat([asking("what ?")], ChatOptions(logprobs=True))
+    assert answer.outcome == "error" and "leave logprobs out" in str(answer.error)

@@ -111,3 +111,39 @@ def test_deeply_nested_nonsense_is_named() -> None:
 )
 def test_thinking_aloud_is_no_part_of_the_answer(text: str, answer: str) -> None:
     assert without_thinking(text) == answer
+
+
+def test_several_answers_with_their_log_probabilities_whole_and_in_pieces() -> None:
+    said = ["一 a", "b"]
+    odds = [[{"token": letter, "logprob": -index - 0.5, "bytes": None} for letter in text] for index, text in enumerate(said)]
+    rest: dict[str, Any] = {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+    plain = rest | {
+        "choices": [
+            {"index": i, "message": {"content": text}, "finish_reason": "stop", "logprobs": {"content": odds[i]}}
+            for i, text in enumerate(said)
+        ]
+    }
+    # Letter by letter, the answers in turn.
+    events = [
+        {"choices": [{"index": i, "delta": {"content": said[i][k]}, "logprobs": {"content": odds[i][k : k + 1]}}]}
+        for k in range(3)
+        for i in (1, 0)
+        if k < len(said[i])
+    ]
+    events += [{"choices": [{"index": i, "delta": {}, "finish_reason": reason}]} for i, reason in ((0, "stop"), (1, "length"))] + [rest]
+    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    for answer, ends in ((read(plain), "stop"), (read(assembled([stream.encode()])), "length")):
+        assert (answer.text, answer.tokens, answer.logprobs, answer.usage.output_tokens) == ("一 a", ("一", " ", "a"), (-0.5,) * 3, 4)
+        (other,) = answer.others
+        assert (other.text, other.tokens, other.logprobs, other.finish_reason) == ("b", ("b",), (-1.5,), ends)
+    half = "".join(f"data: {json.dumps(event)}\n\n" for event in [*events[:4], events[4]])
+    with pytest.raises(ValueError, match="ended before it said why"):
+        assembled([half.encode()])
+
+
+@pytest.mark.parametrize(
+    "odd", [{"content": [{"token": "a"}]}, {"content": [{"token": 1, "logprob": 0.0}]}, {"content": "a"}, [], "a", None]
+)
+def test_log_probabilities_of_another_form_are_none(odd: Any) -> None:
+    answer = read({"choices": [{"message": {"content": "a"}, "finish_reason": "stop", "logprobs": odd}]})
+    assert answer.text == "a" and answer.tokens is None and answer.logprobs is None

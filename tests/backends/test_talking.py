@@ -112,6 +112,65 @@ def test_a_draw_is_repeated_by_its_seed(chat: tuple[LocalModel, Any, Any]) -> No
     assert one == other and len(texts) > 1
 
 
+@pytest.mark.parametrize(
+    ("options", "theirs"),
+    [
+        ({"beams": 4, "samples": 3}, {"num_beams": 4, "num_return_sequences": 3}),
+        ({"beams": 3, "length_penalty": -2.0}, {"num_beams": 3, "length_penalty": -2.0}),
+        ({"repetition_penalty": 3.0}, {"repetition_penalty": 3.0}),
+        ({"temperature": 2.0, "top_k": 1, "seed": 0}, {}),
+        ({"temperature": 2.0, "min_p": 1.0, "seed": 0}, {}),
+        ({"beams": None}, {}),
+    ],
+)
+def test_settings_are_what_the_library_has_under_their_names(
+    chat: tuple[LocalModel, Any, Any], options: dict[str, Any], theirs: dict[str, Any]
+) -> None:
+    model, library, processor = chat
+    (answer,) = model.chat([asking("a b c", shown())], ChatOptions(max_tokens=7, **options))
+    written = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a b c"}]}], add_generation_prompt=True
+    )
+    given = processor(text=written, images=[Pil.fromarray(shown().array)], return_tensors="pt")
+    with torch.inference_mode():
+        made = library.generate(**given, max_new_tokens=7, do_sample=False, **theirs)[:, given["input_ids"].shape[1] :]
+    assert [one.text for one in (answer, *answer.others)] == [one.strip() for one in processor.batch_decode(made, skip_special_tokens=True)]
+    told = spoken(model, asking("a b c", shown()), ChatOptions(max_tokens=7, **options))
+    assert [one.text for one in (told, *told.others)] == [one.text for one in (answer, *answer.others)]
+
+
+def test_several_draws_and_what_each_token_adds(chat: tuple[LocalModel, Any, Any]) -> None:
+    model = chat[0]
+    options = ChatOptions(max_tokens=7, temperature=2.0, seed=3, samples=3, logprobs=True)
+    first, alone = model.chat([asking("a"), asking("b", shown())], options)
+    assert len({one.text for one in (first, *first.others)}) == 3, "each draws for itself"
+    assert [one.text for one in (alone, *alone.others)] == [
+        one.text for answer in model.chat([asking("b", shown())], options) for one in (answer, *answer.others)
+    ]
+    for one in (first, *first.others):
+        assert one.tokens is not None and one.logprobs is not None and one.usage.output_tokens == len(one.tokens)
+        assert "".join(one.tokens).strip() == one.text and len(one.logprobs) in (len(one.tokens), len(one.tokens) + 1)
+    assert model.chat([asking("a")], SHORT)[0].tokens is None, "what costs time is given where it is asked for"
+
+
+def test_characters_of_several_tokens_are_added_when_they_are_whole(
+    chat: tuple[LocalModel, Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice = chat[0]._voice
+    assert voice is not None
+    whole = "a你\ufffd好".encode()  # a replacement character that was said is one that was said
+    monkeypatch.setattr(type(voice._words), "decode", lambda self, ids: bytes(ids).decode("utf-8", "replace"))
+    told = list(voice._tokens(list(whole)))
+    assert "".join(told) == whole.decode() and len(told) == len(whole) and told[:4] == ["a", "", "", "你"]
+    assert "".join(voice._tokens(list(whole[:-1]))) == whole[:-1].decode("utf-8", "replace"), "an answer may be cut within a character"
+
+
+def test_half_a_character_is_an_error_of_its_conversation(chat: tuple[LocalModel, Any, Any]) -> None:
+    odd, right = chat[0].chat([asking("a \udce4"), asking("a")], SHORT)
+    assert odd.outcome == "error" and "holds half a character" in str(odd.error) and right.text
+    assert spoken(chat[0], asking("\ud83d")).outcome == "error"
+
+
 def test_what_cannot_be_asked_fails_alone(chat: tuple[LocalModel, Any, Any], tmp_path: Path) -> None:
     model = chat[0]
     (tmp_path / "broken.png").write_bytes(b"no picture")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from transformers.models.videomae.image_processing_pil_videomae import VideoMAEI
 
 from sounds import frames, sound_file, tones, video_file
 from tonggan.data.images import ImageProcessing
-from tonggan.data.video import VideoProcessing, VideoProcessor, canonical_clip, load_frames, picks
-from tonggan.types import MediaError, Video
+from tonggan.data.video import VideoProcessing, VideoProcessor, canonical_clip, every_frame, load_frames, picks
+from tonggan.types import MediaError, UsageError, Video
 
 
 def animation(pictures: np.ndarray, format: str, duration: int | list[int] = 100) -> bytes:
@@ -95,6 +97,98 @@ def test_clips_are_turned_as_telephones_note(degrees: int) -> None:
 def test_arrays() -> None:
     given = frames(9)
     assert np.array_equal(load_frames(Video(array=given), 3), given[[1, 4, 7]])
+
+
+@pytest.mark.parametrize(
+    ("format", "codec"), [("mp4", "libx264"), ("webm", "libvpx"), ("matroska", "libx264"), ("avi", "mpeg4"), ("mpegts", "mpeg2video")]
+)
+def test_only_frames_of_the_moment_are_taken(tmp_path: Path, format: str, codec: str) -> None:
+    """Ten frames a second: 0.3 to 0.8 s are frames 3 to 7, also where the file has to be entered at a key frame before them."""
+    given = frames(23)
+    path = tmp_path / "clip"
+    path.write_bytes(video_file(given, format=format, codec=codec, g="5"))
+    moments = [((0.3, 0.8), 3, 8), ((1.7, 2.3), 17, 23), ((1.295, 1.704), 13, 17), ((2.0, math.inf), 20, 23), ((0.0, 2.3), 0, 23)]
+    for whole in (Video.open(path), Video(data=path.read_bytes())):
+        for stretch, first, last in moments if whole.path is not None else moments[1:3]:
+            for sampling, n in (("segments", 3), ("uniform", 9)):
+                found = load_frames(replace(whole, stretch=stretch), n, sampling)  # type: ignore[arg-type]
+                expected = given[first:last][picks(last - first, n, sampling)]  # type: ignore[arg-type]
+                assert np.abs(found[:, 30:, 40:].astype(int) - expected[:, 30:, 40:]).max() <= 4, (stretch, sampling, n)
+        (found,) = load_frames(replace(whole, stretch=(1.21, 1.23)), 1)
+        assert np.abs(found[30:, 40:].astype(int) - given[12, 30:, 40:]).max() <= 4, "a moment inside a frame shows that frame"
+
+
+def test_a_moment_that_is_not_there_is_refused_with_both_lengths() -> None:
+    stored, array = Video(data=video_file(frames(10))), Video(array=frames(10), fps=10)
+    still = Video(data=animation(frames(10), "WEBP"))
+    for whole in (stored, array, still):
+        for stretch, said in (((1.0, 2.0), "1-2 s"), ((0.2, 1.6), "0.2-1.6 s"), ((7.0, math.inf), "7 s")):
+            with pytest.raises(MediaError, match=f"has no {said}: it ends at 1 s"):
+                load_frames(replace(whole, stretch=stretch), 2)
+        assert len(load_frames(replace(whole, stretch=(0.5, 1.4)), 2)) == 2, "people round up"
+    with pytest.raises(MediaError, match="only where its fps are given"):
+        load_frames(Video(array=frames(10), stretch=(0.1, 0.2)), 2)
+    for wrong in ((-1.0, 2.0), (3.0, 3.0), (5.0, 4.0), (math.nan, 1.0)):
+        with pytest.raises(UsageError, match="is no moment"):
+            Video(array=frames(3), fps=10, stretch=wrong)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_moments_of_animations_go_by_the_time_that_frames_stay(format: str) -> None:
+    given = frames(4)
+    clip = Video(data=animation(given, format, [1000, 200, 300, 2500]))
+
+    def shown(start: float, end: float, n: int) -> list[int]:
+        found = load_frames(replace(clip, stretch=(start, end)), n)
+        return [int(np.abs(given.astype(int) - frame).sum((1, 2, 3)).argmin()) for frame in found]
+
+    assert shown(0.0, 4.0, 8) == [0, 0, 2, 3, 3, 3, 3, 3] == shown(0.0, math.inf, 8)
+    assert shown(1.0, 1.5, 5) == [1, 1, 2, 2, 2]
+    assert shown(0.2, 0.7, 2) == [0, 0] and shown(0.8, 1.2, 2) == [0, 1]
+    assert shown(3.9, 4.3, 1) == [3]
+
+
+def test_frames_of_an_animation_that_say_no_time_stay_as_long_as_browsers_let_them() -> None:
+    given = frames(6)
+    clip = Video(data=animation(given, "GIF", 0), stretch=(0.2, 0.4))
+    assert np.array_equal(load_frames(clip, 2), given[[2, 3]])
+
+
+def test_a_moment_is_looked_for_in_the_file_that_is_there_now(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(video_file(frames(10)))
+    assert len(load_frames(Video(path=path, stretch=(0.5, 1.0)), 2)) == 2
+    path.write_bytes(video_file(frames(5)))
+    with pytest.raises(MediaError, match=r"it ends at 0\.5 s"):
+        load_frames(Video(path=path, stretch=(0.5, 1.0)), 2)
+
+
+def test_frames_before_an_editors_cut_are_not_there(tmp_path: Path) -> None:
+    """Trimmed without being encoded again: the file keeps what comes before the cut, and says that it is not shown."""
+    import av
+
+    (tmp_path / "whole.mp4").write_bytes(video_file(frames(30), g="30", bf="0"))
+    with av.open(str(tmp_path / "whole.mp4")) as source, av.open(str(tmp_path / "cut.mp4"), "w") as cut:
+        track = source.streams.video[0]
+        copied = cut.add_stream_from_template(track)
+        for packet in source.demux(track):
+            if packet.pts is not None:
+                packet.pts, packet.dts = packet.pts - 12 * packet.duration, packet.dts - 12 * packet.duration
+                packet.stream = copied
+                cut.mux(packet)
+    for whole in (Video.open(tmp_path / "cut.mp4"), Video(path=tmp_path / "cut.mp4", stretch=(0.0, math.inf))):
+        found = load_frames(whole, 3)
+        assert found.shape[0] == 3
+        assert np.abs(found[:, 30:, 40:].astype(int) - frames(30)[12:][picks(18, 3, "segments")][:, 30:, 40:]).max() <= 4
+
+
+def test_every_frame_is_timed_and_small() -> None:
+    given = frames(7, 96, 160)
+    for clip in (Video(data=video_file(given)), Video(array=given, fps=10), Video(data=animation(given, "WEBP"))):
+        found = list(every_frame(clip, 40))
+        assert [(round(start, 3), round(end, 3)) for start, end, _ in found] == [(i / 10, (i + 1) / 10) for i in range(7)]
+        small = np.stack([frame for _, _, frame in found]).astype(int)
+        assert small.shape == (7, 24, 40, 3) and np.abs(small[:, 12:, 20:, 0] - given[:, 50:51, 100:101, 0]).max() <= 4
 
 
 def test_damage_is_a_clause(tmp_path: Path) -> None:

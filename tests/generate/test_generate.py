@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tonggan.hub.convert.decoder import DECODER, decoder_in
 from tonggan.hub.convert.table import KeyTable, prefixed
 from tonggan.models.gpt import GPT, GPTConfig
 from tonggan.tensors import Batch, Tokens, pad
-from tonggan.types import UsageError
+from tonggan.types import TongganError, UsageError
 
 VOCAB, ENDS = 61, (38, 22)
 PROMPTS = [[5, 9, 33, 4, 18], [8, 8], [40, 2, 51, 6, 6, 6, 30, 12, 50], [17, 44, 23]]
@@ -62,6 +63,7 @@ def same(found: list[list[Said]], expected: list[list[Said]]) -> None:
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-9)
 
 
+SILENT = [37, 5, 9, 52, 13, 6]
 SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "greedy": ({}, {}),
     "repetition penalty": ({"repetition_penalty": 1.7}, {"repetition_penalty": 1.7}),
@@ -72,6 +74,10 @@ SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"beams": 3, "length_penalty": -1.0, "samples": 3},
         {"num_beams": 3, "length_penalty": -1.0, "num_return_sequences": 3},
     ),
+    "beams without some words": (
+        {"beams": 4, "samples": 4, "length_penalty": 0.0},
+        {"num_beams": 4, "num_return_sequences": 4, "length_penalty": 0.0, "suppress_tokens": SILENT},
+    ),
     "beams that do not repeat": ({"beams": 4, "repetition_penalty": 1.3}, {"num_beams": 4, "repetition_penalty": 1.3}),
 }
 
@@ -81,7 +87,8 @@ def test_the_words_are_those_of_transformers(pair: tuple[GPT, LlamaForCausalLM],
     """All prompts in one ragged batch here, one at a time there."""
     ours, theirs = pair
     mine, reference = SETTINGS[what]
-    found = generate(ours, asked(PROMPTS), [Sampling(max_tokens=12, **mine)] * len(PROMPTS), ends=ENDS, decode=said)
+    silent = reference.get("suppress_tokens", ())
+    found = generate(ours, asked(PROMPTS), [Sampling(max_tokens=12, **mine)] * len(PROMPTS), ends=ENDS, decode=said, suppressed=silent)
     for prompt, answers in zip(PROMPTS, found, strict=True):
         assert [list(one.ids) for one in answers] == theirs_said(theirs, prompt, **reference), prompt
     if what == "greedy":
@@ -226,6 +233,14 @@ def test_words_that_are_suppressed_never_come(pair: tuple[GPT, LlamaForCausalLM]
         assert not any(set(one.ids) & set(plain.ids) for one in found)
 
 
+def test_fewer_words_than_beams(pair: tuple[GPT, LlamaForCausalLM]) -> None:
+    """What is suppressed does not come even where nothing else is left, and its log-probability is not lost by being suppressed."""
+    answers = generate(pair[0], asked(PROMPTS[:1]), [Sampling(max_tokens=1, beams=4, samples=4)], ends=(), suppressed=range(2, VOCAB))[0]
+    assert sorted(one.ids for one in answers) == [(0,), (1,)]
+    chances = logprob(pair[0], asked(PROMPTS[:1]), [[answers[0].ids, answers[1].ids]])[0]
+    assert [one.logprobs[0] for one in answers] == pytest.approx(chances, abs=1e-9)
+
+
 WRONG: dict[str, tuple[list[list[int]], Sampling, str]] = {
     "a long prompt": ([[1] * 64], Sampling(), "p0: a prompt of 64 tokens and an answer do not fit into the model's 64 positions"),
     "a long answer": ([[1] * 60], Sampling(max_tokens=5), "60 tokens and an answer of up to 5 do not fit .* ask for at most 4"),
@@ -276,3 +291,13 @@ def test_what_is_left_to_draw_from() -> None:
     assert drawn(min_p=0.3) == {0, 1, 2} and drawn(top_k=4, top_p=0.8) == {0, 1, 2}
     changed = penalised(torch.tensor([1.0, -1.0, 2.0]), {0, 1}, Sampling(repetition_penalty=2.0))
     assert changed.tolist() == [0.5, -2.0, 2.0]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_numbers_that_are_none_are_no_answer(pair: tuple[GPT, Any], beams: int) -> None:
+    """The likeliest word of NaN would be the first of the vocabulary."""
+    broken = copy.deepcopy(pair[0])
+    with torch.no_grad():
+        broken.text.norm.weight[0] = float("nan")
+    with pytest.raises(TongganError, match="NaN"):
+        generate(broken, asked(PROMPTS), [Sampling(max_tokens=4, beams=beams)] * len(PROMPTS), ends=ENDS)

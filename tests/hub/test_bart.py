@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from hub.references import close
 from hub.references_saying import bart, greedy, same_in_chunks_and_alone, same_outputs_and_gradients, same_when_saved_back, source_of, texts
 from tonggan import hub
 from tonggan.types import TongganError
@@ -77,6 +78,27 @@ def test_bart_without_constants_and_with_copies_of_the_words(tmp_path: Path) -> 
     assert not checkpoint.config.word_bias
     with torch.no_grad():
         assert torch.allclose(hub.outputs(checkpoint.module, texts(41))["logits"] + constant, before, atol=1e-5)
+
+
+def test_bart_as_first_published_is_read(tmp_path: Path) -> None:
+    """As facebook/bart-base is: without what says words, so that nothing stands before the names. It is saved as what it can do."""
+    from safetensors.torch import load_file, save_file
+    from transformers import BartForConditionalGeneration
+
+    bart(tmp_path)
+    state = {name.removeprefix("model."): tensor for name, tensor in load_file(tmp_path / "model.safetensors").items()}
+    del state["final_logits_bias"]
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"architectures": ["BartModel"]}))
+    theirs, checkpoint = BartForConditionalGeneration.from_pretrained(tmp_path).eval(), hub.read(tmp_path)
+    with torch.no_grad():
+        expected = theirs(**texts(41)).logits
+        close(hub.outputs(checkpoint.module, texts(41))["logits"], expected)
+    hub.save(tmp_path / "ours", checkpoint.module, checkpoint.config, checkpoint.processor, format="transformers")
+    assert json.loads((tmp_path / "ours" / "config.json").read_text())["architectures"] == ["BartForConditionalGeneration"]
+    with torch.no_grad():
+        assert torch.equal(BartForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()(**texts(41)).logits, expected)
 
 
 def test_relatives_of_bart_are_refused_by_name(tmp_path: Path) -> None:

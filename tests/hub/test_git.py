@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import GitForCausalLM
 from hub.references import close
 from hub.references_fusion import git
 from tonggan import hub
-from tonggan.models import Git
+from tonggan.models import Git, GitConfig
 from tonggan.nn.talking import Talker, words
 from tonggan.tensors import Batch, Tokens
 from tonggan.types import TongganError, UsageError
@@ -136,6 +137,20 @@ def test_what_is_saved_back_the_library_loads_as_it_was(tmp_path: Path, settings
     again_ours = hub.read(tmp_path / "ours")
     assert again_ours.identity.verified and again_ours.config == checkpoint.config
     assert (again_ours.processor.video is None) == ("num_image_with_embedding" not in settings)
+
+
+def test_what_ends_what_git_says(tmp_path: Path) -> None:
+    """generation_config.json goes before config.json, which the library's answers do not look into."""
+    git(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 4]}))
+    config = hub.read(tmp_path).config
+    assert isinstance(config, GitConfig) and config.ends == (7, 4)
+    (tmp_path / "generation_config.json").unlink()
+    file = tmp_path / "config.json"
+    for said, ends in ((None, ()), ([9, 4], (9, 4))):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": said}))
+        config = hub.read(tmp_path).config
+        assert isinstance(config, GitConfig) and config.ends == ends
 
 
 def test_what_does_not_fit_is_said(tmp_path: Path) -> None:

@@ -220,7 +220,7 @@ def test_saved_back_the_library_loads_the_same_weights(tmp_path: Path, settings:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gates of another kind": ({"alpha_type": "matrix"}, "alpha_type 'matrix' is not supported; supported are: float, vector"),
     "blocks that do not come out even": ({"cross_layer_interval": 3}, "cross_layer_interval 3 does not divide num_hidden_layers 4"),
-    "other rotation": ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}}, "rope_type='yarn'"),
+    "other rotation": ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}}, "rotary positions of type 'yarn'"),
     "other activation": ({"hidden_act": "mish"}, "hidden_act 'mish' is not supported"),
     "fewer words": ({"additional_vocab_size": 1}, "image_token 30 is not among the 30 words; set added_words to 2"),
 }
@@ -234,6 +234,30 @@ def test_what_is_not_supported_is_refused_by_name(tmp_path: Path, what: str) -> 
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
     with pytest.raises(TongganError, match=message):
         hub.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"rope_parameters": None, "rope_theta": 50.0},
+        {"rope_parameters": None, "rope_scaling": {"type": "linear", "factor": 3.0}},
+        {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 50.0}},
+    ],
+)
+def test_rotation_and_ends_are_those_of_the_files(tmp_path: Path, said: dict[str, Any]) -> None:
+    """In the names of any release, and back; what ends an answer generation_config.json says."""
+    idefics(tmp_path / "theirs")
+    file = tmp_path / "theirs" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | said))
+    (tmp_path / "theirs" / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 5]}))
+    checkpoint, given = hub.read(tmp_path / "theirs"), inputs()
+    assert isinstance(checkpoint.config, FlamingoConfig) and checkpoint.config.ends == (2, 5)
+    hub.save(tmp_path / "ours", checkpoint.module, checkpoint.config, checkpoint.processor, format="transformers")
+    seen = given["attention_mask"].bool()
+    for place in ("theirs", "ours"):
+        theirs = IdeficsForVisionText2Text.from_pretrained(tmp_path / place).eval()
+        with torch.no_grad():
+            close(hub.outputs(tmp_path / place, given)["logits"][seen], theirs(**given).logits[seen])
 
 
 def test_a_changed_setting_is_seen_in_the_record(tmp_path: Path) -> None:

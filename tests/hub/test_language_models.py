@@ -27,6 +27,7 @@ from transformers import (
 from hub.references import close
 from hub.references_sound_sight import shaken
 from tonggan import hub
+from tonggan.data.plain import writer_of
 from tonggan.generate import Sampling, generate
 from tonggan.hub.convert.table import TRANSPOSED, KeyTable, Stacked
 from tonggan.models import GPT, GPTConfig, build
@@ -53,6 +54,7 @@ SETTINGS: dict[str, tuple[type, dict[str, Any]]] = {
     ),
     "Llama, all slowed alike": (LlamaForCausalLM, {"rope_parameters": {"rope_type": "linear", "factor": 3.0, "rope_theta": 90.0}}),
     "Qwen2": (Qwen2ForCausalLM, {"tie_word_embeddings": True}),
+    "Qwen2 of nine heads, of which each three share a key": (Qwen2ForCausalLM, {"num_attention_heads": 9, "num_key_value_heads": 3}),
     "Qwen3": (Qwen3ForCausalLM, {"head_dim": 10, "hidden_size": 19}),
     "Qwen3 with biases": (Qwen3ForCausalLM, {"head_dim": 4, "attention_bias": True, "num_key_value_heads": 3}),
     "GPT-2": (GPT2LMHeadModel, {}),
@@ -203,15 +205,18 @@ TEMPLATE = (
 
 
 @pytest.mark.parametrize("name", ["Llama", "GPT-2"])
-@pytest.mark.parametrize("starts", [False, True])
-def test_conversations_of_language_models_are_written_out_as_the_library_does(tmp_path: Path, name: str, starts: bool) -> None:
-    """From the published directory and from the one that was saved back; without a template there are none."""
-    template = ("{{ bos_token + ' ' }}" if starts else "") + TEMPLATE
-    language_model(tmp_path / "theirs", name, template=template, starts=starts)
+@pytest.mark.parametrize("starts", ["", "by the tokenizer", "by the template"])
+def test_conversations_of_language_models_are_written_out_as_the_library_does(tmp_path: Path, name: str, starts: str) -> None:
+    """From the published directory and from the one that was saved back; without a template there are none. A start token stands before
+    them where the template writes it, whatever the tokenizer puts before other texts."""
+    template = ("{{ bos_token + ' ' }}" if starts == "by the template" else "") + TEMPLATE
+    language_model(tmp_path / "theirs", name, template=template, starts=bool(starts))
     turns = [("user", "b c d"), ("assistant", "e"), ("user", "f g")]
     said = [Message(role, (Text(text),)) for role, text in turns]  # type: ignore[arg-type]
     plain = [{"role": role, "content": text} for role, text in turns]
-    expected = tokenizer(template).apply_chat_template(plain, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "theirs")
+    assert (theirs("b").input_ids[0] == 1) == bool(starts)
+    expected = theirs.apply_chat_template(plain, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
     checkpoint = hub.read(tmp_path / "theirs")
     hub.save(tmp_path / "ours", checkpoint.module, checkpoint.config, checkpoint.processor, format="transformers")
     for found in (checkpoint, hub.read(tmp_path / "ours")):
@@ -225,6 +230,25 @@ def test_conversations_of_language_models_are_written_out_as_the_library_does(tm
     assert hub.read(tmp_path / "plain").processor.chat is None
 
 
+@pytest.mark.parametrize("name", ["Llama", "GPT-2"])
+@pytest.mark.parametrize("starts", [False, True])
+def test_texts_of_language_models_begin_as_the_librarys_do(tmp_path: Path, name: str, starts: bool) -> None:
+    """Without a template: what the tokenizer puts before every text is read first, and nothing behind it; saved back too."""
+    language_model(tmp_path / "theirs", name, starts=starts)
+    checkpoint = hub.read(tmp_path / "theirs")
+    hub.save(tmp_path / "ours", checkpoint.module, checkpoint.config, checkpoint.processor, format="transformers")
+    expected = AutoTokenizer.from_pretrained(tmp_path / "theirs")("b c").input_ids
+    assert (expected[0] == 1) == starts
+    for place in ("theirs", "ours"):
+        found = hub.read(tmp_path / place)
+        assert isinstance(found.config, GPTConfig) and found.config == checkpoint.config
+        writer = writer_of("it", found.config, found.processor, context=40, reads=False)
+        assert list(writer.prompt([Message("user", (Text("b c"),))]).ids) == expected
+    other = found.config.model_copy(update={"start": (2,)})
+    with pytest.raises(TongganError, match=r"its texts begin with \(2,\), those of its tokenizer with"):
+        hub.save(tmp_path / "other", found.module, other, found.processor, format="transformers")
+
+
 def change(directory: Path, settings: dict[str, Any]) -> None:
     file = directory / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | settings))
@@ -236,9 +260,15 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "the same in older files": ("Qwen2", {"rope_parameters": None, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, "type 'dynamic'"),
     "part of a head turned": ("Llama", {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
+    "the same beside them": ("Llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+    "positions by kinds of layers": (
+        "Qwen3", {"rope_parameters": {"full_attention": {"rope_type": "default"}}}, r"by kinds of layers \(full_attention\)"
+    ),
+    "two kinds of positions": (
+        "Qwen3", {"rope_scaling": {"type": "linear", "factor": 2.0}}, r"differ in rope_type \('linear' and 'default'\): leave one out"
+    ),
     "a window": ("Qwen3", {"use_sliding_window": True}, "use_sliding_window=True"),
     "a window in some layers": ("Qwen2", {"layer_types": ["full_attention", "sliding_attention"]}, "layer_types 'sliding_attention'"),
-    "split weights": ("Llama", {"pretraining_tp": 2}, "pretraining_tp=2"),
     "another activation": ("Llama", {"hidden_act": "mish"}, "hidden_act 'mish' is not supported"),
     "a classifier": ("Llama", {"architectures": ["LlamaForSequenceClassification"]}, "of llama only LlamaForCausalLM"),
     "unscaled attention": ("GPT-2", {"scale_attn_weights": False}, "scale_attn_weights=False"),
@@ -255,6 +285,28 @@ def test_what_language_models_have_that_is_not_supported_is_refused_by_name(tmp_
     change(tmp_path, settings)
     with pytest.raises(TongganError, match=message):
         hub.read(tmp_path)
+
+
+FILES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "the original length apart": (
+        "Llama whose heads are wider than its width, and slowed", {}, {"original_max_position_embeddings": 30}
+    ),
+    "a base apart": ("Llama", {}, {"rope_parameters": {"rope_type": "default"}, "rope_theta": 77.0}),
+    "a base apart that does not count": ("Qwen3", {}, {"rope_theta": 77.0}),
+    "both names alike": ("Llama, all slowed alike", {}, {"rope_scaling": {"type": "linear", "factor": 3.0, "rope_theta": 90.0}}),
+    "as many keys as heads, by a null": ("Qwen2", {"num_key_value_heads": 3}, {"num_key_value_heads": None}),
+    "trained in slices": ("Llama", {}, {"pretraining_tp": 2}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_settings_that_files_spell_otherwise_are_followed_as_the_library_does(tmp_path: Path, what: str) -> None:
+    name, settings, said = FILES[what]
+    language_model(tmp_path, name, **settings)
+    change(tmp_path, said)
+    given, theirs = rows(count=1), SETTINGS[name][0].from_pretrained(tmp_path)
+    with torch.no_grad():
+        close(hub.outputs(tmp_path, given)["logits"], theirs(**given).logits)
 
 
 def test_positions_of_llama_in_older_files(tmp_path: Path) -> None:

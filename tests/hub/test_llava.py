@@ -257,6 +257,27 @@ def test_a_config_of_llava_that_says_little_is_the_published_model(tmp_path: Pat
     assert convert.config_in(raw, tmp_path, CLIP_MEAN, CLIP_STD, convert.DEFAULTS) == presets()["llava-1.5-7b"]
 
 
+@pytest.mark.parametrize("unsaid", [{"model_type"}, {"model_type", "hidden_act", "rms_norm_eps", "layer_norm_eps", "head_dim"}])
+def test_parts_of_llava_that_do_not_say_what_they_are(tmp_path: Path, unsaid: set[str]) -> None:
+    """CLIP's and Llama's, with the library's settings of these; what is null is as if it were not there."""
+    llava(tmp_path)
+    file = tmp_path / "config.json"
+    said = json.loads(file.read_text())
+    for part in ("vision_config", "text_config"):
+        said[part] = {name: value for name, value in said[part].items() if name not in unsaid}
+    file.write_text(json.dumps(said))
+    theirs, given = LlavaForConditionalGeneration.from_pretrained(tmp_path).eval(), inputs()
+    there = given["attention_mask"].bool()
+    with torch.no_grad():
+        expected = theirs(**given).logits[there]
+        close(hub.outputs(tmp_path, given)["logits"][there], expected)
+        file.write_text(json.dumps(said | {"projector_hidden_act": None, "eos_token_id": None, "vision_feature_select_strategy": None}))
+        (tmp_path / "generation_config.json").unlink()
+        close(hub.outputs(tmp_path, given)["logits"][there], expected)
+    config = hub.read(tmp_path).config
+    assert isinstance(config, ChatConfig) and config.ends == (2,)
+
+
 @pytest.mark.parametrize("older", [False, True], ids=["today's files", "older files"])
 @pytest.mark.parametrize("starts", ["", "by the tokenizer", "by the template"])
 def test_conversations_of_llava_are_written_out_as_the_library_does(tmp_path: Path, starts: str, older: bool) -> None:

@@ -228,6 +228,23 @@ def test_conversations_of_onevision_have_the_placeholders_of_the_models_features
     assert hub.read(tmp_path / "ours").processor.record() == checkpoint.processor.record()
 
 
+def test_parts_of_onevision_that_do_not_say_what_they_are(tmp_path: Path) -> None:
+    """SigLIP's and Qwen2's; grids that are null are the published ones."""
+    onevision(tmp_path)
+    file = tmp_path / "config.json"
+    said = json.loads(file.read_text())
+    for part in ("vision_config", "text_config"):
+        del said[part]["model_type"]
+    file.write_text(json.dumps(said))
+    theirs, given = LlavaOnevisionForConditionalGeneration.from_pretrained(tmp_path).eval(), inputs()
+    there = given["attention_mask"].bool()
+    with torch.no_grad():
+        close(hub.outputs(tmp_path, given)["logits"][there], theirs(**given).logits[there])
+    file.write_text(json.dumps(said | {"image_grid_pinpoints": None}))
+    with pytest.raises(TongganError, match=r"image_grid_pinpoints are not those of config\.json"):
+        hub.read(tmp_path)
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "tiles of another size": ({"image_grid_pinpoints": [[12, 20]]}, r"\[12, 20\] are no whole number of tiles of 12 pixels"),
     "another processor": ({"image_grid_pinpoints": GRIDS[:2]}, "image_grid_pinpoints are not those of config.json"),

@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import MT5Config, MT5ForConditionalGeneration, T5ForConditionalGeneration
 
+from hub.references import close
 from hub.references_saying import greedy, same_in_chunks_and_alone, same_outputs_and_gradients, same_when_saved_back, source_of, t5, texts
+from hub.references_sound_sight import shaken
 from tonggan import hub
 from tonggan.models import EncoderDecoder
 from tonggan.nn.positions import RelativeBias
@@ -35,6 +38,24 @@ def test_t5_logits_and_gradients_are_those_of_transformers(tmp_path: Path, setti
 def test_t5_saved_back_is_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
     theirs = t5(tmp_path / "theirs", **settings)
     same_when_saved_back(theirs, tmp_path / "theirs", tmp_path / "ours", texts(37))
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["as published", "tied"])
+def test_mt5_is_a_t5_whose_states_are_not_made_smaller(tmp_path: Path, apart: bool) -> None:
+    """Whatever its files say of its words; saved back it is a T5, which says the same."""
+    t5(tmp_path / "theirs")
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 37, "d_model": 14, "d_kv": 5, "d_ff": 23, "num_layers": 2, "num_heads": 3, "relative_attention_num_buckets": 10}
+    theirs = MT5ForConditionalGeneration(MT5Config(**sizes))
+    if apart:
+        theirs.lm_head.weight = torch.nn.Parameter(torch.empty(37, 14))
+    shaken(theirs).save_pretrained(tmp_path / "theirs")
+    checkpoint, given = hub.read(tmp_path / "theirs"), texts(37)
+    assert checkpoint.config.text.gated and checkpoint.config.tied is not apart and not checkpoint.config.scaled_output
+    same_outputs_and_gradients(theirs, checkpoint.module, given)
+    hub.save(tmp_path / "ours", checkpoint.module, checkpoint.config, checkpoint.processor, format="transformers")
+    with torch.no_grad():
+        close(T5ForConditionalGeneration.from_pretrained(tmp_path / "ours").eval()(**given).logits, theirs(**given).logits)
 
 
 def test_t5_answers_as_generate_does(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import WhisperForConditionalGeneration
 
 from hub.references_saying import (
     greedy,
@@ -71,6 +72,35 @@ def test_what_begins_and_what_is_never_said_is_read_and_written(tmp_path: Path) 
     file.write_text(json.dumps(published | {"forced_decoder_ids": [[1, None], [2, end + 4]]}))
     with pytest.raises(TongganError, match="behind a language that is not named"):
         hub.read(tmp_path / "theirs")
+
+
+ENGLISH: dict[str, Any] = {"is_multilingual": False, "lang_to_id": None, "task_to_id": None}
+
+
+@pytest.mark.parametrize(
+    ("said", "behind"),
+    [
+        (ENGLISH, (6,)),
+        (ENGLISH | {"forced_decoder_ids": [[1, 6]]}, (6,)),
+        (ENGLISH | {"no_timestamps_token_id": None}, ()),
+        ({"forced_decoder_ids": [[1, 3], [2, 5]]}, (3, 5, 6)),
+        ({"forced_decoder_ids": [[1, 3], [2, 5], [3, 6]]}, (3, 5, 6)),
+    ],
+    ids=["English alone", "told", "that knows no times", "a language", "a language, told"],
+)
+def test_what_whisper_says_first_is_what_the_library_does(tmp_path: Path, said: dict[str, Any], behind: tuple[int, ...]) -> None:
+    """Where there is no language to look for: up to that no times are wanted, whether or not files say so. Numbers count from the end."""
+    end = whisper_whole(tmp_path).config.eos_token_id
+    file = tmp_path / "generation_config.json"
+    known = json.loads(file.read_text()) | said
+    known["forced_decoder_ids"] = [[place, end + number] for place, number in known.get("forced_decoder_ids", [])] or None
+    # Without this mark the library takes config.json's word.
+    file.write_text(json.dumps({name: value for name, value in known.items() if value is not None and name != "_from_model_config"}))
+    theirs, config = WhisperForConditionalGeneration.from_pretrained(tmp_path), hub.read(tmp_path).config
+    config_of = theirs.generation_config
+    config_of.return_timestamps = False
+    found = theirs._retrieve_init_tokens(heard()["input_features"], 2, config_of, theirs.config, 100, {})
+    assert found.tolist() == [list(config.start)] * len(found) == [[end + number for number in (1, *behind)]] * len(found)
 
 
 def test_whisper_answers_as_generate_does(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tonggan.config import ConfigError
 from tonggan.generate import Prefixes, Sampling, Shared, generate
-from tonggan.models import Captioner, build, parse, presets
+from tonggan.models import Captioner, Coca, build, parse, presets
 from tonggan.models.captioner import CaptionerConfig
 from tonggan.models.git import Git, GitConfig, GitWordsConfig
 from tonggan.models.towers import ViTConfig
@@ -20,9 +20,11 @@ from tonggan.nn.talking import Talker, words
 from tonggan.tensors import Batch, Tokens, pad
 from tonggan.types import UsageError
 
-NAMES = ("mini-blip-caption", "mini-blip-vqa", "mini-git")
-RATES = {"mini-blip-caption": 2e-3, "mini-blip-vqa": 2e-3, "mini-git": 5e-4}
-"""Of learning, with which each settles; GIT's, whose head for words is a table of its own, does not with larger ones."""
+NAMES = ("mini-blip-caption", "mini-blip-vqa", "mini-git", "mini-coca")
+RATES = {"mini-blip-caption": 2e-3, "mini-blip-vqa": 2e-3, "mini-git": 5e-4, "mini-coca": 5e-4}
+"""Of learning, with which each settles; those whose head for words is a table of its own do not with larger ones."""
+SILENT = {"image_head.weight", "text_head.weight", "text.class_token", "text.post_norm.weight", "text.post_norm.bias", "log_scale"}
+"""Of CoCa, what words do not go through (see `test_coca_both.py`)."""
 SAID = pad([[1, 5, 6, 7, 8], [1, 9, 4], [1, 11, 12, 13]])
 ASKED = [[5, 6, 7, 8, 9, 2], [7, 2], [30, 31, 32, 2]]
 
@@ -45,7 +47,7 @@ def test_mini_captioners_keep_every_contract(name: str) -> None:
     torch.manual_seed(0)
     config = presets()[name]
     model: Any = build(config).double().eval()
-    assert isinstance(model, Captioner | Git) and isinstance(model, Talker)
+    assert isinstance(model, Captioner | Git | Coca) and isinstance(model, Talker)
     assert sum(p.numel() for p in model.parameters()) < 5_000_000
     assert parse(config.model_dump(mode="json")) == config
     whole = logits(model, shown(model), SAID)
@@ -112,7 +114,9 @@ def test_mini_captioners_learn_which_picture_it_was(name: str) -> None:
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.7  # 1.1 = ln 3 for who does not look
-    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+    silent = SILENT if isinstance(model, Coca) else set()
+    for part, parameter in model.named_parameters():
+        assert (parameter.grad is None) == (part in silent) and (part in silent or bool(parameter.grad.isfinite().all())), part
 
 
 def test_questions_on_one_picture_share_it() -> None:
@@ -138,7 +142,7 @@ def test_frames_of_a_clip_are_told_apart() -> None:
     torch.manual_seed(0)
     text = GitWordsConfig(vocab_size=31, context=9, width=18, layers=2, heads=3, mlp_width=22)
     tower = ViTConfig(image_size=12, patch_size=4, width=15, layers=1, heads=3, mlp_width=20)
-    model = build(GitConfig(image=tower, text=text, frames=3)).double().eval()
+    model = build(GitConfig(image=tower, text=text, frames=3, start=(1,), ends=(2,))).double().eval()
     assert isinstance(model, Git) and model.modalities == {"image", "text", "video"}
     clips = torch.rand(2, 3, 3, 12, 12).double()
     said, turned = pad([[1, 5, 6], [1, 7]]), Batch(("a", "b"), clips=clips.flip(1))
@@ -156,6 +160,20 @@ def test_what_is_missing_or_makes_no_sense_is_said() -> None:
         model.read(Batch(("a",)))
     with pytest.raises(UsageError, match="clips of 2 frames; this model has places for 0"):
         model.read(Batch(("a",), clips=torch.zeros(1, 2, 3, 64, 64)))
+    caption: Any = build(presets()["mini-blip-caption"])
+    shows, long = Batch(("a",), pixels=torch.zeros(1, 3, 64, 64, dtype=torch.uint8)), pad([[1] * 65])
+    with torch.no_grad():
+        for talker in (model, caption):
+            with pytest.raises(UsageError, match="65 positions were asked for, the table has 64"):
+                talker.say(long, talker.read(shows))
+            with pytest.raises(UsageError, match=r"\d+ positions were asked for, the table has"):
+                talker.say(long, talker.read(shows), cache=talker.cache(65))
     given = CaptionerConfig().model_dump(mode="json")
     with pytest.raises(ConfigError, match="every block of a captioner attends to the picture"):
         parse(given | {"text": given["text"] | {"cross_from": 1}})
+    for name in ("mini-git", "mini-blip-caption"):
+        small = presets()[name].model_dump(mode="json")
+        with pytest.raises(ConfigError, match=r"start \[4096\] are not among the 4096 words"):
+            parse(small | {"start": [4096]})
+        with pytest.raises(ConfigError, match=r"ends \[-1\] are not among the 4096 words"):
+            parse(small | {"ends": [2, -1]})

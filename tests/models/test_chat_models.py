@@ -385,6 +385,7 @@ def test_a_model_without_a_tower_says_so() -> None:
     ("changes", "message"),
     [
         ({"image_token": None}, "image and image_token go together"),
+        ({"ends": [2, 4096]}, r"ends \[4096\] are not among the 4096 words"),
         ({"audio_token": 7}, "audio and audio_token go together"),
         ({"audio_token": 4096, "audio": {"kind": "log_mel"}}, "image_token and audio_token are the same word"),
         ({"image_layers": [-2, 4]}, "image_layers 4: the tower has 3 blocks"),

@@ -101,6 +101,21 @@ def test_what_is_missing_is_said() -> None:
         text.read(Batch(("a",), source=Tokens(SAID.ids, SAID.lengths, torch.tensor([1, 0, 0]))))
 
 
+@torch.no_grad()
+def test_what_is_said_has_a_place_for_every_word() -> None:
+    """T5 counts distances, of which there is no end."""
+    for name in NAMES:
+        model = build(presets()[name])
+        assert isinstance(model, EncoderDecoder)
+        seen, long = model.read(read_by(model, (0,))), pad([[1] * 129])
+        for cache in (None, model.cache(129)):
+            if name == "mini-t5":
+                assert model.say(long, seen, cache=cache).shape[1] == 129 > model.context
+                continue
+            with pytest.raises(UsageError, match="129 positions were asked for, the table has 128; shorten the text"):
+                model.say(long, seen, cache=cache)
+
+
 def test_configurations_that_make_no_sense_are_refused() -> None:
     given = presets()["mini-bart"].model_dump(mode="json")
     with pytest.raises(ConfigError, match="style bart has no gated"):

@@ -350,6 +350,7 @@ def test_a_convolutional_tower_is_read_cell_by_cell() -> None:
     [
         ({"every": 3}, "every 3 does not divide the 4 layers of the text"),
         ({"image_token": 4097}, "image_token 4097 is not among the 4097 words; set added_words to 2"),
+        ({"ends": [4097]}, r"ends \[4097\] are not among the 4097 words"),
         ({"image_token": -1}, "image_token: -1: .*greater than or equal to 0"),
     ],
 )

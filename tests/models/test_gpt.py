@@ -84,10 +84,29 @@ def test_mini_language_models_learn_texts_by_heart(name: str) -> None:
 
 
 def test_a_text_longer_than_a_learned_table_is_refused() -> None:
-    model = build(presets()["mini-gpt2"])
+    """At once, padded on the left, packed, in a chunk and in the step behind the last place; padding may stand there."""
+    model, told = build(presets()["mini-gpt2"]), "257 positions were asked for, the table has 256; shorten the text"
     assert isinstance(model, GPT)
-    with pytest.raises((UsageError, ValueError), match="257 positions were asked for, the table has 256"):
-        model.say(pad([[1] * 257]))
+    ids = torch.ones(1, 300, dtype=torch.long)
+    with torch.no_grad():
+        for said in (
+            pad([[1] * 257]),
+            Tokens(ids, torch.tensor([300]), torch.tensor([43])),
+            Tokens(ids, torch.tensor([300]), segments=torch.tensor([[0] * 43 + [1] * 257])),
+        ):
+            with pytest.raises(UsageError, match=told):
+                model.say(said)
+        model.say(Tokens(ids, torch.tensor([300]), torch.tensor([44])))
+        model.say(Tokens(ids, torch.tensor([300]), segments=torch.tensor([[0] * 44 + [1] * 256])))
+        cache = model.cache(300)
+        model.say(pad([[1] * 255, [1] * 9]), cache=cache)
+        cache.advance([255, 9])
+        with pytest.raises(UsageError, match=told):
+            model.say(pad([[1, 1], [1, 1]]), cache=cache)
+        model.say(pad([[1], [1, 1]]), cache=cache)
+        cache.advance([1, 2])
+        with pytest.raises(UsageError, match=told):
+            model.say(pad([[1], [1]]), cache=cache)
 
 
 def test_language_models_that_make_no_sense_are_refused() -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
+import gradio as gr
 import pytest
 from PIL import Image as Pil
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -17,12 +18,13 @@ from studio.test_page import CHROMIUM, FLAGS
 from tonggan.serve.engine import Engine
 from tonggan.serve.http import create_app
 from tonggan.studio.page import mount
+from tonggan.studio.talk import Talk
 from tonggan.types import Answer, ChatOptions, Image, Message, Text
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: scripts/setup.sh browser")
 
 
-class Talker(Parrot):
+class Endless(Parrot):
     """Goes on without end when asked to."""
 
     stopped = threading.Event()
@@ -40,12 +42,12 @@ class Talker(Parrot):
 
 
 @pytest.fixture(scope="module")
-def talker() -> Talker:
-    return Talker()
+def talker() -> Endless:
+    return Endless()
 
 
 @pytest.fixture(scope="module")
-def url(talker: Talker) -> Iterator[str]:
+def url(talker: Endless) -> Iterator[str]:
     with Engine(talker) as engine, listening(mount(create_app(engine), engine)) as address:
         yield address
 
@@ -75,7 +77,7 @@ def say(page: Page, words: str) -> None:
     page.locator("#say textarea").press("Enter")
 
 
-def test_a_picture_and_a_question_then_one_that_refers_back(page: Page, talker: Talker, tmp_path: Path) -> None:
+def test_a_picture_and_a_question_then_one_that_refers_back(page: Page, talker: Endless, tmp_path: Path) -> None:
     Pil.new("RGB", (30, 20), (200, 30, 30)).save(tmp_path / "red.png")
     page.locator("#say input[type=file]").set_input_files(tmp_path / "red.png")
     expect(page.locator("#say img")).to_be_visible(timeout=15_000)
@@ -99,10 +101,24 @@ def test_a_question_that_failed_stands_in_the_box_again(page: Page) -> None:
     expect(page.locator("#talk")).not_to_contain_text("boom")
 
 
-def test_an_answer_can_be_stopped(page: Page, talker: Talker) -> None:
+def test_an_answer_can_be_stopped(page: Page, talker: Endless) -> None:
     say(page, "endless")
     expect(page.locator("#talk")).to_contain_text("word word", timeout=15_000)
     page.locator("#say button.stop-button").click()
     assert talker.stopped.wait(10)
     say(page, "你好")
     expect(page.locator("#talk")).to_contain_text("你好 (0)", timeout=15_000)
+
+
+def test_who_takes_one_message_is_sent_one_which_may_be_a_picture_alone(tmp_path: Path) -> None:
+    Pil.new("RGB", (30, 20), (200, 30, 30)).save(tmp_path / "red.png")
+    model = Parrot()
+    model.remembers = model.instructed = False
+    model._one = lambda said, options: model.heard.append(list(said)) or Answer()  # type: ignore[method-assign,func-returns-value]
+    sent, said, shown = {"text": " ", "files": [{"path": str(tmp_path / "red.png")}]}, [], []
+    with Engine(model) as engine, gr.Blocks():
+        talk = Talk(engine, {"中文": "zh"}, lambda error, lang: str(error))
+        for _ in range(2):
+            *_, (shown, said, _) = talk._answer(sent, shown, said, "中文")
+    assert [[part.kind for part in message.parts] for heard in model.heard for message in heard] == [["image"]] * 2
+    assert [one["role"] for one in shown] == ["user", "assistant"] * 2 and shown[1]["content"] == "（模型没有给出回答。）"

@@ -11,6 +11,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,32 +225,47 @@ class ForeignChat(_Foreign):
 
     def _answer(self, conversation: Sequence[Message], options: ChatOptions) -> Answer:
         begun = time.monotonic()
+        settings = self._settings(options)
         inputs = self._inputs(conversation)
-        sampling: dict[str, Any] = {"do_sample": False}
-        if options.temperature:
-            if options.seed is not None:
-                torch.manual_seed(options.seed)
-            sampling = {"do_sample": True, "temperature": options.temperature, **({"top_p": options.top_p} if options.top_p else {})}
+        if options.temperature and options.seed is not None:
+            torch.manual_seed(options.seed)
         with torch.inference_mode():
-            made = self.module.generate(**inputs, max_new_tokens=options.max_tokens, **sampling)[0].tolist()
+            rows = self.module.generate(**inputs, max_new_tokens=options.max_tokens, **settings).tolist()
         prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
-        ids = made if self._decodes_apart else made[prompt:]
-        text = self.processor.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        for stop in options.stop:
-            text = text.split(stop, 1)[0]
-        cut = len(ids) >= options.max_tokens and not self._ends(ids)
+        said = [self._said(row if self._decodes_apart else row[prompt:], options, prompt) for row in rows]
+        first, *others = (replace(one, model=self.name, seconds=time.monotonic() - begun) for one in said)
+        return replace(first, others=tuple(others))
+
+    def _settings(self, options: ChatOptions) -> dict[str, Any]:
+        """As `generate` names them; what is None is what the directory says. Raises `CannotError` for what is not passed on."""
+        if options.logprobs:
+            raise CannotError(f"{self.name} runs in transformers, which is not asked for log-probabilities of answers; leave logprobs out")
+        drawn = {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k, "min_p": options.min_p}
+        named = {
+            "do_sample": bool(options.temperature),
+            **(drawn if options.temperature else {}),
+            "repetition_penalty": options.repetition_penalty,
+            "num_beams": options.beams,
+            "length_penalty": options.length_penalty,
+            "num_return_sequences": options.samples,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+    def _said(self, ids: list[int], options: ChatOptions, prompt: int) -> Answer:
+        end = self.module.generation_config.eos_token_id
+        ends = end if isinstance(end, list) else [end]
+        # Rows that ended before the longest one are filled up; a decoder of its own may begin with what also ends.
+        begins = int(self._decodes_apart)
+        whole = next((place + 1 for place, one in enumerate(ids) if one in ends and place >= begins), len(ids))
+        text = self.processor.tokenizer.decode(ids[:whole], skip_special_tokens=True)
+        found = [place for stop in options.stop if (place := text.find(stop)) >= 0]
+        cut = not found and len(ids) >= options.max_tokens and not (whole and ids[whole - 1] in ends)
         return Answer(
-            text=text,
+            text=text[: min(found, default=len(text))].strip(),
             outcome="truncated" if cut else "answered",
             finish_reason="length" if cut else "stop",
-            usage=Usage(prompt, len(ids)),
-            model=self.name,
-            seconds=time.monotonic() - begun,
+            usage=Usage(prompt, whole),
         )
-
-    def _ends(self, ids: list[int]) -> bool:
-        end = getattr(self.module.generation_config, "eos_token_id", None)
-        return bool(ids) and ids[-1] in (end if isinstance(end, list) else [end])
 
     def _scores(self, conversation: Sequence[Message], continuations: Sequence[str]) -> list[float]:
         try:

@@ -15,6 +15,7 @@ from tonggan.config import did_you_mean
 from tonggan.hub import adapters
 from tonggan.hub.download import fetch, is_remote
 from tonggan.hub.read import Checkpoint
+from tonggan.hub.weights import CONFIGS
 from tonggan.types import UsageError
 
 log = logging.getLogger("tonggan")
@@ -99,7 +100,7 @@ def find_adapter(name: str | Path, base: Checkpoint) -> Checkpoint:
 
 
 def _is_model(path: Path) -> bool:
-    return (path / "config.json").is_file() or adapters.is_adapter(path)
+    return any((path / name).is_file() for name in CONFIGS) or adapters.is_adapter(path)
 
 
 def inside_run(path: Path) -> Path:

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,17 +19,21 @@ from torch import nn
 from tonggan.data.chat import ChatProcessor, Prompt
 from tonggan.data.plain import PlainProcessor, writer_of
 from tonggan.data.processor import Processor
+from tonggan.data.text import is_unicode
 from tonggan.generate import Prefixes, Said, Sampling, Shared, Talker, generate, logprob, stream
 from tonggan.types import (
     Answer,
     ChatOptions,
     Message,
+    Text,
     TongganError,
     Usage,
     UsageError,
 )
 
 log = logging.getLogger("tonggan")
+SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "beams", "length_penalty", "samples", "seed", "stop")
+"""Of `ChatOptions`, named as in `Sampling`; what is left open there is what `Sampling` begins with."""
 ROWS = 8
 """Conversations that are answered together: more cost memory, and wait for the longest answer among them."""
 
@@ -42,7 +46,7 @@ class Voice:
         self._name, self._module, self._config, self._device = name, module, config, device
         self._words = processor.text
         self._writer = writer_of(name, config, processor, context=module.context, reads=module.reads_prompt)
-        self._silent = {name: getattr(config, name, ()) for name in ("suppressed", "suppressed_first")}
+        self._silent: dict[str, Any] = {name: getattr(config, name, ()) for name in ("suppressed", "suppressed_first")}
         """Words that never come, or do not come first."""
         self._prefixes = Prefixes()
 
@@ -80,16 +84,23 @@ class Voice:
         return [answers[number] for number in range(len(conversations))]
 
     def stream(self, conversation: Sequence[Message], options: ChatOptions) -> Generator[str, None, Answer]:
-        """The answer to one conversation in pieces."""
+        """The answer to one conversation in pieces; what beams find, and several answers, as a whole."""
+        if options.samples > 1 or (options.beams or 1) > 1:
+            (answer,) = self.chat([conversation], options)
+            yield from [answer.text] if answer.text else []
+            return answer
         begun = time.monotonic()
         try:
             prompt = self._prompt(conversation)
             sampling, batch = self._sampling(prompt, options), self._writer.collate([prompt]).to(self._device)
-            pieces = stream(self._module, batch, sampling, ends=self._writer.ends, decode=self._words.decode, **self._silent)
-            said = yield from pieces
+            shared = self._shared([prompt])
+            said = yield from stream(
+                self._module, batch, sampling, ends=self._writer.ends, decode=self._words.decode,
+                **self._silent, shared=shared and shared[0], prefixes=self._prefixes,
+            )  # fmt: skip
         except TongganError as error:
             return _failed(error)
-        return self._answer(prompt, said, time.monotonic() - begun)
+        return self._answer(prompt, said, time.monotonic() - begun, tokens=options.logprobs)
 
     def logprob(self, conversations: Sequence[Sequence[Message]], continuations: Sequence[Sequence[str]]) -> list[list[float]]:
         """Summed log-probabilities of continuations; NaN (and a warning in the log) for all of a conversation that cannot be asked."""
@@ -129,7 +140,11 @@ class Voice:
                 return {number: answer for number, one in some.items() for answer in self._answered({number: one}, options).values()}
             return dict.fromkeys(some, _failed(error))
         seconds = time.monotonic() - begun
-        return {number: self._answer(prompt, said, seconds) for (number, prompt), (said,) in zip(some.items(), found, strict=True)}
+        answers = {}
+        for (number, prompt), several in zip(some.items(), found, strict=True):
+            first, *others = (self._answer(prompt, said, seconds, tokens=options.logprobs) for said in several)
+            answers[number] = replace(first, others=tuple(others))
+        return answers
 
     def _shared(self, prompts: Sequence[Prompt]) -> list[Shared] | None:
         """What conversations say up to their last picture, which is computed once where it is the same."""
@@ -146,10 +161,10 @@ class Voice:
                 f"{self._name}: a prompt of {len(prompt.ids)} tokens, where the model has room for {self._module.context}; shorten it"
             )
         # What does not fit is not asked for: an answer that comes so far is called truncated.
-        asked_for = {"temperature": options.temperature or 0.0, "top_p": options.top_p, "seed": options.seed, "stop": options.stop}
-        return Sampling.parse({"max_tokens": min(options.max_tokens, room), **asked_for}, "options")
+        wanted = {"max_tokens": min(options.max_tokens, room)} | {name: getattr(options, name) for name in SETTINGS}
+        return Sampling.parse({name: value for name, value in wanted.items() if value is not None}, "options")
 
-    def _answer(self, prompt: Prompt, said: Said, seconds: float) -> Answer:
+    def _answer(self, prompt: Prompt, said: Said, seconds: float, *, tokens: bool) -> Answer:
         cut = said.reason == "length"
         return Answer(
             text=said.text.strip(),
@@ -157,17 +172,31 @@ class Voice:
             finish_reason="length" if cut else "stop",
             usage=Usage(len(prompt.ids) + len(prompt.source), len(said.ids)),
             logprobs=said.logprobs,
+            tokens=tuple(self._tokens(said.ids)) if tokens else None,
             model=self._name,
             seconds=seconds,
         )
+
+    def _tokens(self, ids: Sequence[int]) -> Iterator[str]:
+        """What each token adds to the text: nothing, as long as a character is not whole."""
+        told = ""
+        for count in range(1, len(ids) + 1):
+            text = self._words.decode(ids[:count])
+            certain = text if count == len(ids) else text.rstrip("\N{REPLACEMENT CHARACTER}")
+            goes_on = certain.startswith(told)
+            yield certain[len(told) :] if goes_on else ""
+            told = certain if goes_on else told
 
     # ----------------------------------------------------------------------------------------- one conversation
 
     def _prompt(self, conversation: Sequence[Message]) -> Prompt:
         if not conversation or conversation[-1].role != "user":
             raise UsageError(f"{self._name}: a conversation ends with the user's message, which is answered")
+        texts = (part.text for message in conversation for part in message.parts if isinstance(part, Text))
+        if (odd := next((text for text in texts if not is_unicode(text)), None)) is not None:
+            raise UsageError(f"{self._name}: {ascii(odd)[:60]} holds half a character; read it again in its right encoding")
         prompt = self._writer.prompt(conversation)
-        if isinstance(self._writer, PlainProcessor) and self._writer.languages and prompt.ids == self._writer.start:
+        if isinstance(self._writer, PlainProcessor) and self._writer.unnamed and prompt.ids == self._writer.start:
             prompt = replace(prompt, ids=(*prompt.ids, self._heard(prompt, list(self._writer.languages.values())), *self._writer.behind))
         return prompt
 

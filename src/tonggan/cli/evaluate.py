@@ -170,7 +170,9 @@ def _check_task(task: str, lang: list[str] | None, shots: list[int] | None, spli
     if task in ("classification", "labels") and lang and len(lang) > 1:
         raise UsageError(f"{task} asks in one language at a time: give --lang once")
     if task in ("probe", "answers", "choice") and lang:
-        raise UsageError(f"--lang goes with captions and prompts; {task} {'reads no words' if task == 'probe' else 'asks as a row does'}")
+        raise UsageError(
+            f"{'a probe reads no words' if task == 'probe' else f'{task} are asked in the language of each row'}: leave --lang out"
+        )
     if task == "probe" and split:
         raise UsageError("a probe learns on split train and is measured on split test: leave --split out")
     if task != "probe" and shots:

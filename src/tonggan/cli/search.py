@@ -36,14 +36,17 @@ def index(
     image_col: ImageCol = None,
     text_col: TextCol = None,
     limit: Limit = None,
+    longest: Annotated[float, typer.Option(min=0.5, help="Seconds of a shot at most; a longer one without a cut is divided.")] = 10.0,
+    whole: Annotated[bool, typer.Option("--whole", help="One entry for each clip, not for each of its shots.")] = False,
     json: Json = False,
 ) -> None:
     """Make pictures searchable, or the clips or sounds of rows without, if the model embeds them; run again to add and update (what has
-    not changed is not encoded again).
+    not changed is not encoded again). Clips are divided into shots; a model of pictures sees a few frames of each.
 
     Example: `tonggan index runs/demo stamps --to runs/demo/index`
     """
     from tonggan.backends import load
+    from tonggan.data.shots import Splitting
     from tonggan.search import Changes, Index
 
     if data is None and not delete:
@@ -55,7 +58,7 @@ def index(
     removed = found.delete(delete) if delete else 0
     changes = Changes()
     if dataset is not None:
-        changes = found.add(loaded, dataset)
+        changes = found.add(loaded, dataset, splitting=None if whole else Splitting(longest=longest))
         changes.dropped.extend(dataset.dropped)
     built = found.approximate() if approximate else False
     if json:
@@ -66,14 +69,14 @@ def index(
                 "added": changes.added,
                 "updated": changes.updated,
                 "unchanged": changes.unchanged,
-                "deleted": removed,
+                "deleted": removed + changes.removed,
                 "approximate": built,
                 "dropped": plain(changes.dropped),
                 "notes": list(dataset.notes) if dataset is not None else [],
             }
         )
         return
-    did = f"{changes.added} added, {changes.updated} updated, {changes.unchanged} unchanged, {removed} deleted"
+    did = f"{changes.added} added, {changes.updated} updated, {changes.unchanged} unchanged, {removed + changes.removed} deleted"
     typer.echo(f"{to}: {plural(len(found), 'item')} ({did})")
     if approximate:
         typer.echo("search is approximate now" if built else "search stays exact: so few are searched quickly as they are")
@@ -111,7 +114,8 @@ def search(
         print_json({"query": asked if isinstance(asked, str) else asked.where, "hits": rows})
         return
     for number, hit in enumerate(hits, 1):
-        typer.echo(f"{number:3d}  {hit.score:+.3f}  {hit.title or hit.id}  [{hit.where if not hit.where.startswith('<') else hit.id}]")
+        place = hit.where if not hit.where.startswith("<") else hit.id.rpartition("#t=")[0] or hit.id
+        typer.echo(f"{number:3d}  {hit.score:+.3f}  {hit.title or hit.id}  [{f'{place} {hit.moment}'.rstrip()}]")
 
 
 def _asked(image: Path | None, audio: Path | None, video: Path | None) -> Image | Audio | Video:

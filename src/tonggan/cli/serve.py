@@ -31,7 +31,9 @@ def serve(
     page: Annotated[bool, typer.Option(help="Also the web page, at /.")] = True,
     json: Json = False,
 ) -> None:
-    """Serve a model: OpenAI-compatible /v1/embeddings, /v1/search, /v1/classify, and a web page. Stop it with Ctrl-C.
+    """Serve a model: OpenAI-compatible /v1/embeddings and /v1/chat/completions, /v1/search, /v1/classify, and a web page.
+
+    Stop it with Ctrl-C.
 
     Example: `tonggan serve runs/demo`, then open http://127.0.0.1:8000. With `--json` it prints one line once it can be reached.
     Adapters share the model's weights in memory; each searches the index in its own directory, DIR/index.
@@ -112,7 +114,9 @@ def _indexed(engine: Engine) -> int:
 
 
 def _found(engine: Engine, place: str) -> str:
-    """What can be searched with a model, or how to make it so."""
+    """What can be searched with a model, or how to make it so; of one that does not embed, what it takes."""
+    if "embed" not in engine.model.can:
+        return f"it chats, and takes {', '.join(sorted(engine.model.modalities))}"
     if engine.index:
         return f"{plural(len(engine.index), 'item')} can be searched"
     return f"no index to search in (make one: tonggan index {quote(place)} DATA --to {quote(str(Path(place) / 'index'))})"

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from tonggan.config import Config, did_you_mean, one_of
 from tonggan.data import open_data, sources
-from tonggan.data.media import read_bytes
+from tonggan.data.media import content_bytes
 from tonggan.data.rows import Dataset
 from tonggan.evaluate.tasks.answers import METRICS
 from tonggan.evaluate.tasks.questions import asked_in, questions
@@ -86,7 +86,7 @@ class Task:
             digest.update(json.dumps(words, ensure_ascii=False).encode("utf-8", "surrogatepass"))
             for part in (*row.images, *row.audios, *row.videos):
                 try:
-                    digest.update(hashlib.sha256(read_bytes(part)).digest())
+                    digest.update(hashlib.sha256(content_bytes(part)).digest())
                 except MediaError:
                     digest.update(b"unreadable")
         return digest.hexdigest()[:12]

@@ -162,24 +162,35 @@ def load_audio(audio: Audio, rate: int, *, seconds: float | None = None) -> Floa
 
 def duration(audio: Audio) -> float:
     """Seconds of a sound by its header, nothing decoded; 0 for one that cannot be read: why is said by whoever decodes it."""
+    frames, rate = _declared(audio)
+    return frames / rate if rate else 0.0
+
+
+def own_rate(audio: Audio) -> int | None:
+    """Samples per second of a sound by its header, nothing decoded; None for one that cannot be read."""
+    return _declared(audio)[1] or None
+
+
+def _declared(audio: Audio) -> tuple[int, int]:
+    """Samples, and samples per second; zeros for what cannot be read."""
     try:
         if audio.array is not None:
             samples, rate = _from_array(audio)
-            return len(samples) / rate
+            return len(samples), rate
         with open_stream(audio, audio.where) as stream:
-            return _declared(stream)
+            return _header(stream)
     except (MediaError, OSError, EOFError, RuntimeError, ValueError, TypeError, struct.error, wave.Error):
-        return 0.0
+        return 0, 0
 
 
-def _declared(stream: IO[bytes]) -> float:
+def _header(stream: IO[bytes]) -> tuple[int, int]:
     try:
         import soundfile
     except (ImportError, OSError):
         with wave.open(stream) as plain:
-            return plain.getnframes() / plain.getframerate()
+            return plain.getnframes(), plain.getframerate()
     with soundfile.SoundFile(stream) as file:
-        return float(file.frames / file.samplerate)
+        return int(file.frames), int(file.samplerate)
 
 
 def _count(seconds: float | None, rate: int) -> int | None:

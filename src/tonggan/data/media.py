@@ -26,7 +26,7 @@ import PIL.ImageOps
 
 from tonggan.data.drawing import draw
 from tonggan.data.resolve import MAX_BYTES, parse_data_uri
-from tonggan.types import Image, Media, MediaError, MissingExtra
+from tonggan.types import Image, Media, MediaError, MissingExtra, Video
 
 Decode = Literal["exact", "fast"]
 Transparency: TypeAlias = Literal["white", "ignore"]
@@ -115,11 +115,19 @@ def read_bytes(media: Media) -> bytes:
 
 
 def content_bytes(media: Media) -> bytes:
-    """What tells it from any other: the encoded file or, of a sound or a clip given as an array, its values and its rate."""
+    """What tells it from any other: the encoded file or, of a sound or a clip given as an array, its values and its rate; of a moment its
+    seconds."""
     if media.array is None or isinstance(media, Image):
-        return read_bytes(media)
+        return read_bytes(media) + moment_bytes(media)
     values = np.ascontiguousarray(media.array)
-    return f"{values.dtype}{values.shape}{getattr(media, 'rate', None)}".encode() + values.tobytes()
+    return f"{values.dtype}{values.shape}{getattr(media, 'rate', None)}".encode() + values.tobytes() + moment_bytes(media)
+
+
+def moment_bytes(media: Media) -> bytes:
+    """What tells a moment of a clip from the whole, and from other moments; nothing for anything else."""
+    if not isinstance(media, Video) or media.stretch is None:
+        return b""
+    return f"\0{media.stretch} {media.fps if media.array is not None else None}".encode()
 
 
 def is_picture_name(name: str | Path) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor
 from tonggan.config import height_width
 from tonggan.data.augment import Augment, augment
 from tonggan.data.images import stack
-from tonggan.data.media import content_bytes
+from tonggan.data.media import content_bytes, moment_bytes
 from tonggan.data.processor import Processor
 from tonggan.tensors import Batch, Modality
 from tonggan.types import Audio, Dropped, Image, Media, MediaError, Row, Text, TongganError, UsageError, Video
@@ -253,10 +253,11 @@ def picture_key(row: Row) -> int:
 
 
 def media_key(part: Media) -> int:
-    """Equal for handles on one file, or on the same embedded bytes. All the bytes count: drawings on white begin alike."""
+    """Equal for handles on one file, or on the same embedded bytes, and the same moment of it. All the bytes count: drawings on white begin
+    alike."""
     name = NAMES[part.kind]
     if part.path is not None:
-        return stable_hash(f"{name}\0{part.path}")
+        return stable_hash(f"{name}\0{part.path}".encode("utf-8", "surrogatepass") + moment_bytes(part))
     return stable_hash(f"{name}\0".encode() + content_bytes(part))
 
 

@@ -44,6 +44,15 @@ class PlainProcessor:
         self._processor, self._words = processor, processor.text
 
     @property
+    def unnamed(self) -> bool:
+        """Whether it must be told a language that neither its start nor a sound without a role names."""
+        return bool(self.languages) and not self._named
+
+    @property
+    def _named(self) -> bool:
+        return any(one in self.languages.values() for one in self.start)
+
+    @property
     def listens(self) -> bool:
         """Whether what it reads is a sound."""
         return self.reads and self._processor.audio is not None
@@ -67,7 +76,7 @@ class PlainProcessor:
         if self.listens:
             if words:
                 raise CannotError(f"{self.name} writes down what it hears; it takes a sound and no words")
-            return Prompt(id, (*self.start, *self._told(message)), **media)
+            return Prompt(id, self._told(message), **media)
         if self.reads:
             return Prompt(id, self.start, source=self._source(words), **media)
         (ids,) = self._words.pieces([words])
@@ -147,13 +156,14 @@ class PlainProcessor:
         return tuple(framed)
 
     def _told(self, message: Message) -> tuple[int, ...]:
-        """What a listener is told behind its start, where the language is known: that of the sound's role."""
+        """What a listener says before it writes: its start, in which the language of a sound's role takes the place of another."""
         lang = next(part for part in message.parts if isinstance(part, Audio)).role
         if not self.languages or lang is None:
-            return ()
+            return self.start
         if lang not in self.languages:
             raise UsageError(f"{self.name} does not write {lang!r}; it writes: {', '.join(sorted(self.languages))}")
-        return (self.languages[lang], *self.behind)
+        begin = next((place for place, one in enumerate(self.start) if one in self.languages.values()), len(self.start))
+        return (*self.start[:begin], self.languages[lang], *self.behind)
 
 
 def writer_of(name: str, config: Any, processor: Processor, *, context: int, reads: bool) -> ChatProcessor | PlainProcessor:

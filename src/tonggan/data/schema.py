@@ -82,6 +82,8 @@ def from_plain(plain: Mapping[str, Any], base: Path | None = None) -> Row:
 def _media(media: Media, base: Path | None) -> dict[str, Any]:
     if media.array is not None and not isinstance(media, Image):
         raise UsageError(f"a {media.kind} given as an array cannot be stored; save it to a file first")
+    if isinstance(media, Video) and media.stretch is not None:
+        raise UsageError(f"{media.where}: a moment of a clip cannot be stored in a data set; cut it into a file of its own first")
     data = media.data if media.array is None else encode_png(media.array)
     rate = media.rate if isinstance(media, Audio) else media.fps if isinstance(media, Video) else None
     path = None if media.path is None else _stored_path(media.path, base)

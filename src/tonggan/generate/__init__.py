@@ -3,8 +3,8 @@
 (answers,) = generate(model, batch, [Sampling(max_tokens=20)], ends=(2,), decode=tokenizer.decode)
 """
 
-from tonggan.generate.engine import Shared, generate, logprob, stream
-from tonggan.generate.prefixes import Prefixes
+from tonggan.generate.engine import generate, logprob, stream
+from tonggan.generate.prefixes import Prefixes, Shared
 from tonggan.generate.said import Said
 from tonggan.generate.sampling import Sampling
 from tonggan.nn.talking import Talker

@@ -8,6 +8,7 @@ Shape letters: K beams, V words of the vocabulary.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from operator import itemgetter
 
@@ -53,6 +54,8 @@ class BeamSearch:
         length = len(self.running[0].ids) + 1
         going: list[tuple[int, Beam]] = []
         for place, (score, at) in enumerate(zip(best.values.tolist(), best.indices.tolist(), strict=True)):
+            if score == -math.inf:
+                break  # words that cannot come, where there are fewer than beams that can
             parent, word = divmod(at, words)
             old = self.running[parent]
             beam = Beam(score, (*old.ids, word), (*old.logprobs, float(logprobs[parent, word])))

@@ -5,6 +5,7 @@ Shape letters: R rows of the batch, N answers on their way, L tokens, D width, V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,21 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tonggan.generate.beam import BeamSearch
-from tonggan.generate.prefixes import Kept, Prefixes
+from tonggan.generate.groups import alike
+from tonggan.generate.prefixes import Kept, Prefixes, Shared
 from tonggan.generate.said import Decode, Said, Saying
 from tonggan.generate.sampling import Sampling, penalised, pick
 from tonggan.nn.cache import KVCache
 from tonggan.nn.talking import Seen, Talker
 from tonggan.tensors import Batch, Tokens, pad
-from tonggan.types import UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """Says that a row begins as others do: `length` tokens, and all its media among them, are those of every row with this `key`."""
-
-    key: str
-    length: int
+from tonggan.types import TongganError, UsageError
 
 
 def generate(
@@ -69,13 +63,18 @@ def stream(
     decode: Decode,
     suppressed: Iterable[int] = (),
     suppressed_first: Iterable[int] = (),
+    shared: Shared | None = None,
+    prefixes: Prefixes | None = None,
 ) -> Generator[str, None, Said]:
-    """The answer to a batch of one row, in pieces of whole characters; the generator returns the whole. Closing it stops the work."""
+    """The answer to a batch of one row, in pieces of whole characters; the generator returns the whole. Closing it stops the work.
+
+    What is `shared` with answers before and after is computed once where it is kept in `prefixes`.
+    """
     if len(batch) != 1 or sampling.samples > 1 or sampling.beams > 1:
         raise UsageError("one answer to one prompt can be given in pieces: neither several rows or samples, nor beams")
     plan, shown = _Plan(talker, batch, [sampling], frozenset(ends), decode, tuple(suppressed), tuple(suppressed_first)), 0
     with torch.inference_mode():
-        steps = plan.steps(plan.begin())
+        steps = plan.steps(plan.begin(None if shared is None else [shared], prefixes), shown=True)
         # Not one block around the yields: between them the caller's own tensors are none of ours.
     while True:
         with torch.inference_mode():
@@ -101,9 +100,11 @@ def logprob(talker: Talker, batch: Batch, continuations: Sequence[Sequence[Seque
         return [[] for _ in continuations]
     with torch.inference_mode():
         begun = plan.begin()
-        rows = [row for row, _ in flat]
-        cache, seen = begun.cache.select(rows), begun.seen and begun.seen.select(rows)
-        found = begun.logits[rows].log_softmax(dim=-1).gather(1, torch.tensor([[one[0]] for _, one in flat]).to(begun.logits.device))[:, 0]
+        at = {row: place for place, row in enumerate(begun.rows)}
+        places = [at[row] for row, _ in flat]
+        cache, seen = begun.cache.select(places), begun.seen and begun.seen.select(places)
+        firsts = torch.tensor([[one[0]] for _, one in flat], device=plan.device)
+        found = begun.logits[places].log_softmax(dim=-1).gather(1, firsts)[:, 0]
         if (said := pad([one[:-1] for _, one in flat]).to(found.device)).ids.shape[1]:
             states = talker.say(said, seen, cache=cache)
             wanted = pad([one[1:] for _, one in flat]).to(found.device)
@@ -118,8 +119,10 @@ def logprob(talker: Talker, batch: Batch, continuations: Sequence[Sequence[Seque
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Prompts that are read."""
+    """Prompts that are read, those of like length side by side."""
 
+    rows: list[int]
+    """Which of the batch stands at each place here."""
     seen: Seen | None
     cache: KVCache
     logits: Float[Tensor, "R V"]
@@ -148,8 +151,10 @@ class _Plan:
         self.talker, self.batch, self.samplings = talker, batch, samplings
         self.ends, self.decode, self.suppressed, self.suppressed_first = ends, decode, list(suppressed), list(suppressed_first)
         self.lengths: list[int] = batch.tokens.lengths.tolist()
+        self.prompts: list[list[int]] = [ids[:length] for ids, length in zip(batch.tokens.ids.tolist(), self.lengths, strict=True)]
         self.limits = [self._limit(row) for row in range(len(batch))]
         self._output = talker.output  # once: it may be put together
+        self.device = self._output[0].device
 
     def _limit(self, row: int) -> int:
         """Most tokens of an answer: what was asked for must have room; what was left open takes what there is."""
@@ -165,61 +170,83 @@ class _Plan:
         return asked or context - length
 
     def words(self, states: Float[Tensor, "N D"]) -> Float[Tensor, "N V"]:
-        """Scores of the words; those that are suppressed have none."""
+        """Scores of the words, as the model has them."""
         weight, bias = self._output
-        logits = F.linear(states, weight, bias).float() if states.dtype != torch.float64 else F.linear(states, weight, bias)
-        if self.suppressed:
-            logits[:, self.suppressed] = float("-inf")
-        return logits
+        return F.linear(states, weight, bias).float() if states.dtype != torch.float64 else F.linear(states, weight, bias)
+
+    def _allowed(self, scores: Float[Tensor, "N V"], *, first: bool) -> Float[Tensor, "N V"]:
+        """Scores without those of words that are suppressed."""
+        barred = [*self.suppressed, *(self.suppressed_first if first else ())]
+        return scores.index_fill(1, torch.tensor(barred, device=scores.device), float("-inf")) if barred else scores
 
     def begin(self, shared: Sequence[Shared] | None = None, prefixes: Prefixes | None = None) -> _Begun:
         """Read the prompts."""
-        # Every row has room for the longest prompt with the longest answer: chunks are padded to the longest of a batch.
-        room = max(self.lengths) + max(self.limits)
-        tokens = self.batch.tokens
-        assert tokens is not None
+        had = [0] * len(self.batch) if shared is None else self._had(shared)
+        rest = [ids[begun:] for ids, begun in zip(self.prompts, had, strict=True)]
+        # A chunk is padded to its longest, behind the row that is furthest.
+        room = max(had) + max(map(len, rest)) + max(self.limits)
+        groups = alike([len(ids) for ids in rest])
+        rows = [row for group in groups for row in group]
         if shared is None:
             seen, cache = self.talker.read(self.batch), self.talker.cache(room)
+            seen = seen and seen.select(rows) if rows != list(range(len(rows))) else seen
         else:
-            seen, cache = self._prefixed(shared, prefixes, room)
-            tokens = pad([ids[one.length : n] for ids, one, n in zip(tokens.ids.tolist(), shared, self.lengths, strict=True)]).to(
-                tokens.device
-            )
-        states = self.talker.say(tokens, seen, cache=cache)
-        counts: list[int] = tokens.lengths.tolist()
-        cache.advance(counts)
-        last = states[torch.arange(len(counts), device=states.device), tokens.lengths - 1]
-        logits = self.words(last)
-        logits[:, self.suppressed_first] = float("-inf")
-        return _Begun(seen, cache, logits)
+            # As much as the talker takes for so many words: some keep a picture in front of them.
+            known = self._beginnings(shared, prefixes)
+            seen, cache = Kept.of_rows([*known.values()], [[*known].index(shared[row].key) for row in rows], self.talker.cache(room).room)
+        states = self._read([rest[row] for row in rows], [len(group) for group in groups], seen, cache)
+        return _Begun(rows, seen, cache, self.words(states))
 
-    def _prefixed(self, shared: Sequence[Shared], prefixes: Prefixes | None, room: int) -> tuple[Seen | None, KVCache]:
-        """What rows have in common, computed once per key, for each row."""
+    def _read(self, texts: Sequence[list[int]], counts: Sequence[int], seen: Seen | None, cache: KVCache) -> Float[Tensor, "R D"]:
+        """Put texts into the cache, so many at a time; gives each one's last state."""
+        states, first = [], 0
+        for size, part in zip(counts, cache.parts(counts), strict=True):
+            own = texts[first : first + size]
+            tokens = pad(own).to(self.device)
+            some = seen if seen is None or size == len(texts) else seen.select(range(first, first + size))
+            said = self.talker.say(tokens, some, cache=part)
+            part.advance([len(text) for text in own])
+            states.append(said[torch.arange(size, device=said.device), tokens.lengths - 1])
+            first += size
+        return torch.cat(states)
+
+    def _had(self, shared: Sequence[Shared]) -> list[int]:
+        """How many tokens of each row are shared."""
         if self.talker.reads_prompt:
             raise UsageError("an encoder-decoder reads its prompt as a whole; it has no beginning to share")
-        tokens = self.batch.tokens
-        assert tokens is not None
         if (wrong := next((row for row, one in enumerate(shared) if not 0 < one.length < self.lengths[row]), None)) is not None:
-            name, count, whole = self.batch.ids[wrong], shared[wrong].length, self.lengths[wrong]
-            raise UsageError(f"{name}: {count} shared tokens of {whole}; at least one is shared, and at least one is not")
-        keys = list(dict.fromkeys(one.key for one in shared))
-        if len({(one.key, one.length) for one in shared}) > len(keys):
+            name, begun, whole = self.batch.ids[wrong], shared[wrong].length, self.lengths[wrong]
+            raise UsageError(f"{name}: {begun} shared tokens of {whole}; at least one is shared, and at least one is not")
+        if len({(one.key, one.length) for one in shared}) > len({one.key for one in shared}):
             raise UsageError("rows with the same key share as many tokens as each other; one key was given with two lengths")
-        known = prefixes.get(keys[0]) if prefixes is not None and len(keys) == 1 else None
-        if known is None:
-            firsts = [next(row for row, one in enumerate(shared) if one.key == key) for key in keys]
-            some = self.batch.select(firsts)
-            some = replace(some, tokens=pad([tokens.ids[row, : shared[row].length].tolist() for row in firsts]).to(tokens.device))
-            seen, cache = self.talker.read(some), self.talker.cache(max(shared[row].length for row in firsts))
-            assert some.tokens is not None
-            self.talker.say(some.tokens, seen, cache=cache)
-            cache.advance([shared[row].length for row in firsts])
-            known = Kept(cache, seen)
-            if prefixes is not None and len(keys) == 1:
-                prefixes.put(keys[0], known)
-        rows = [keys.index(one.key) for one in shared]
-        # As much as the talker takes for so many words: some keep a picture in front of them.
-        return known.seen and known.seen.select(rows), known.cache.select(rows, room=self.talker.cache(room).room)
+        return [one.length for one in shared]
+
+    def _beginnings(self, shared: Sequence[Shared], prefixes: Prefixes | None) -> dict[str, Kept]:
+        """What rows have in common, by its key: as it is kept, or computed once."""
+        first: dict[str, int] = {}
+        for row, one in enumerate(shared):
+            first.setdefault(one.key, row)
+        known = {key: kept for key in first if prefixes is not None and (kept := prefixes.get(key)) is not None}
+        made = self._computed({key: row for key, row in first.items() if key not in known}, shared)
+        if len({kept.seen is None for kept in [*known.values(), *made.values()]}) > 1:
+            made = self._computed(first, shared)  # a row without media has nothing to be joined to others' unless it is read beside them
+        for key, kept in made.items():
+            if prefixes is not None:
+                prefixes.put(key, kept)
+        return known | made
+
+    def _computed(self, rows: dict[str, int], shared: Sequence[Shared]) -> dict[str, Kept]:
+        if not rows:
+            return {}
+        texts = [self.prompts[row][: shared[row].length] for row in rows.values()]
+        some = replace(self.batch.select([*rows.values()]), tokens=pad(texts).to(self.device))
+        seen, longest = self.talker.read(some), max(map(len, texts))
+        groups = alike([len(text) for text in texts])
+        places = [place for group in groups for place in group]
+        cache, seen = self.talker.cache(longest), seen and seen.select(places)
+        self._read([texts[place] for place in places], [len(group) for group in groups], seen, cache)
+        keys = [*rows]
+        return {keys[place]: Kept(cache.select([at]), seen and seen.select([at])) for at, place in enumerate(places)}
 
     # ------------------------------------------------------------------------------------------ word by word
 
@@ -232,65 +259,87 @@ class _Plan:
         for row in sorted(ended):
             yield from sorted(ended[row], key=lambda one: one.number)
 
-    def steps(self, begun: _Begun) -> Iterator[Saying]:
-        """After every word each answer that got one."""
-        alive = [self._saying(row, number) for row, one in enumerate(self.samplings) if one.beams == 1 for number in range(one.samples)]
-        if not alive:
+    def steps(self, begun: _Begun, *, shown: bool = False) -> Iterator[Saying]:
+        """After every word each answer that got one, with its text where that is `shown`."""
+        begins = [(place, number) for place, row in enumerate(begun.rows) for number in self._numbers(row)]
+        if not begins:
             return
+        alive = [self._saying(begun.rows[place], number, shown) for place, number in begins]
         seen, cache, logits = begun.seen, begun.cache, begun.logits
-        rows = [saying.row for saying in alive]
-        if rows != list(range(len(self.lengths))):
-            seen, cache, logits = seen and seen.select(rows), cache.select(rows), logits[rows]
+        if (places := [place for place, _ in begins]) != list(range(len(begun.rows))):
+            seen, cache, logits = seen and seen.select(places), cache.select(places), logits[places]
+        first = True
         while True:
-            logprobs = logits.log_softmax(dim=-1)
-            for saying, scores, chances in zip(alive, logits, logprobs, strict=True):
-                token = pick(penalised(scores, saying.used, saying.sampling), saying.sampling, saying.generator)
-                saying.take(token, float(chances[token]), self.ends, self.decode)
+            tokens = self._chosen(alive, self._allowed(logits, first=first))
+            found = logits.log_softmax(dim=-1).gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0].tolist()
+            self._check(found, [saying.row for saying in alive])
+            for saying, token, chance in zip(alive, tokens, found, strict=True):
+                saying.take(token, chance, self.ends, self.decode)
                 yield saying
-            staying = [place for place, saying in enumerate(alive) if saying.reason is None]
-            if not staying:
+            if all(saying.reason is not None for saying in alive):
                 return
-            if len(staying) < len(alive):
-                seen, cache = seen and seen.select(staying), cache.select(staying)
-                alive = [alive[place] for place in staying]
-            logits = self._next([saying.ids[-1] for saying in alive], seen, cache)
+            if len(staying := _closed([saying.reason is None for saying in alive])) < len(alive):
+                cache.keep(staying)
+                seen, alive = seen and seen.select(staying), [alive[place] for place in staying]
+            logits, first = self._next([saying.ids[-1] for saying in alive], seen, cache), False
+
+    def _check(self, logprobs: Sequence[float], rows: Sequence[int]) -> None:
+        """Numbers that are none say nothing of words, and the likeliest of them is the first of the vocabulary."""
+        if (wrong := next((place for place, one in enumerate(logprobs) if math.isnan(one)), None)) is not None:
+            raise TongganError(
+                f"{self.batch.ids[rows[wrong]]}: the model's scores are no numbers (NaN): its weights are damaged, or its precision too low"
+            )
+
+    def _numbers(self, row: int) -> range:
+        """Of a row's answers that are said word by word."""
+        return range(self.samplings[row].samples if self.samplings[row].beams == 1 else 0)
+
+    def _chosen(self, alive: Sequence[Saying], logits: Float[Tensor, "N V"]) -> list[int]:
+        """The next word of each answer."""
+        tokens: list[int] = logits.argmax(dim=1).tolist()  # at once: a device is waited for once
+        for place, saying in enumerate(alive):
+            if saying.generator is not None or saying.sampling.repetition_penalty != 1:
+                tokens[place] = pick(penalised(logits[place], saying.used, saying.sampling), saying.sampling, saying.generator)
+        return tokens
 
     def _next(self, ids: Sequence[int], seen: Seen | None, cache: KVCache) -> Float[Tensor, "N V"]:
-        device = self._output[0].device
-        said = Tokens(torch.tensor(ids, device=device)[:, None], torch.ones(len(ids), dtype=torch.long, device=device))
+        said = Tokens(torch.tensor(ids, device=self.device)[:, None], torch.ones(len(ids), dtype=torch.long, device=self.device))
         states = self.talker.say(said, seen, cache=cache)
         cache.advance([1] * len(ids))
         return self.words(states[:, -1])
 
-    def _saying(self, row: int, number: int) -> Saying:
+    def _saying(self, row: int, number: int, shown: bool) -> Saying:
         sampling, generator = self.samplings[row], None
         if sampling.temperature:
             generator = torch.Generator()
             # Each sample its own: one more changes nothing of the others. A generator takes 64 bits, a seed may be any number.
             generator.seed() if sampling.seed is None else generator.manual_seed((sampling.seed * 1_000_003 + number) % 2**63)
-        return Saying(row, number, sampling, self.limits[row], generator, self._used(row))
+        return Saying(row, number, sampling, self.limits[row], generator, self._used(row), shown)
 
     def _used(self, row: int) -> set[int]:
-        assert self.batch.tokens is not None
-        return set(self.batch.tokens.ids[row, : self.lengths[row]].tolist()) if self.samplings[row].repetition_penalty != 1 else set()
+        return set(self.prompts[row]) if self.samplings[row].repetition_penalty != 1 else set()
 
     # ------------------------------------------------------------------------------------------------- beams
 
     def beams(self, begun: _Begun) -> list[BeamSearch]:
         """The finished searches of requests with beams."""
-        searches = [BeamSearch(row, one, self.limits[row], self._used(row)) for row, one in enumerate(self.samplings) if one.beams > 1]
-        alive, rows = searches, [search.row for search in searches]
-        if not alive:
+        places = [place for place, row in enumerate(begun.rows) if self.samplings[row].beams > 1]
+        if not places:
             return []
-        seen, cache, logits = begun.seen and begun.seen.select(rows), begun.cache.select(rows), begun.logits[rows]
+        rows = [begun.rows[place] for place in places]
+        searches = alive = [BeamSearch(row, self.samplings[row], self.limits[row], self._used(row)) for row in rows]
+        seen, cache, logits = begun.seen and begun.seen.select(places), begun.cache.select(places), begun.logits[places]
+        first = True
         while True:
             logprobs, parents, at = logits.log_softmax(dim=-1), [], 0
+            owners = [search.row for search in alive for _ in search.running]
+            self._check(logprobs[:, 0].tolist(), owners)
+            allowed = self._allowed(logprobs, first=first)
             for search in alive:
-                own = logprobs[at : at + len(search.running)]
-                scores = own
+                own, scores = (some[at : at + len(search.running)] for some in (logprobs, allowed))
                 if search.sampling.repetition_penalty != 1:
                     used = [search.used | set(beam.ids) for beam in search.running]
-                    scores = torch.stack([penalised(one, words, search.sampling) for one, words in zip(own, used, strict=True)])
+                    scores = torch.stack([penalised(one, words, search.sampling) for one, words in zip(scores, used, strict=True)])
                 came = search.step(scores, own, self.ends)
                 parents += [] if search.over else [at + parent for parent in came]
                 at += len(own)
@@ -298,8 +347,11 @@ class _Plan:
             if not alive:
                 return searches
             if parents != list(range(at)):
-                seen, cache = seen and seen.select(parents), cache.select(parents)
-            logits = self._next([beam.ids[-1] for search in alive for beam in search.running], seen, cache)
+                cache = cache.select(parents)
+                if [owners[parent] for parent in parents] != owners:  # what all beams of a request have seen is the same
+                    seen = seen and seen.select(parents)
+            ids = [beam.ids[-1] for search in alive for beam in search.running]
+            logits, first = self._next(ids, seen, cache), False
 
     def found(self, search: BeamSearch) -> list[Said]:
         """A search's best answers."""
@@ -308,3 +360,10 @@ class _Plan:
             ids = beam.ids[:-1] if ended else beam.ids
             answers.append(Said(ids, self.decode(ids) if self.decode else "", beam.logprobs, "stop" if ended else "length"))
         return answers
+
+
+def _closed(staying: Sequence[bool]) -> list[int]:
+    """Places of those that stay, without holes: the last ones fill them, so that as few as can be are moved."""
+    most = sum(staying)
+    late = (place for place in range(most, len(staying)) if staying[place])
+    return [place if staying[place] else next(late) for place in range(most)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tonggan.nn.cache import KVCache
@@ -10,11 +11,26 @@ from tonggan.nn.talking import Seen
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Says that a row begins as others do: `length` tokens, and all its media among them, are those of every row with this `key`."""
+
+    key: str
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
-    """A prefix of one row: its keys and values, and what was seen for it."""
+    """A prefix, of one row: its keys and values, and what was seen for it."""
 
     cache: KVCache
     seen: Seen | None
+
+    @staticmethod
+    def of_rows(some: Sequence[Kept], rows: Sequence[int], room: int) -> tuple[Seen | None, KVCache]:
+        """For each row what it begins with, which is one of these."""
+        # A cache of each row's own, to be written behind; what was seen is only looked at.
+        seen = some[0].seen and some[0].seen.join([one.seen for one in some[1:]]).select(rows)
+        return seen, KVCache.join([some[row].cache for row in rows], room)
 
 
 class Prefixes:

@@ -21,10 +21,11 @@ class Said:
     """An answer."""
 
     ids: tuple[int, ...]
-    """Its tokens, without the end."""
+    """Its tokens, without the end; with those of a stop text, which `text` is cut before."""
     text: str
     logprobs: tuple[float, ...]
-    """Natural logarithm of each token's probability as the model gave it, before any setting; the end's too, where it came to one."""
+    """Natural logarithm of each token's probability as the model gave it, before any setting (temperature, penalty, suppressed words); the
+    end's too, where it came to one."""
     reason: Literal["stop", "length"]
     """An end token or text, or no more room."""
 
@@ -42,6 +43,8 @@ class Saying:
     generator: torch.Generator | None
     used: set[int]
     """Words of prompt and answer, for the repetition penalty."""
+    shown: bool = False
+    """Whether its text is asked for after every word."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: str = ""
@@ -58,7 +61,7 @@ class Saying:
             self.used.add(token)
             if len(self.ids) >= self.limit:
                 self.reason = "length"
-        if decode is not None:
+        if decode is not None and (self.shown or self.sampling.stop or self.reason is not None):
             self._read(decode(self.ids))
 
     def _read(self, whole: str) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tonggan.config import did_you_mean
 from tonggan.data.audio import AudioProcessing
 from tonggan.data.processor import Processor
+from tonggan.data.text import Tokenizer
 from tonggan.data.video import VideoProcessing
 from tonggan.hub.convert import (
     align,
@@ -21,6 +22,7 @@ from tonggan.hub.convert import (
     blip_retrieval,
     chinese_clip,
     clip,
+    coca,
     data2vec_audio,
     data2vec_text,
     data2vec_vision,
@@ -41,6 +43,7 @@ from tonggan.hub.convert import (
     whisper,
 )
 from tonggan.hub.convert.table import KeyTable
+from tonggan.hub.weights import CONFIGS, WHOLE, read_json
 from tonggan.models import ModelConfig
 from tonggan.models.towers import AudioTowerConfig, FramesConfig, LogMelConfig, VideoTowerConfig
 from tonggan.types import TongganError
@@ -65,6 +68,8 @@ class Family:
     """Our module on the named tensors of the reference's forward; gives the reference's names. None: there is no reference."""
     heads: tuple[str, ...] = ()
     """Architectures that are read, where a model type has others as well that are not ours; none named: all."""
+    weights: tuple[str, ...] = WHOLE
+    """Names of the weights file by preference; the first is written."""
 
     def reads(self, raw: Mapping[str, Any]) -> bool:
         """Whether a `config.json` is of this family."""
@@ -84,8 +89,8 @@ class Format(Protocol):
     def outputs(self, module: Any, inputs: Mapping[str, Tensor], /) -> dict[str, Tensor]: ...
 
 
-def _family(name: str, form: Format, heads: tuple[str, ...] = ()) -> Family:
-    return Family(name, form.MODEL_TYPES, form.read, form.write, form.misfit, form.table, form.outputs, heads)
+def _family(name: str, form: Format, heads: tuple[str, ...] = (), weights: tuple[str, ...] = WHOLE) -> Family:
+    return Family(name, form.MODEL_TYPES, form.read, form.write, form.misfit, form.table, form.outputs, heads, weights)
 
 
 OURS = Family("tonggan", ours.MODEL_TYPES, ours.read, ours.write, lambda config, processor: None, None, None)
@@ -109,6 +114,7 @@ PUBLISHED = (
     _family("blip", blip_retrieval, blip_retrieval.HEADS),
     _family("blip-talks", blip, blip.HEADS),
     _family("git", git, git.HEADS),
+    _family("coca", coca, weights=coca.WEIGHTS),
     _family("idefics", idefics, idefics.HEADS),
     _family("gpt2", gpt2, gpt2.HEADS),
     _family("llama", llama, llama.HEADS),
@@ -116,6 +122,18 @@ PUBLISHED = (
     _family("llava-onevision", llava_onevision, llava_onevision.HEADS),
 )
 """In the order in which a model is tried for a format that has a place for it: the more particular first."""
+
+
+def described(directory: Path) -> tuple[dict[str, Any], Path]:
+    """What a directory says of the model in it, and the file it stands in: `config.json`, or open_clip's own where there is no other,
+    which tells its kind by its parts."""
+    file = next((directory / name for name in CONFIGS if (directory / name).is_file()), directory / CONFIGS[0])
+    raw = read_json(file)
+    if file.name != coca.FILE:
+        return raw, file
+    if "multimodal_cfg" not in (raw.get("model_cfg") or {}):
+        raise TongganError(f"{file}: of open_clip only CoCa is read; a CLIP needs the config.json and weights of its Hugging Face form")
+    return {**raw, "model_type": coca.MODEL_TYPES[0]}, file
 
 
 def family_of(raw: Mapping[str, Any], where: str) -> Family:
@@ -188,6 +206,8 @@ def agree(config: ModelConfig, processor: Processor, where: str) -> None:
             )
         if getattr(text, "pooling", None) == "last" and processor.text.config.pad_to is None:
             wrong.append(f"padding: to each batch's longest by the tokenizer, but the model reads one length: set pad_to={text.context}")
+    if processor.text is not None:
+        wrong += _word_differences(config, processor.text)
     if processor.chat is not None and hasattr(config, "image_token"):
         named = {kind: getattr(config, f"{kind}_token", None) for kind in processor.chat.config.placeholders}
         named |= {"video": named["video"] or config.image_token} if "video" in named else {}  # frames may be pictures
@@ -206,6 +226,21 @@ def _differences(kind: str, pairs: Mapping[str, tuple[object, object]]) -> list[
     return [
         f"{kind} {name}: {a} by the processor, {b} by the model (set the processor's to {b})" for name, (a, b) in pairs.items() if a != b
     ]
+
+
+def _word_differences(config: ModelConfig, tokenizer: Tokenizer) -> list[str]:
+    """Words by which a model speaks that another's tokenizer has not: it would go on without an end, or say nothing that can be read.
+    A tokenizer may have fewer words than the model, and some of several ends may be beyond it."""
+    ends: tuple[int, ...] = getattr(config, "ends", ())
+    take = "take the tokenizer it was trained with"
+    if ends and min(ends) >= tokenizer.vocab_size:
+        return [
+            f"end: {', '.join(map(str, ends))} by the model, none of which is among the tokenizer's {tokenizer.vocab_size} ids ({take})"
+        ]
+    languages = getattr(getattr(config, "listening", None), "languages", {})
+    named = {code: (tokenizer.id_of(f"<|{code}|>"), number) for code, number in languages.items()}
+    other = {code: ids for code, ids in named.items() if ids[0] != ids[1]}
+    return [f"language {code}: {mine} by the tokenizer, {theirs} by the model ({take})" for code, (mine, theirs) in list(other.items())[:1]]
 
 
 def _audio_differences(tower: AudioTowerConfig, given: AudioProcessing) -> list[str]:

@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from tonggan.hub.weights import CONFIGS
 from tonggan.types import TongganError
 
 WEIGHTS = (
     ("model.safetensors", r"model-\d+-of-\d+\.safetensors"),
     ("adapter_model.safetensors", r"adapter_model-\d+-of-\d+\.safetensors"),
     ("pytorch_model.bin", r"pytorch_model-\d+-of-\d+\.bin"),
+    ("open_clip_model.safetensors", r"open_clip_model-\d+-of-\d+\.safetensors"),
+    ("open_clip_pytorch_model.bin", r"open_clip_pytorch_model-\d+-of-\d+\.bin"),
 )
 """Weights by preference, in one file or as shards with an `.index.json`: the first that a directory has is fetched, no other."""
 BESIDE = re.compile(r"(?!.*\.index\.json$).+\.(?:json|jinja|model)|vocab\.txt|merges\.txt")
@@ -24,7 +27,7 @@ MODULE = re.compile(r"\d+_\w+")
 def wanted(files: Iterable[str], where: str) -> list[str]:
     """Those of a repository's files that are read; raises `TongganError` when they are no model."""
     names = sorted(files)
-    if not {"config.json", "adapter_config.json"} & set(names):
+    if not {*CONFIGS, "adapter_config.json"} & set(names):
         raise TongganError(f"{where}: not a model's directory, it has no config.json; it has: {some(names)}")
     if not _weights(names):
         raise TongganError(f"{where}: no weights that are read ({', '.join(whole for whole, _ in WEIGHTS)}); it has: {some(names)}")

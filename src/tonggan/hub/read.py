@@ -18,7 +18,7 @@ from tonggan.hub.atomic import RECORD, settle
 from tonggan.hub.convert import efficientnet
 from tonggan.hub.convert.fields import labels_in
 from tonggan.hub.convert.table import KeyTable
-from tonggan.hub.families import agree, family_of
+from tonggan.hub.families import agree, described, family_of
 from tonggan.hub.identity import check, identity, recorded_as
 from tonggan.hub.weights import read_json, read_tensors, read_weights
 from tonggan.models import ModelConfig
@@ -46,7 +46,7 @@ class Checkpoint:
 
 
 def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
-    """Read a checkpoint of ours, a Hugging Face CLIP or sentence-transformers directory, or an EfficientNet-Lite `.pth`.
+    """Read a checkpoint of ours, a directory of a published format (`hub.families`), or an EfficientNet-Lite `.pth`.
 
     Weights and every setting are checked against the record in tonggan.json; a directory without one is taken as it is,
     and its identity says `verified=False`. Raises `TongganError` naming the file, field or key that is wrong.
@@ -57,20 +57,20 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
         return _read_file(path, name or str(path))
     if not path.is_dir():
         raise TongganError(f"{path}: no such directory")
-    raw = read_json(path / "config.json")
+    raw, file = described(path)
     record = read_json(path / RECORD) if (path / RECORD).is_file() else {}
     if record.get("format", FORMAT) > FORMAT:
         raise TongganError(f"{path}: written by a later version of Tonggan (format {record['format']}); this one knows {FORMAT}")
     if "copy" in record:
         raise TongganError(f"{path}: a copy of {record['copy'].get('origin')} in another form, for use only: open it with tonggan.load")
-    family = family_of(raw, str(path / "config.json"))
+    family = family_of(raw, str(file))
     try:
         config, processor = family.read(raw, path)
     except (ValueError, TypeError) as error:  # pydantic's too: a setting of a foreign directory is of the wrong kind
         raise TongganError(f"{path}: its configuration cannot be read: {error}") from None
     agree(config, processor, str(path))
     processor = with_shortest(config, processor)
-    table, theirs = family.table and family.table(config), read_weights(path)
+    table, theirs = family.table and family.table(config), read_weights(path, family.weights)
     module = build_with(config, table, theirs, str(path))
     # What config.json names is what other programs read, so it is what counts; only our own format has no place for it there.
     labels, dropped = labels_in(raw) or tuple(record.get("labels") or ()) or None, tuple(table.dropped(theirs)) if table else ()

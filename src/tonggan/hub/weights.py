@@ -15,19 +15,21 @@ from torch import Tensor
 
 from tonggan.types import TongganError
 
+CONFIGS = ("config.json", "open_clip_config.json")
+"""Files by which a directory says what model is in it, by preference."""
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 """Weights files by preference; a sharded one has an `.index.json` beside it."""
 
 
-def read_weights(directory: Path) -> dict[str, Tensor]:
+def read_weights(directory: Path, names: tuple[str, ...] = WHOLE) -> dict[str, Tensor]:
     """All tensors of a directory, on the CPU. A damaged, missing or unsafe file raises `TongganError` naming it."""
-    for name in WHOLE:
+    for name in names:
         if (directory / name).is_file():
             return read_tensors(directory / name)
         index = directory / f"{name}.index.json"
         if index.is_file():
             return _read_shards(index)
-    raise TongganError(f"{directory}: no weights here; expected {' or '.join(WHOLE)} (or their .index.json with shards)")
+    raise TongganError(f"{directory}: no weights here; expected {' or '.join(names)} (or their .index.json with shards)")
 
 
 def tensor_names(directory: Path) -> frozenset[str]:

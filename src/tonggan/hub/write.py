@@ -52,7 +52,7 @@ def save(
     found = identity(module, config, processor, labels)
     with new_directory(directory) as new:
         family.write(new, config, processor)
-        write_weights(new / "model.safetensors", family.table(config).export(state) if family.table else state)
+        write_weights(new / family.weights[0], family.table(config).export(state) if family.table else state)
         record: dict[str, Any] = {
             "format": FORMAT,
             "identity": {"preprocessing": dict(found.preprocessing), "weights": found.weights},

@@ -12,6 +12,7 @@ from tonggan.models.bert import BertConfig, MaskedBert
 from tonggan.models.captioner import Captioner, CaptionerConfig
 from tonggan.models.chat import Chat, ChatConfig
 from tonggan.models.classifier import Classifier, ClassifierConfig
+from tonggan.models.coca import Coca, CocaConfig
 from tonggan.models.cross import CoAttention, CoAttentionConfig, build_co_attention
 from tonggan.models.data2vec import Data2Vec, Data2VecConfig
 from tonggan.models.dual_encoder import DualEncoder, DualEncoderConfig
@@ -37,6 +38,7 @@ ModelConfig: TypeAlias = Annotated[
     | FlamingoConfig
     | ChatConfig
     | CaptionerConfig
+    | CocaConfig
     | GitConfig
     | EncoderDecoderConfig,
     Field(discriminator="kind"),
@@ -81,6 +83,8 @@ def _built(config: ModelConfig) -> nn.Module:
             return Chat(config)
         case CaptionerConfig():
             return Captioner(config)
+        case CocaConfig():
+            return Coca(config)
         case GitConfig():
             return Git(config)
         case EncoderDecoderConfig():
@@ -100,6 +104,7 @@ KINDS: dict[str, type[ModelConfig]] = {
     "flamingo": FlamingoConfig,
     "chat": ChatConfig,
     "captioner": CaptionerConfig,
+    "coca": CocaConfig,
     "git": GitConfig,
     "encoder_decoder": EncoderDecoderConfig,
 }
@@ -122,6 +127,8 @@ __all__ = [
     "ClassifierConfig",
     "CoAttention",
     "CoAttentionConfig",
+    "Coca",
+    "CocaConfig",
     "Data2Vec",
     "Data2VecConfig",
     "DualEncoder",

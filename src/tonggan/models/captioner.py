@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from tonggan.config import Config
 from tonggan.models.cross import CrossTextConfig, cross_block
-from tonggan.models.streams import WordEmbed, init_reader
+from tonggan.models.streams import WordEmbed, among_words, init_reader
 from tonggan.models.towers import ViT, ViTConfig
 from tonggan.nn.cache import KVCache
+from tonggan.nn.memo import Memo, seen_once
 from tonggan.nn.talking import Remembered, Seen, standing
 from tonggan.nn.transformer import Transformer, init_transformer
 from tonggan.nn.words import WordHead
@@ -39,7 +40,8 @@ class CaptionerConfig(Config):
     ends: tuple[int, ...] = (102,)
 
     @model_validator(mode="after")
-    def _every_block_sees(self) -> CaptionerConfig:
+    def _fits(self) -> CaptionerConfig:
+        among_words(self.text.vocab_size, start=self.start, ends=self.ends)
         if self.text.cross_from:
             raise ValueError(f"cross_from {self.text.cross_from}: every block of a captioner attends to the picture; set it to 0")
         return self
@@ -64,12 +66,14 @@ class Captioner(nn.Module):
             init_transformer(self.reader, text.width)
         # After the others, because it initialises itself.
         self.image = ViT(config.image)
+        self.memo: Memo | None = None
+        """Keeps what the tower makes of pictures, while it is frozen and others learn."""
 
     def pictures(self, batch: Batch) -> Float[Tensor, "B P Dv"]:
         """Class token and patches, normed."""
         if batch.pixels is None:
             raise UsageError("a captioner says what a picture shows: give one with every row")
-        return self.image.post_norm(self.image.tokens(batch.pixels).states)
+        return self.image.post_norm(seen_once(self.memo, lambda some: self.image.tokens(some).states, batch.pixels))
 
     def read(self, batch: Batch) -> Remembered:
         """Keys and values of the picture, or of the question with the picture in view, for every block that speaks."""
@@ -90,7 +94,7 @@ class Captioner(nn.Module):
     def say(self, tokens: Tokens, seen: Seen | None = None, *, cache: KVCache | None = None) -> Float[Tensor, "B L D"]:
         """States that meet the words."""
         assert isinstance(seen, Remembered), "words of a captioner are about what it has read"
-        mask, at = standing(tokens, cache)
+        mask, at = standing(tokens, cache, places=self.context)
         states = self.transformer(
             self.text(tokens, at), mask=mask, context=seen.memory, context_mask=seen.mask, caches=None if cache is None else cache.layers
         )

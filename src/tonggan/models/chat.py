@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from tonggan.config import Config
 from tonggan.models.gpt import Decoder, DecoderConfig
 from tonggan.models.projectors import MLPConfig, ProjectorConfig, TilesConfig, Tiling, build_projector, looked
-from tonggan.models.streams import real
+from tonggan.models.streams import among_words, real
 from tonggan.models.towers import AudioTowerConfig, ImageTowerConfig, Pixels, ViTConfig, build_audio, build_image
 from tonggan.nn.cache import KVCache
+from tonggan.nn.memo import Memo, seen_once
 from tonggan.nn.talking import standing
 from tonggan.tensors import Batch, Frames, Modality, Pieces, Sounds, Tiles, Tokens
 from tonggan.types import UsageError
@@ -64,6 +65,7 @@ class ChatConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> ChatConfig:
+        among_words(self.text.vocab_size, ends=self.ends)
         for kind in ("image", "audio"):
             if (getattr(self, kind) is None) != (getattr(self, f"{kind}_token") is None):
                 raise ValueError(f"{kind} and {kind}_token go together: a tower needs a word that stands where its features are to be")
@@ -114,6 +116,18 @@ class Sights:
             )
         )
 
+    def join(self, others: Sequence[Sights]) -> Sights:
+        """Of these rows and those of others; each row's own features are copied, and no others."""
+        some = [self, *others]
+        tokens = dict.fromkeys(kind.token for one in some for kind in one.kinds)
+        return Sights(tuple(_of_rows(token, [row for one in some for row in one.rows(token)]) for token in tokens))
+
+    def rows(self, token: int) -> list[list[Float[Tensor, "P D"]]]:
+        """What each row has of one kind."""
+        if (kind := next((kind for kind in self.kinds if kind.token == token), None)) is None:
+            return [[] for _ in self.kinds[0].counts]
+        return [[kind.values[start : start + count]] for start, count in zip(kind.starts, kind.counts, strict=True)]
+
 
 class Chat(nn.Module):
     """Says words after texts with pictures, frames of clips and sounds among them."""
@@ -125,6 +139,8 @@ class Chat(nn.Module):
         self.config, self.context = config, config.text.context
         width = config.text.width
         self.image = self.image_projector = self.audio = self.audio_projector = None
+        self.memo: Memo | None = None
+        """Keeps what the tower makes of pictures, while it is frozen and others learn."""
         modalities: set[Modality] = {"text"}
         if config.image is not None:
             self.image = build_image(config.image)
@@ -162,7 +178,9 @@ class Chat(nn.Module):
         """Features of each picture."""
         if self.image is None or self.image_projector is None:
             raise UsageError("this model looks at no pictures; give it none, or take one with `image` in its configuration")
-        found: list[Tensor] = self.image_projector(looked(self.image, pixels, self.config.image_layers, self.config.class_token))
+        tower, config = self.image, self.config
+        states = seen_once(self.memo, lambda some: looked(tower, some, config.image_layers, config.class_token), pixels)
+        found: list[Tensor] = self.image_projector(states)
         return found
 
     def _seen(self, pictures: Pieces) -> list[Features]:
@@ -198,7 +216,7 @@ class Chat(nn.Module):
 
         Raises `UsageError` naming the row where there are other than its number of placeholders; a chunk of a cache may lack some yet.
         """
-        mask, positions = standing(tokens, cache, packs=True)
+        mask, positions = standing(tokens, cache, packs=True, places=self.text.places)
         return self.text(self.embed(tokens, seen, cache), mask=mask, positions=positions, cache=cache)
 
     def embed(self, tokens: Tokens, seen: Sights | None, cache: KVCache | None = None) -> Float[Tensor, "B L D"]:

@@ -226,7 +226,7 @@ class EncoderDecoder(nn.Module):
     def say(self, tokens: Tokens, seen: Seen | None = None, *, cache: KVCache | None = None) -> Float[Tensor, "B L D"]:
         """States that meet the words."""
         assert isinstance(seen, Remembered), "an encoder-decoder says something about what it has read"
-        mask, at = standing(tokens, cache)
+        mask, at = standing(tokens, cache, places=None if self.speaker.positions is None else self.context)
         states = self.speaker(self._words(tokens), mask=mask, at=at, seen=seen, cache=cache)
         return states * self.config.text.width**-0.5 if self.config.scaled_output else states
 

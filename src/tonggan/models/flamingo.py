@@ -19,10 +19,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from tonggan.config import Config
 from tonggan.models.gpt import Decoder, DecoderConfig, init_decoder
-from tonggan.models.streams import real
+from tonggan.models.streams import among_words, real
 from tonggan.models.towers import ConvTower, ImageTowerConfig, build_image
 from tonggan.nn.attention import Attention, KeysValues
 from tonggan.nn.cache import KVCache
+from tonggan.nn.memo import Memo, seen_once
 from tonggan.nn.positions import LearnedPositions
 from tonggan.nn.resampler import joint_perceiver
 from tonggan.nn.talking import standing
@@ -74,6 +75,7 @@ class FlamingoConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> FlamingoConfig:
+        among_words(self.vocab_size, ends=self.ends)
         if self.text.layers % self.every:
             raise ValueError(f"every {self.every} does not divide the {self.text.layers} layers of the text")
         if self.image_token >= self.vocab_size:
@@ -104,6 +106,12 @@ class Pictures:
         """Of these rows, in this order; a row may come more than once."""
         index = torch.tensor(rows, device=self.memory[0].keys.device)
         return Pictures(tuple(one.select(index) for one in self.memory), tuple(self.counts[row] for row in rows), self.each)
+
+    def join(self, others: Sequence[Pictures]) -> Pictures:
+        """Of these rows and those of others."""
+        memory = zip(self.memory, *(one.memory for one in others), strict=True)
+        counts = sum((one.counts for one in others), self.counts)
+        return Pictures(tuple(first.join(rest) for first, *rest in memory), counts, self.each)
 
 
 class GatedBlock(nn.Module):
@@ -154,6 +162,8 @@ class Flamingo(nn.Module):
         self.config, self.context = config, config.text.context
         self.modalities: frozenset[Modality] = frozenset({"image", "text"})
         self.image = build_image(config.image)
+        self.memo: Memo | None = None
+        """Keeps what the tower makes of pictures, while it is frozen and others learn."""
         width = self.image.net.width if isinstance(self.image, ConvTower) else self.image.width
         self.frames = None if config.frames is None else LearnedPositions(config.frames, width)
         made = config.resampler
@@ -188,7 +198,7 @@ class Flamingo(nn.Module):
         clips = values if values.dim() == 5 else values[:, None]
         if (length := clips.shape[1]) > (most := self.config.frames or 1):
             raise UsageError(f"clips of {length} frames; this model reads at most {most}: give fewer")
-        states = self.image.tokens(clips.flatten(0, 1)).states
+        states = seen_once(self.memo, lambda some: self.image.tokens(some).states, clips.flatten(0, 1))
         states = states.reshape(*clips.shape[:2], *states.shape[1:])
         if self.frames is not None:
             states = states + self.frames(length)[:, None]
@@ -210,7 +220,7 @@ class Flamingo(nn.Module):
         before: list[Callable[[Tensor], Tensor] | None] = [None] * self.config.text.layers
         for number, block in enumerate(self.gated):
             before[number * self.config.every] = partial(block, context=seen and seen.memory[number], mask=look)
-        mask, positions = standing(tokens, cache)
+        mask, positions = standing(tokens, cache, places=self.text.places)
         return self.text(self.embed(tokens.ids), mask=mask, positions=positions, cache=cache, before=before)
 
     def sight(self, tokens: Tokens, seen: Pictures | None, cache: KVCache | None = None) -> Bool[Tensor, "B L M"] | None:

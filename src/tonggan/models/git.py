@@ -14,14 +14,15 @@ from typing import Literal
 
 import torch
 from jaxtyping import Float
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
-from tonggan.models.streams import WordEmbed, WordsConfig, init_reader
+from tonggan.models.streams import WordEmbed, WordsConfig, among_words, init_reader
 from tonggan.models.towers import Pixels, ViT, ViTConfig
 from tonggan.nn.activations import Activation
 from tonggan.nn.cache import KVCache
+from tonggan.nn.memo import Memo, seen_once
 from tonggan.nn.talking import Seen, standing
 from tonggan.nn.transformer import Transformer, encoder_block
 from tonggan.tensors import Batch, Mask, Modality, Tokens
@@ -56,6 +57,11 @@ class GitConfig(Config):
     start: tuple[int, ...] = (101,)
     ends: tuple[int, ...] = (102,)
 
+    @model_validator(mode="after")
+    def _known(self) -> GitConfig:
+        among_words(self.text.vocab_size, start=self.start, ends=self.ends)
+        return self
+
 
 @dataclass(frozen=True, slots=True)
 class Shown:
@@ -66,6 +72,10 @@ class Shown:
     def select(self, rows: Sequence[int]) -> Shown:
         """Of these rows."""
         return Shown(self.places[torch.tensor(rows, device=self.places.device)])
+
+    def join(self, others: Sequence[Shown]) -> Shown:
+        """Of these rows and those of others."""
+        return Shown(torch.cat([self.places, *(one.places for one in others)]))
 
 
 class Git(nn.Module):
@@ -92,6 +102,8 @@ class Git(nn.Module):
         init_reader(self, self.transformer, text.width)
         # After the others, because it initialises itself.
         self.image = ViT(config.image)
+        self.memo: Memo | None = None
+        """Keeps what the tower makes of pictures, while it is frozen and others learn."""
 
     def read(self, batch: Batch) -> Shown:
         """The places of each row's picture, or of the frames of its clip one after the other."""
@@ -104,7 +116,7 @@ class Git(nn.Module):
         return Shown(self.projection_norm(self.projection(seen)))
 
     def _places(self, pixels: Pixels) -> Float[Tensor, "B P Dv"]:
-        return self.image.post_norm(self.image.tokens(pixels).states)
+        return self.image.post_norm(seen_once(self.memo, lambda some: self.image.tokens(some).states, pixels))
 
     def _frames(self, clips: Tensor) -> Float[Tensor, "B TP Dv"]:
         """Places of the frames of clips [B, T, 3, H, W], one frame after the other; each frame has an embedding of its own."""
@@ -124,7 +136,7 @@ class Git(nn.Module):
         if not cache.filled:
             self.transformer(seen.places, caches=cache.layers)
             cache.advance([count] * rows)
-        behind, at = standing(tokens, cache)
+        behind, at = standing(tokens, cache, places=count + self.context)
         assert at is not None
         return self.transformer(self.text(tokens, at - count), mask=behind, caches=cache.layers)
 
@@ -133,7 +145,7 @@ class Git(nn.Module):
         if tokens.starts is not None:
             raise UsageError("padding on the left would stand between the picture and its words; pad on the right")
         count = seen.places.shape[1]
-        _, at = standing(tokens, None)
+        _, at = standing(tokens, None, places=self.context)
         mask = Mask(causal=True, prefix=torch.full_like(tokens.lengths, count), lengths=count + tokens.lengths)
         return self.transformer(torch.cat([seen.places, self.text(tokens, at)], dim=1), mask=mask)
 

@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
+from tonggan.models.streams import among_words
 from tonggan.nn.activations import Activation
 from tonggan.nn.cache import KVCache
 from tonggan.nn.decoder import gpt2_block, llama_block
@@ -85,6 +86,11 @@ class Decoder(nn.Module):
         self.head = None if config.tied else nn.Linear(config.width, config.vocab_size, bias=False)
         init_decoder(self, config.layers)
 
+    @property
+    def places(self) -> int | None:
+        """How many positions have a learned vector; None: they are told by rotation, which has no end."""
+        return None if self.positions is None else self.config.context
+
     def embed(self, ids: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
         """The words alone, without their places."""
         return self.embedding(ids)
@@ -116,13 +122,14 @@ class GPTConfig(Config):
 
     kind: Literal["gpt"] = "gpt"
     text: DecoderConfig
+    start: tuple[int, ...] = ()
+    """What stands before a text that goes on, where no template writes it."""
     ends: tuple[int, ...] = ()
     """Words that end what is said."""
 
     @model_validator(mode="after")
     def _known(self) -> GPTConfig:
-        if unknown := [one for one in self.ends if not 0 <= one < self.text.vocab_size]:
-            raise ValueError(f"ends {unknown} are not among the {self.text.vocab_size} words")
+        among_words(self.text.vocab_size, start=self.start, ends=self.ends)
         return self
 
 
@@ -142,7 +149,7 @@ class GPT(nn.Module):
 
     def say(self, tokens: Tokens, seen: Seen | None = None, *, cache: KVCache | None = None) -> Float[Tensor, "B L D"]:
         """States of the tokens, each of which tells the next word."""
-        mask, positions = standing(tokens, cache, packs=True)
+        mask, positions = standing(tokens, cache, packs=True, places=self.text.places)
         return self.text(self.text.embed(tokens.ids), mask=mask, positions=positions, cache=cache)
 
     @property

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from tonggan.models.bert import BertConfig
 from tonggan.models.captioner import CaptionerConfig
 from tonggan.models.chat import ChatConfig
+from tonggan.models.coca import CocaConfig, CocaTextConfig
 from tonggan.models.cross import CoAttentionConfig, CrossTextConfig
 from tonggan.models.data2vec import Data2VecConfig
 from tonggan.models.dual_encoder import DualEncoderConfig
@@ -50,6 +51,7 @@ Preset: TypeAlias = (
     | ChatConfig
     | EncoderDecoderConfig
     | CaptionerConfig
+    | CocaConfig
     | GitConfig
 )
 
@@ -387,16 +389,33 @@ def _reading_and_saying() -> dict[str, Preset]:
 
 
 def _captioning(vit: ViTConfig) -> dict[str, Preset]:
-    """What says what a picture shows: small ones, and the base sizes of BLIP (Li et al. 2022) and GIT (Wang et al. 2022). The small ones
-    start from a tokenizer's first special words, as the other minis do."""
+    """What says what a picture shows: small ones, and the base sizes of BLIP (Li et al. 2022) and GIT (Wang et al. 2022), and both that
+    open_clip published of CoCa (Yu et al. 2022). The small ones start from a tokenizer's first special words, as the other minis do."""
     plain = vit.model_copy(update={"width": 128, "heads": 4, "mlp_width": 512, "pre_norm": False, "patch_bias": True})
     words = CrossTextConfig(vocab_size=4096, context=64, width=128, layers=3, heads=4, mlp_width=512, cross_from=0)
     stream = GitWordsConfig(vocab_size=4096, context=64, width=128, layers=3, heads=4, mlp_width=512)
+    both = CocaTextConfig(vocab_size=4096, context=64, width=128, layers=2, heads=4, mlp_width=512)
+    large = ViTConfig(patch_size=14, width=1024, layers=24, heads=16, mlp_width=4096)
     return {
         "mini-blip-caption": CaptionerConfig(image=plain, text=words, start=(1,), ends=(2,)),
         "mini-blip-vqa": CaptionerConfig(image=plain, text=words, question=True, start=(1,), ends=(2,)),
         "mini-git": GitConfig(image=vit, text=stream, start=(1,), ends=(2,)),
+        "mini-coca": CocaConfig(
+            image=vit,
+            queries=17,
+            pooler_heads=4,
+            text=both,
+            decoder_layers=2,
+            decoder_heads=4,
+            decoder_mlp_width=512,
+            start=(1,),
+            ends=(2,),
+        ),
         "blip-caption-base": CaptionerConfig(),
         "blip-vqa-base": CaptionerConfig(question=True),
         "git-base": GitConfig(),
+        "coca-vit-b-32": CocaConfig(),
+        "coca-vit-l-14": CocaConfig(
+            image=large, text=CocaTextConfig(width=768, heads=12, mlp_width=3072), decoder_heads=12, decoder_mlp_width=3072
+        ),
     }

@@ -5,6 +5,8 @@ Shape letters: B rows, L tokens, P patches, H W pixels, T positions, D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import NonNegativeInt, PositiveInt
@@ -84,6 +86,13 @@ class Pooler(nn.Module):
 
     def forward(self, states: Float[Tensor, "B T D"]) -> Float[Tensor, "B D"]:
         return self.dense(states[:, 0]).tanh()
+
+
+def among_words(words: int, **named: Sequence[int]) -> None:
+    """Raise `ValueError` for a setting with ids that are not among so many words: such a word never ends anything, nor can it be said."""
+    for name, ids in named.items():
+        if unknown := [one for one in ids if not 0 <= one < words]:
+            raise ValueError(f"{name} {unknown} are not among the {words} words")
 
 
 def real(tokens: Tokens) -> Bool[Tensor, "B L"]:

@@ -5,7 +5,7 @@ Shape letters: B rows, Tq queries, Tk keys, D width, C width of the context, H h
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import torch
@@ -37,6 +37,13 @@ class KeysValues(NamedTuple):
     def select(self, rows: Int[Tensor, " N"]) -> KeysValues:
         """Of these rows, in this order; a row may come more than once."""
         return KeysValues(self.keys[rows], self.values[rows])
+
+    def join(self, others: Sequence[KeysValues]) -> KeysValues:
+        """Of these rows and those of others; where there are fewer keys, zeros stand behind them, to be masked."""
+        some = [self, *others]
+        most = max(one.keys.shape[2] for one in some)
+        keys, values = (torch.cat([F.pad(part, (0, 0, 0, most - part.shape[2])) for part in parts]) for parts in zip(*some, strict=True))
+        return KeysValues(keys, values)
 
 
 Context: TypeAlias = Tensor | KeysValues
@@ -109,7 +116,8 @@ class Attention(nn.Module):
         k, v = context if isinstance(context, KeysValues) else self.keys_values(x if context is None else context)
         if self.rotary is not None and context is None:
             at = _standing(mask, positions, q.shape[2], x.device)
-            q, k = self.rotary(q, at), self.rotary(k, at)
+            turned = self.rotary(torch.cat([q, k], dim=1), at)  # together: the angles once
+            q, k = turned[:, : q.shape[1]], turned[:, q.shape[1] :]
         if cache is not None:
             k, v = cache.extend(k, v)
             if k.shape[2] != q.shape[2] and mask is not None and mask.offset is None and (mask.causal or mask.window is not None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,6 +34,15 @@ class Memo:
                     self._room -= size
                     self._known[key] = one.clone()
         return torch.stack([found[key] for key in keys])
+
+
+@runtime_checkable
+class Rememberer(Protocol):
+    """A system whose picture tower may be frozen while the rest learns."""
+
+    image: Any
+    """The tower, or None."""
+    memo: Memo | None
 
 
 def seen_once(memo: Memo | None, look: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:

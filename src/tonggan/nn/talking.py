@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,10 @@ class Seen(Protocol):
 
     def select(self, rows: Sequence[int]) -> Seen:
         """Of these rows, in this order; a row may come more than once."""
+        ...
+
+    def join(self, others: Sequence[Any]) -> Seen:
+        """Of these rows, and behind them those of others, which the same system has seen."""
         ...
 
 
@@ -84,6 +88,16 @@ class Remembered:
         lengths = None if self.lengths is None else self.lengths[index.to(self.lengths.device)]
         return Remembered(tuple(part and part.select(index.to(part.keys.device)) for part in self.memory), lengths)
 
+    def join(self, others: Sequence[Remembered]) -> Remembered:
+        """Of these rows and those of others."""
+        some = [self, *others]
+        sizes = {part.keys.shape[2] for one in some for part in one.memory if part is not None}
+        if any(one.lengths is None for one in some) and (len(sizes) > 1 or any(one.lengths is not None for one in some)):
+            raise ValueError("what was read without lengths can only be joined to its like, of the same size")
+        lengths = None if self.lengths is None else torch.cat([one.lengths for one in some if one.lengths is not None])
+        memory = zip(*(one.memory for one in some), strict=True)
+        return Remembered(tuple(parts[0] and parts[0].join(parts[1:]) for parts in memory), lengths)
+
 
 def words(talker: Talker, states: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
     """Logits over the vocabulary."""
@@ -91,14 +105,19 @@ def words(talker: Talker, states: Float[Tensor, "... D"]) -> Float[Tensor, "... 
     return F.linear(states, weight, bias)
 
 
-def standing(tokens: Tokens, cache: KVCache | None, *, packs: bool = False) -> tuple[Mask | None, Int[Tensor, "B L"] | None]:
+def standing(
+    tokens: Tokens, cache: KVCache | None, *, packs: bool = False, places: int | None = None
+) -> tuple[Mask | None, Int[Tensor, "B L"] | None]:
     """How a causal stack sees a chunk: its mask, and where its tokens stand (None: counted from 0).
 
     Padding on the right needs no mask, being behind all that is asked. On the left (input of others; without a cache only) it is hidden,
     and positions are counted from each row's first token. Texts packed into one row see nothing of each other, and each counts from 0:
-    for systems that say so (`packs`), in which all that is seen stands among the words. Others, and a cache, raise `UsageError`.
+    for systems that say so (`packs`), in which all that is seen stands among the words. Others, and a cache, raise `UsageError`. So does a
+    token that stands behind the last of so many `places`, where each has a learned vector.
     """
     rows, length = tokens.ids.shape
+    if places is not None and (farthest := _farthest(tokens, cache)) > places:
+        raise UsageError(f"{farthest} positions were asked for, the table has {places}; shorten the text")
     if tokens.segments is not None:
         if cache is not None or not packs:
             why = "a cache has one text per row" if packs else "this system looks at what was read, which is a whole row's"
@@ -110,6 +129,19 @@ def standing(tokens: Tokens, cache: KVCache | None, *, packs: bool = False) -> t
         return Mask(causal=True), None
     at = torch.arange(length, device=tokens.device) - tokens.starts[:, None]
     return Mask(causal=True, starts=tokens.starts), at.clamp(min=0)
+
+
+def _farthest(tokens: Tokens, cache: KVCache | None) -> int:
+    """How many positions the tokens reach to, of the row that reaches farthest."""
+    length = tokens.ids.shape[1]
+    if cache is not None:
+        if length == 1:  # the step of a generation, which must not wait for a device
+            return cache.most + 1
+        lengths = tokens.lengths.tolist()
+        return max((a + b for a, b in zip(cache.filled or [0] * len(lengths), lengths, strict=True)), default=0)
+    if tokens.segments is not None:
+        return int(_within(tokens.segments).max()) + 1
+    return length if tokens.starts is None else int((tokens.lengths - tokens.starts).max())
 
 
 def _within(segments: Int[Tensor, "B L"]) -> Int[Tensor, "B L"]:

@@ -127,6 +127,7 @@ def _talking(
     looked_at = "val" if "val" in dataset.splits else None
     rows = DataConfig(source=str(kept))
     stage = Stage(
+        views=1,
         adapt=LoraConfig(rank=16, alpha=32, targets=targets, parts=(speaks,) if speaks else ()),
         streams=(StreamConfig(data=rows, step=LanguageConfig(pack=model.remembers), loader=LoaderConfig(batch_size=16)),),
         train=length.model_copy(update={"eval_first": looked_at is not None}),

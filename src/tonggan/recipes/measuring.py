@@ -53,12 +53,12 @@ def measure(evaluation: EvaluationConfig, model: LocalModel, rows: Sequence[Row]
             return _of(found, found.metrics)
         case CaptionsEvaluation():
             found = captions(model, rows, langs=langs)
-            return _of(found, found.metrics)
+            return _of(found, found.metrics, "captions")
         case AnswersEvaluation():
             found = answers(model, rows, metric=evaluation.metric)
             value = found.metrics[found.primary].value
             right = 1 - value if found.primary == "error rate" else value
-            return Measured({"right": right} | _of(found, found.metrics).metrics, found.dropped)
+            return Measured({"right": right} | _of(found, found.metrics, "answers").metrics, found.dropped)
         case LossEvaluation():
             raise AssertionError("a loss belongs to a step: held_out_loss")
 
@@ -96,5 +96,6 @@ def held_out_loss(
     return Measured({"negative loss": -means["loss"], **means}, tuple(collate.dropped.values()))
 
 
-def _of(found: Result, names: Iterable[str]) -> Measured:
-    return Measured({name: found.metrics[name].value for name in names}, found.dropped)
+def _of(found: Result, names: Iterable[str], task: str = "") -> Measured:
+    """The metrics under their names, without that of the task."""
+    return Measured({name.removeprefix(f"{task} "): found.metrics[name].value for name in names}, found.dropped)

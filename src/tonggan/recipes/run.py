@@ -12,6 +12,7 @@ import logging
 import random
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -35,7 +36,7 @@ from tonggan.models import DualEncoder, adapt
 from tonggan.models.adapt import AdaptConfig
 from tonggan.models.base import Labeller
 from tonggan.models.ngram import BilingualText
-from tonggan.nn.memo import Memo
+from tonggan.nn.memo import Memo, Rememberer
 from tonggan.recipes.begin import begin
 from tonggan.recipes.cache import bert_features, image_features, text_features
 from tonggan.recipes.checks import batches, check, check_apart, check_learns, check_prepared, encoded_once, named
@@ -218,9 +219,10 @@ class Run:
             part.requires_grad_(False)
         if stage.adapt is not None:
             frozen += adapt.still(self.model, stage.adapt)
-        if isinstance(self.model, Talker) and hasattr(self.model, "memo"):
-            learning = any(parameter.requires_grad for parameter in self.model.image.parameters())
-            self.model.memo = None if learning else Memo()
+        model: object = self.model
+        if isinstance(model, Rememberer) and model.image is not None:
+            learning = any(parameter.requires_grad for parameter in model.image.parameters())
+            model.memo = None if learning else Memo()
         made: dict[str, nn.Module] = {}
         for stream in stage.streams:  # streams of one task learn by one step: what it has of its own (a teacher) is theirs together
             if (task := stream.step.model_dump_json()) not in made:
@@ -341,9 +343,11 @@ class Run:
         evaluation = self.config.evaluation
         assert evaluation is not None
         found = self._measure(evaluation, stage.langs or evaluation.langs, stage, streams)
-        for look in self.config.looks:
+        several = Counter(look.kind for look in self.config.looks)
+        for number, look in enumerate(self.config.looks):
             measured = self._measure(look, look.langs, stage, streams)
-            found |= {f"{look.kind} {name.removeprefix(f'{look.kind} ')}": value for name, value in measured.items()}
+            named = f"{look.kind} {number}" if several[look.kind] > 1 else look.kind
+            found |= {f"{named} {name}": value for name, value in measured.items()}
         if self.config.show:
             self._show(evaluation, stage)
         return found

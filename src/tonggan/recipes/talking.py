@@ -16,6 +16,7 @@ from tonggan.data.video import VideoProcessing, VideoProcessor
 from tonggan.models import (
     CaptionerConfig,
     ChatConfig,
+    CocaConfig,
     EncoderDecoderConfig,
     FlamingoConfig,
     GitConfig,
@@ -26,7 +27,7 @@ from tonggan.models.projectors import QueriesConfig
 from tonggan.models.towers import LogMelConfig, ViTConfig
 from tonggan.types import UsageError
 
-SPEAKING = (CaptionerConfig, ChatConfig, EncoderDecoderConfig, FlamingoConfig, GPTConfig, GitConfig)
+SPEAKING = (CaptionerConfig, ChatConfig, CocaConfig, EncoderDecoderConfig, FlamingoConfig, GPTConfig, GitConfig)
 """Shapes of models that say what they have read, to the letter."""
 
 

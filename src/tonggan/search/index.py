@@ -7,14 +7,13 @@ return confident nonsense, so it is refused, field by field.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,9 +21,10 @@ import numpy as np
 
 from tonggan.data.audio import canonical_sound
 from tonggan.data.images import canonical_picture
-from tonggan.data.media import content_bytes
 from tonggan.data.pairs import NAMES
+from tonggan.data.shots import Splitting
 from tonggan.data.video import canonical_clip
+from tonggan.search.clips import by_frames, content_hash, embed, entries
 from tonggan.search.store import EXACT_UP_TO, Hit, LanceStore, Record
 from tonggan.search.thumbnails import thumbnail
 from tonggan.types import (
@@ -48,20 +48,35 @@ from tonggan.types import (
 Shown: TypeAlias = Image | Video | Audio
 
 FORMAT = 1
+_SPLITTING = Splitting()
 MEDIA = ("image", "video", "audio")
-"""What a row is found by: the first of these that it has and the model embeds."""
+"""What a row is found by: the first of these that it has and the model embeds. Clips become pictures for a model that embeds only these."""
 FINGERPRINT = re.compile(r": '[0-9a-f]{16}' != '[0-9a-f]{16}'$")
 """A field that says that something differs, but not what."""
 
 
 @dataclass(slots=True)
 class Changes:
-    """What one call to `Index.add` did."""
+    """What one call to `Index.add` did, in entries: of a clip each shot is one."""
 
     added: int = 0
     updated: int = 0
     unchanged: int = 0
+    removed: int = 0
+    """Shots that a changed clip no longer has."""
     dropped: list[Dropped] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What is to be embedded and stored."""
+
+    id: str
+    shown: Shown
+    content: str
+    title: str
+    thumbnail: bytes
+    meta: str
 
 
 class Index:
@@ -124,59 +139,78 @@ class Index:
                 + "\nSearch with the model it was made with, or make the index again."
             )
 
-    def add(self, model: Model, rows: Iterable[Row], *, batch: int = 256, options: EmbedOptions | None = None) -> Changes:
+    def add(
+        self,
+        model: Model,
+        rows: Iterable[Row],
+        *,
+        batch: int = 256,
+        options: EmbedOptions | None = None,
+        splitting: Splitting | None = _SPLITTING,
+    ) -> Changes:
         """Embed and store each row's first picture; of one that has none, or where the model embeds none, its first clip or sound. A
         known id is updated. One whose medium and words are unchanged is not embedded again; where its file lies now is recorded.
 
-        Rows without any of these, and what cannot be read, are listed in the result.
+        A clip of several shots becomes an entry for each, with its seconds, unless `splitting` is None. Rows without any of these, and what
+        cannot be read, are listed in the result.
         """
         self.check(model)
         if not model.modalities & set(MEDIA):
             raise CannotError(f"{model.name} embeds {', '.join(sorted(model.modalities))}; an index needs {' or '.join(MEDIA)}")
         changes = Changes()
-        known = dict(self._store.contents())
-        for chunk in _chunks(rows, batch):
-            self._add_chunk(model, chunk, known, changes, options)
-        return changes
-
-    def _add_chunk(
-        self, model: Model, rows: list[Row], known: dict[str, tuple[str, str]], changes: Changes, options: EmbedOptions | None
-    ) -> None:
-        due: dict[str, tuple[Row, Shown, str, bytes]] = {}
+        known = _Known(self._store.contents())
+        due: dict[str, _Entry] = {}
         moved: dict[str, str] = {}
+        gone: set[str] = set()
+        kept: set[str] = set()
         for row in rows:
             part = _shown(row, model)
             if part is None:
-                named = [NAMES[kind] for kind in MEDIA if kind in model.modalities]
+                named = [NAMES[kind] for kind in MEDIA if kind in _kinds(model)]
                 changes.dropped.append(Dropped(row.id, f"no {' or '.join(named)}"))
                 continue
             try:
-                known_by, place = _known_by(row, part), part.where
-                if (there := known.get(row.id)) is not None and there[0] == known_by:
-                    changes.unchanged += 1
-                    if there[1] != place:
-                        moved[row.id] = place
+                content = content_hash(part, _meta(row).encode(), *_how(part, splitting))
+                there = known.of(row.id, part)
+                if there and all(known.content(id) == content for id in there):
+                    changes.unchanged += len(there)
+                    kept |= there
+                    moved |= {id: part.where for id in there if known.where(id) != part.where}
+                    if len(moved) >= batch:
+                        self._store.move(moved)
+                        moved = {}
                     continue
-                due[row.id] = (row, part, known_by, thumbnail(part))
+                made = _entries(row, part, content, splitting)
             except MediaError as error:
                 changes.dropped.append(Dropped(row.id, error.reason))
-        self._store.move(moved)
-        entries = list(due.values())
-        if not entries:
-            return
-        embedded = model.embed([shown for _, shown, _, _ in entries], options)
-        records = []
-        for i, (row, shown, known_by, small) in enumerate(entries):
-            if i in embedded.errors:
-                changes.dropped.append(Dropped(row.id, embedded.errors[i]))
                 continue
-            title = row.texts[0].text if row.texts else ""
-            records.append(Record(row.id, embedded.vectors[i], known_by, title, shown.where, small, _meta(row)))
-            if row.id in known:
+            due |= made
+            kept |= made.keys()
+            gone |= there - made.keys()
+            # All shots of a clip are stored at once: what is found of one later stands for the others.
+            if len(due) >= batch:
+                self._put(model, due, known, changes, options)
+                due = {}
+        self._put(model, due, known, changes, options)
+        self._store.move(moved)
+        changes.removed = self._store.delete(sorted(gone - kept)) if gone - kept else 0
+        return changes
+
+    def _put(self, model: Model, due: Mapping[str, _Entry], known: _Known, changes: Changes, options: EmbedOptions | None) -> None:
+        if not due:
+            return
+        embedded = embed(model, [entry.shown for entry in due.values()], options)
+        records = []
+        for i, entry in enumerate(due.values()):
+            if i in embedded.errors:
+                changes.dropped.append(Dropped(entry.id, embedded.errors[i]))
+                continue
+            where = entry.shown.where
+            records.append(Record(entry.id, embedded.vectors[i], entry.content, entry.title, where, entry.thumbnail, entry.meta))
+            if known.put(entry.id, entry.content, where):
                 changes.updated += 1
             else:
                 changes.added += 1
-            known[row.id] = (known_by, shown.where)
         self._store.upsert(records)
 
     def delete(self, ids: Sequence[str]) -> int:
@@ -199,7 +233,7 @@ class Index:
             raise UsageError(f"limit {limit}: expected 1 or more")
         if isinstance(query, np.ndarray):
             return self._store.search(query, limit)
-        embedded = model.embed([query])
+        embedded = embed(model, [query])
         if embedded.errors:
             where = query.where if isinstance(query, Media) else "query"
             raise MediaError(where, embedded.errors[0])
@@ -223,12 +257,6 @@ def _in_brief(difference: list[str]) -> list[str]:
     return lines if len(lines) <= 4 else [*lines[:3], f"and {len(lines) - 3} more fields"]
 
 
-def _chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    stream = iter(rows)
-    while chunk := list(islice(stream, size)):
-        yield chunk
-
-
 def _portable(name: str, index: Path) -> str:
     """A model directory is recorded relative to the index, so that both can be moved together."""
     return os.path.relpath(name, index) if Path(name).exists() else name
@@ -243,16 +271,64 @@ def _anything(model: Model) -> Item:
     return canonical_clip() if "video" in model.modalities else Audio(array=canonical_sound(16_000), rate=16_000)
 
 
+def _kinds(model: Model) -> frozenset[str]:
+    return model.modalities | {"video"} if by_frames(model) else model.modalities
+
+
 def _shown(row: Row, model: Model) -> Shown | None:
     """What a row is found by, if there is anything."""
     each: tuple[Sequence[Shown], ...] = (row.images, row.videos, row.audios)
-    return next((parts[0] for kind, parts in zip(MEDIA, each, strict=True) if parts and kind in model.modalities), None)
+    return next((parts[0] for kind, parts in zip(MEDIA, each, strict=True) if parts and kind in _kinds(model)), None)
 
 
-def _known_by(row: Row, part: Media) -> str:
-    return hashlib.sha256(content_bytes(part) + b"\0" + _meta(row).encode()).hexdigest()
+def _how(part: Shown, splitting: Splitting | None) -> Iterator[bytes]:
+    """What is said of how a clip is divided; nothing where it is not."""
+    if isinstance(part, Video) and part.stretch is None and splitting is not None:
+        yield splitting.model_dump_json().encode()
 
 
-def _meta(row: Row) -> str:
+def _entries(row: Row, part: Shown, content: str, splitting: Splitting | None) -> dict[str, _Entry]:
+    title = row.texts[0].text if row.texts else ""
+    if not isinstance(part, Video):
+        return {row.id: _Entry(row.id, part, content, title, thumbnail(part), _meta(row))}
+    return {
+        id: _Entry(id, shown, content, title, thumbnail(shown), _meta(row, seconds))
+        for id, shown, seconds in entries(row.id, part, splitting)
+    }
+
+
+class _Known:
+    """What is in the store: content and place by id, and the ids of each clip's shots."""
+
+    def __init__(self, contents: Mapping[str, tuple[str, str]]) -> None:
+        self._contents: dict[str, tuple[str, str]] = {}
+        self._shots: dict[str, set[str]] = {}
+        for id, (content, where) in contents.items():
+            self.put(id, content, where)
+
+    def of(self, id: str, part: Shown) -> set[str]:
+        """Ids of the entries of a row."""
+        whole = {id} & self._contents.keys()
+        return whole | self._shots.get(id, set()) if isinstance(part, Video) and part.stretch is None else whole
+
+    def content(self, id: str) -> str:
+        return self._contents[id][0]
+
+    def where(self, id: str) -> str:
+        return self._contents[id][1]
+
+    def put(self, id: str, content: str, where: str) -> bool:
+        """Whether it was there before."""
+        before = id in self._contents
+        self._contents[id] = (content, where)
+        if "#t=" in id:
+            self._shots.setdefault(id.rpartition("#t=")[0], set()).add(id)
+        return before
+
+
+def _meta(row: Row, seconds: tuple[float, float] | None = None) -> str:
     texts = [{"text": t.text, "lang": t.lang} for t in row.texts if isinstance(t, Text)]
-    return json.dumps({"texts": texts, "group": row.group, "split": row.split, "meta": dict(row.meta)}, ensure_ascii=False, sort_keys=True)
+    said: dict[str, Any] = {"texts": texts, "group": row.group, "split": row.split, "meta": dict(row.meta)}
+    if seconds is not None:
+        said |= {"start": seconds[0], "end": seconds[1] if math.isfinite(seconds[1]) else None}
+    return json.dumps(said, ensure_ascii=False, sort_keys=True)

@@ -7,6 +7,7 @@ asked to, is an approximate index built, because at that size the difference in 
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,20 @@ class Hit:
     where: str
     thumbnail: bytes
     meta: str
+
+    @property
+    def seconds(self) -> tuple[float, float | None] | None:
+        """Where in a clip it starts and ends (None: with the clip); None for what has no seconds."""
+        said = json.loads(self.meta)
+        return None if said.get("start") is None else (said["start"], said.get("end"))
+
+    @property
+    def moment(self) -> str:
+        """The same as text, `12.4-17.9 s`; empty for what has no seconds."""
+        if self.seconds is None:
+            return ""
+        start, end = (None if one is None else f"{round(one, 2):.10g}" for one in self.seconds)
+        return f"{start}-{end} s" if end is not None else f"{start} s to the end"
 
 
 class VectorStore(Protocol):

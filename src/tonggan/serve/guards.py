@@ -25,6 +25,9 @@ class Limits:
     prompts: int = 5000
     """Labels times templates."""
     results: int = 100
+    answers: int = 16
+    """To one conversation."""
+    beams: int = 16
 
 
 class BodyLimit:

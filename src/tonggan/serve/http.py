@@ -13,7 +13,7 @@ import numpy as np
 import pydantic
 
 from tonggan.search import Hit
-from tonggan.serve.chat import ChatRequest, completion, events
+from tonggan.serve.chat import ChatRequest, completion, events, underway
 from tonggan.serve.engine import Engine
 from tonggan.serve.guards import SIGN_IN, BodyLimit, Limits, refusal
 from tonggan.serve.parts import ChatMessage, ContentPart, Strict, Words, item_of, picture_of, text_of
@@ -21,7 +21,7 @@ from tonggan.serve.signin import SignIn
 from tonggan.types import Answer, CannotError, Item, MediaError, MissingExtra, Model, TongganError, UsageError
 
 try:
-    import anyio
+    import anyio.from_thread
     import uvicorn
     from fastapi import Body, FastAPI, Request
     from fastapi.exceptions import RequestValidationError
@@ -77,6 +77,8 @@ class ClassifyRequest(Strict):
     model: str | None = None
 
 
+PATIENCE = 0.5
+"""Seconds between looks whether a client is still there."""
 FIRST = ("default", "tonggan")
 """What a request may call the first model that is served, whatever its name."""
 
@@ -143,10 +145,15 @@ def create_app(
         return _error(error.status_code, str(error.detail), "invalid_request_error")
 
     @app.exception_handler(RequestValidationError)
-    def malformed(_: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != "body")
+    def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        # Of several forms that a field may have, the one that was followed deepest is the one that was meant.
+        first = max(error.errors(), key=lambda one: len(one["loc"]))
+        if first["type"] == "json_invalid":
+            return _error(400, f"the body is no JSON: {first['ctx']['error']}, at character {first['loc'][-1]}", "invalid_request_error")
+        where = ".".join(str(part) for part in first["loc"] if part != "body" and "[" not in str(part))
         says = first["msg"].removeprefix("Value error, ")
+        if not where and "json" not in request.headers.get("content-type", ""):
+            says = "send it as JSON, with the header content-type: application/json"
         return _error(400, f"{where or 'body'}: {says}", "invalid_request_error", where or None)
 
     @app.exception_handler(Exception)
@@ -191,16 +198,20 @@ def create_app(
         }
 
     @app.post("/v1/chat/completions", response_model=None)
-    def chat(request: Annotated[ChatRequest, Body()]) -> dict[str, Any] | Spoken:
+    def chat(request: Annotated[ChatRequest, Body()], http: Request) -> dict[str, Any] | Spoken:
         name = chosen(request.model)
-        pieces = served[name].chat(request.conversation, request.options)
+        options = request.options
+        _bound("n", options.samples, bounds.answers)
+        _bound("num_beams", request.num_beams, bounds.beams)
+        pieces = served[name].chat(request.conversation, options)
         if request.stream:
             usage = request.stream_options is not None and request.stream_options.include_usage
-            return Spoken(events(pieces, name, usage=usage))
-        answer = _whole(pieces)
+            begun = underway(pieces)
+            return Spoken(events(begun, name, usage=usage, logprobs=options.logprobs), pieces)
+        answer = _whole(pieces, http)
         if answer.outcome == "error":
             raise UsageError(answer.error or "no answer")
-        return completion(answer, name)
+        return completion(answer, name, logprobs=options.logprobs)
 
     @app.post("/v1/search")
     def search(request: Annotated[SearchRequest, Body()]) -> dict[str, Any]:
@@ -292,26 +303,44 @@ def _items(request: EmbeddingsRequest) -> list[Item]:
     return [item_of(one, request.modality) for one in given]
 
 
-def _whole(pieces: Generator[str, None, Answer]) -> Answer:
-    while True:
-        try:
+def _whole(pieces: Generator[str, None, Answer], http: Request) -> Answer:
+    """The whole answer; in a worker's thread, which asks now and then whether somebody still waits for it."""
+    asked = time.monotonic()
+    try:
+        while True:
             next(pieces)
-        except StopIteration as end:
-            return end.value
+            if time.monotonic() > asked + PATIENCE:
+                if anyio.from_thread.run(_gone, http):
+                    raise UsageError("who asked has gone away")
+                asked = time.monotonic()
+    except StopIteration as end:
+        answer: Answer = end.value
+        return answer
+    finally:
+        pieces.close()
+
+
+async def _gone(http: Request) -> bool:
+    """Whether a client has gone away. Behind a middleware `is_disconnected`, which waits for nothing, would never say so."""
+    with anyio.move_on_after(PATIENCE / 50):
+        return (await http.receive())["type"] == "http.disconnect"
+    return False
 
 
 class Spoken(StreamingResponse):
     """An answer in pieces. Who asked may go away: then the work is stopped, which a generator left to itself would not be."""
 
-    def __init__(self, pieces: Generator[str]) -> None:
-        super().__init__(pieces, media_type="text/event-stream")
-        self._pieces = pieces
+    def __init__(self, events: Generator[str], pieces: Generator[str, None, Answer]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._events, self._pieces = events, pieces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
+                # Both: closing events that were never asked for leaves the model, which has begun, as it is.
+                await run_in_threadpool(self._events.close)
                 await run_in_threadpool(self._pieces.close)
 
 

@@ -106,7 +106,7 @@ def build(engine: Engine) -> gr.Blocks:
             hits = engine.search(query, max(1, min(int(limit), _MOST)))
         except TongganError as error:
             raise _told(error, lang) from None
-        return [(Pil.open(io.BytesIO(hit.thumbnail)), f"{hit.score:.3f} · {_title(hit, lang)}") for hit in hits]
+        return [(Pil.open(io.BytesIO(hit.thumbnail)), " · ".join(_about(hit, lang))) for hit in hits]
 
     def sort(sent: dict[str, Any] | None, labels: str, language: str) -> dict[str, float]:
         lang = LANGUAGES[language]
@@ -188,6 +188,11 @@ def _picture(sent: dict[str, Any], lang: str) -> Image:
         return Image.open(sent["path"])
     except MediaError as error:
         raise _told(error, lang) from None
+
+
+def _about(hit: Hit, lang: str) -> list[str]:
+    """Score, words, and of a clip the seconds."""
+    return [f"{hit.score:.3f}", _title(hit, lang), *([hit.moment] if hit.moment else [])]
 
 
 def _title(hit: Hit, lang: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from tonggan.serve.engine import Engine
-from tonggan.types import Answer, Audio, ChatOptions, Image, Message, Part, Text, TongganError, UsageError, Video
+from tonggan.types import Answer, Audio, ChatOptions, Image, Message, Part, Text, TongganError, Video
 
 SAYS: dict[str, dict[str, str]] = {
     "en": {
@@ -18,7 +18,8 @@ SAYS: dict[str, dict[str, str]] = {
         "again": "Start anew",
         "stop": "Stop",
         "nothing": "Say something first.",
-        "cut": " … (cut: the answer was longer than the server allows)",
+        "cut": " … (cut: there was no room for more)",
+        "empty": "(The model said nothing.)",
     },
     "zh": {
         "chat": "对话",
@@ -26,7 +27,8 @@ SAYS: dict[str, dict[str, str]] = {
         "again": "重新开始",
         "stop": "停止",
         "nothing": "请先输入内容。",
-        "cut": "……（回答超出服务器允许的长度，已截断）",
+        "cut": "……（回答超出可用的长度，已截断）",
+        "empty": "（模型没有给出回答。）",
     },
 }
 _READY = gr.update(submit_btn=True, stop_btn=False)
@@ -38,6 +40,8 @@ class Talk:
 
     def __init__(self, engine: Engine, languages: dict[str, str], told: Callable[[TongganError, str], str]) -> None:
         self._engine, self._languages, self._told = engine, languages, told
+        # Who takes one message is asked without what went before, and may be shown a picture, or played a sound, without words.
+        self._alone = not (engine.model.remembers and engine.model.instructed)
         says = SAYS["en"]
         takes = [kind for kind in _KINDS if kind in engine.model.modalities]
         with gr.Tab(says["chat"], id="chat") as self.tab:
@@ -77,15 +81,19 @@ class Talk:
         words, files = ((sent or {}).get("text") or "").strip(), (sent or {}).get("files") or []
         before, history = list(shown or []), list(said or [])
         try:
-            if not words:
-                raise UsageError(SAYS[lang]["nothing"])
-            parts: tuple[Part, ...] = (*(_part(file["path"]) for file in files), Text(words))
-            pieces = self._engine.chat([*history, Message("user", parts)], ChatOptions())
+            if not words and not (files and self._alone):
+                gr.Warning(SAYS[lang]["nothing"], title="")
+                yield before, history, gr.skip()
+                return
+            parts: tuple[Part, ...] = (*(_part(file["path"]) for file in files), *([Text(words)] if words else []))
+            said_before = history if self._engine.model.remembers else []
+            pieces = self._engine.chat([*said_before, Message("user", parts)], ChatOptions())
         except TongganError as error:
-            gr.Warning(str(error) if not words else self._told(error, lang), title="")
+            gr.Warning(self._told(error, lang), title="")
             yield before, history, gr.skip()
             return
-        asked = [*before, *({"role": "user", "content": {"path": file["path"]}} for file in files), {"role": "user", "content": words}]
+        shown_now = [*({"path": file["path"]} for file in files), *([words] if words else [])]
+        asked = [*before, *({"role": "user", "content": content} for content in shown_now)]
         yield asked, history, gr.update(value=None, submit_btn=False, stop_btn=True)
         text = ""
         try:
@@ -101,7 +109,7 @@ class Talk:
             gr.Warning(self._told(TongganError(answer.error or ""), lang), title="")
             yield before, history, {**_READY, "value": sent}
             return
-        told = answer.text + (SAYS[lang]["cut"] if answer.outcome == "truncated" else "")
+        told = (answer.text or SAYS[lang]["empty"]) + (SAYS[lang]["cut"] if answer.outcome == "truncated" else "")
         history += [Message("user", parts), Message("assistant", (Text(answer.text),))]
         yield [*asked, {"role": "assistant", "content": told}], history, _READY
 

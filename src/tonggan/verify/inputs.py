@@ -6,8 +6,8 @@ Shape letters: B rows, L tokens, H W pixels, T frames.
 from __future__ import annotations
 
 import wave
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from tonggan.data.images import ImageProcessing, canonical_picture
 from tonggan.data.processor import CANONICAL, Processor
 from tonggan.tensors import Modality
 from tonggan.types import Audio, Image, Item, Text, Video
+from tonggan.verify import conversations
+from tonggan.verify.conversations import Conversation
 
 WORDS = (
     "a",
@@ -52,10 +54,16 @@ class Items:
     images: tuple[Path, ...]
     sounds: tuple[Path, ...]
     clips: tuple[Path, ...]
+    conversations: tuple[Conversation, ...] = ()
+    """Of the others, for models that read them in one text; then they are read no other way."""
 
     def __getitem__(self, which: slice) -> Items:
         """Some of each kind."""
-        return Items(self.texts[which], self.images[which], self.sounds[which], self.clips[which])
+        return Items(self.texts[which], self.images[which], self.sounds[which], self.clips[which], self.conversations[which])
+
+    def conversing(self) -> Items:
+        """With conversations of them."""
+        return replace(self, conversations=conversations.of(self.texts, self.images, self.clips))
 
     def of(self, kind: Modality) -> list[Item]:
         """Those of one kind, as users give them."""
@@ -107,6 +115,8 @@ def read_items(processor: Processor, items: Items) -> dict[Modality, Any]:
 
 def named(processor: Processor, items: Items, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The same under the names and in the form of the reference's forward, numbers in a precision."""
+    if items.conversations and processor.chat is not None:
+        return conversations.named(processor.chat, items.conversations, dtype)
     read, found = read_items(processor, items), {}
     if (tokens := read.get("text")) is not None:
         found["input_ids"] = tokens.ids
@@ -123,8 +133,9 @@ def named(processor: Processor, items: Items, dtype: torch.dtype = torch.float32
     return found
 
 
-def random_like(inputs: dict[str, Tensor], *, vocabulary: int, pad: int, seed: int) -> dict[str, Tensor]:
-    """Random tensors of the same shapes: normal numbers; any ids but the special ones, which stay where they stand."""
+def random_like(inputs: dict[str, Tensor], *, vocabulary: int, pad: int, seed: int, kept: Collection[int] = ()) -> dict[str, Tensor]:
+    """Random tensors of the same shapes: normal numbers; any ids but the special ones and those to be `kept` (placeholders), which stay
+    where they stand."""
     generator = torch.Generator().manual_seed(seed)
     found = dict(inputs)
     for name, tensor in inputs.items():
@@ -132,11 +143,12 @@ def random_like(inputs: dict[str, Tensor], *, vocabulary: int, pad: int, seed: i
             found[name] = torch.randn(tensor.shape, generator=generator)
     if (ids := inputs.get("input_ids")) is not None and ids.shape[1] > 2:
         ends = inputs["attention_mask"].sum(dim=1) - 1
-        special = {pad, *ids[:, 0].tolist(), *ids[torch.arange(len(ids)), ends].tolist()}
+        special = {pad, *kept, *ids[:, 0].tolist(), *ids[torch.arange(len(ids)), ends].tolist()}
         plain = torch.tensor([i for i in range(vocabulary) if i not in special])
         drawn = plain[torch.randint(len(plain), ids.shape, generator=generator)]
         at = torch.arange(ids.shape[1])
-        found["input_ids"] = torch.where((at > 0) & (at < ends[:, None]), drawn, ids)
+        held = torch.isin(ids, torch.tensor(list(kept), dtype=ids.dtype))
+        found["input_ids"] = torch.where((at > 0) & (at < ends[:, None]) & ~held, drawn, ids)
     return found
 
 

@@ -20,11 +20,12 @@ from tonggan.hub.outputs import outputs
 from tonggan.hub.read import Checkpoint
 from tonggan.tensors import Modality
 from tonggan.types import TongganError
+from tonggan.verify.conversations import NO_TEMPLATE, with_template
 from tonggan.verify.inputs import Items, named, random_like, read_items, write_items
 from tonggan.verify.layers import first_divergence, pairs, traced
 from tonggan.verify.measure import EXACT, Difference, compare, repeated
 from tonggan.verify.precision import doubled, in_double, widened
-from tonggan.verify.reference import Reference
+from tonggan.verify.reference import Reference, Refused
 from tonggan.verify.report import Report, Section
 
 Pairs: TypeAlias = dict[str, tuple[Tensor, Tensor]]
@@ -40,8 +41,8 @@ UNREACHED = 1e-5
 LAST_DIGITS = 4 * torch.finfo(torch.float32).eps
 """Subtracting a mean and dividing by a deviation rounds twice on either side."""
 MADE = {
-    **dict.fromkeys(("input_ids", "attention_mask", "image_attention_mask", "pixel_mask"), 0.0),
-    "pixel_values": 1e-5,
+    **dict.fromkeys(("input_ids", "attention_mask", "image_attention_mask", "pixel_mask", "image_sizes", "batch_num_images"), 0.0),
+    **dict.fromkeys(("pixel_values", "pixel_values_videos"), 1e-5),
     "input_values": 1e-5,
     "input_features": 1e-4,
 }
@@ -84,15 +85,28 @@ def against_transformers(checkpoint: Checkpoint, directory: Path, *, count: int,
     family = family_of_module(checkpoint.module)
     if family.table is None:
         raise TongganError(f"{directory}: its format is ours alone; transformers has nothing to compare it with")
-    theirs, module = Reference(directory), checkpoint.module
+    table = family.table(checkpoint.config)
+    theirs, module = Reference(directory, table), checkpoint.module
     report = Report(checkpoint.name, "transformers", theirs.versions)
     with tempfile.TemporaryDirectory() as place:
         items = write_items(Path(place), checkpoint.processor, count=count, seed=seed)
+        placeholders: Mapping[int, str] = getattr(checkpoint.config, "placeholders", {})
+        if placeholders:
+            if checkpoint.processor.chat is None:
+                checkpoint = replace(checkpoint, processor=with_template(checkpoint, directory))
+                report.notes.append(NO_TEMPLATE)
+            items = items.conversing()
         given = theirs.accepted(named(checkpoint.processor, items))
         with torch.no_grad():
-            names = pairs(module, family.table(checkpoint.config), theirs.module, theirs.names)
+            names = pairs(module, table, theirs.module, theirs.names)
             with traced(module, names) as mine, traced(theirs.module, list(names.values())) as reference:
                 same = _outputs(checkpoint, theirs, given, given, report)
+            if any(one.problem for one in same):
+                report.sections += [
+                    Section("from the same tensors", same),
+                    Section("from files and strings", _whole_way(checkpoint, theirs, items, report)),
+                ]
+                return report
             seen = given.get("attention_mask")
             tolerance = OUTPUTS
             if any(one.double is not None for one in same):  # the layers too, or the first that rounds would take the blame
@@ -116,7 +130,7 @@ def against_transformers(checkpoint: Checkpoint, directory: Path, *, count: int,
             compared = {one.name for one in same}
             vocabulary = checkpoint.processor.text.vocab_size if checkpoint.processor.text else 0
             pad = checkpoint.processor.text.pad_id if checkpoint.processor.text else 0
-            drawn = random_like(given, vocabulary=vocabulary, pad=pad, seed=seed)
+            drawn = random_like(given, vocabulary=vocabulary, pad=pad, seed=seed, kept=placeholders)
             report.sections.append(Section("from random tensors", _outputs(checkpoint, theirs, drawn, drawn, report)))
             report.sections.append(Section("from files and strings", _whole_way(checkpoint, theirs, items, report)))
             verbs, pooled = _verbs(checkpoint, theirs, items)
@@ -134,7 +148,11 @@ def _outputs(
     checkpoint: Checkpoint, theirs: Reference, mine: Mapping[str, Tensor], reference: Mapping[str, Tensor], report: Report
 ) -> list[Difference]:
     """All outputs of one name; those that only one side has are noted once."""
-    ours, expected = outputs(checkpoint.module, mine), theirs.forward(reference)
+    ours = outputs(checkpoint.module, mine)
+    try:
+        expected = theirs.forward(reference)
+    except Refused as error:
+        return [Difference("outputs", problem=str(error))]
     shared = [name for name in ours if name in expected]
     note = f"not compared, the reference has no such output: {', '.join(name for name in ours if name not in expected)}"
     if len(shared) < len(ours) and note not in report.notes:
@@ -238,6 +256,8 @@ def _verbs(checkpoint: Checkpoint, theirs: Reference, items: Items) -> tuple[lis
     With the names of the reference's pooled outputs that were among it.
     """
     whole = LocalModel(checkpoint, "cpu")
+    if not {"features", "match"} & whole.can and "classes" not in offers(checkpoint.module):
+        return [], set()
     count = max(map(len, (items.texts, items.images, items.sounds, items.clips)))
     some = [items[i : i + 1] for i in range(count)]
     read = [(one, theirs.accepted(theirs.prepare(one, checkpoint.processor))) for one in some]

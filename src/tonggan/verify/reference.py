@@ -17,29 +17,40 @@ from torch import Tensor, nn
 
 from tonggan.data.processor import Processor
 from tonggan.data.video import load_frames
+from tonggan.hub.convert.table import KeyTable
 from tonggan.hub.weights import read_weights
 from tonggan.types import Audio, MissingExtra, TongganError, Video
+from tonggan.verify.conversations import LibrarysProcessor
 from tonggan.verify.inputs import Items, pictures
 from tonggan.verify.precision import own_memory
 
 LONGEST = 1_000_000
 """Tokenizers that know no longest text say 10^30."""
+
+
+class Refused(TongganError):
+    """The reference cannot read what ours reads."""
+
+
 INSIDE = frozenset({"attentions", "cross_attentions", "hidden_states", "past_key_values", "loss"})
 """What a forward may show of its way; all else that it gives is an output."""
 
 
 class Reference:
-    """Opened by its own library, in single precision on the CPU. Nothing is downloaded, no code of the directory is run."""
+    """Opened by its own library, in single precision on the CPU. Nothing is downloaded, no code of the directory is run. `table` has the
+    names under which its weights are published."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, table: KeyTable | None = None) -> None:
         try:
             import transformers
         except ImportError:
             raise MissingExtra("a check against transformers", "hf") from None
         self._library = transformers
         transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self.directory = directory
+        self.directory, self._table = directory, table
         self.versions = {"transformers": transformers.__version__}
+        if not (directory / "config.json").is_file():
+            raise TongganError(f"{directory}: there is no config.json, so transformers does not know what it is (open_clip's have none)")
         raw = json.loads((directory / "config.json").read_text("utf-8"))
         named = next(iter(raw.get("architectures") or ()), "")
         made = getattr(transformers, named, transformers.AutoModel)
@@ -67,10 +78,18 @@ class Reference:
 
     def bare(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Every named tensor that the module's forward gives, a part's under the part's name (`text_last_hidden_state`); and what parts
-        give on the way that it does not show: the model under a head, and two towers before they are projected (`text_tower_output`)."""
+        give on the way that it does not show: the model under a head, and two towers before they are projected (`text_tower_output`).
+
+        Raises `Refused` for inputs that it cannot read.
+        """
         given, known = self.accepted(inputs), inspect.signature(self._called.forward).parameters
         with _in_order(), self._overheard() as found:
-            found |= _flat(self._called(**given))
+            try:
+                output = self._called(**given)
+            except (ValueError, RuntimeError, LookupError) as error:
+                reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                raise Refused(f"the reference refuses {', '.join(given)}: {reason}") from None
+            found |= _flat(output) | _features(output)
             if "prediction_logits" in found:  # so BERT with both its heads calls what its others call logits
                 found["logits"] = found.pop("prediction_logits")
             if "use_itm_head" in known:
@@ -131,11 +150,15 @@ class Reference:
         found = {name: own[int(t.flatten()[0])] for name, t in saved.items() if t.numel() and int(t.flatten()[0]) >= 0}
         # Files of a model have no prefix, those of one under a head have; both are read.
         prefix = f"{getattr(self.module, 'base_model_prefix', '')}."
-        return {form: name for one, name in found.items() for form in (prefix + one, one.removeprefix(prefix))} | found
+        every = {form: name for one, name in found.items() for form in (prefix + one, one.removeprefix(prefix))} | found
+        # Other releases have other names (LLaVA's towers); ours go by the first of them.
+        return {first: name for one, name in every.items() if self._table is not None and (first := self._table.first(one))} | every
 
     def prepare(self, items: Items, processor: Processor) -> dict[str, Tensor]:
         """What its own processor makes of the same files and strings, with whatever its files say; `processor` is ours and says only which
         parts there are."""
+        if items.conversations and processor.chat is not None:
+            return self._conversations(items.conversations, processor.chat)
         made: dict[str, Any] = {}
         if items.texts and processor.text is not None:
             # How a family pads is written in no file: SigLIP's processor is always told.
@@ -170,6 +193,10 @@ class Reference:
         return self._open(self._library.AutoImageProcessor, backend="pil")
 
     @cached_property
+    def _conversations(self) -> LibrarysProcessor:
+        return LibrarysProcessor(self.directory, self.module, self._pictures, self._tokenizer)
+
+    @cached_property
     def _sounds(self) -> Any:
         return self._open(self._library.AutoFeatureExtractor)
 
@@ -199,6 +226,14 @@ class Reference:
         except Exception as error:  # the library raises whatever its readers do
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise TongganError(f"{self.directory}: transformers cannot open it as {kind.__name__}: {reason}") from None
+
+
+def _features(output: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What the words' model reads of pictures, which the library gives one by one: as one tensor where they have one shape."""
+    found = (output.get("image_outputs") or {}).get("pooler_output")
+    if not isinstance(found, list | tuple) or len({one.shape for one in found}) != 1:
+        return {}
+    return {"image_hidden_states": torch.stack(list(found))}
 
 
 def _required(module: nn.Module) -> set[str]:

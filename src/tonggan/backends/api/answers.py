@@ -47,10 +47,7 @@ class Answers:
         if row is None:
             return None
         try:
-            plain = json.loads(row[0])
-            return Answer(
-                **{**plain, "usage": Usage(**plain["usage"]), "logprobs": tuple(plain["logprobs"]) if plain["logprobs"] else None}
-            )
+            return _answer(json.loads(row[0]))
         except (ValueError, TypeError, KeyError):
             return None  # written by another version: ask again
 
@@ -66,3 +63,10 @@ class Answers:
     def close(self) -> None:
         """Close the file."""
         self._database.close()
+
+
+def _answer(plain: dict[str, Any]) -> Answer:
+    """As `asdict` wrote it."""
+    lists = {name: tuple(plain[name]) for name in ("logprobs", "tokens") if plain.get(name) is not None}
+    others = tuple(_answer(one) for one in plain.get("others") or ())
+    return Answer(**{**plain, **lists, "usage": Usage(**plain["usage"]), "others": others})

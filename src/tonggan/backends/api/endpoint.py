@@ -23,7 +23,7 @@ from typing import Any
 from tonggan.backends.api.answers import Answers, request_key
 from tonggan.backends.api.budget import UNBOUNDED, Bound, Budget, BudgetReached, Pace
 from tonggan.backends.api.content import SIDE, Request, request
-from tonggan.backends.api.presets import OWN, Preset, Price, fits, key_of
+from tonggan.backends.api.presets import EXTRA, OWN, Preset, Price, fits, key_of
 from tonggan.backends.api.replies import assembled, filtered_or_error, read, whole
 from tonggan.types import Answer, Audio, CannotError, ChatOptions, Identity, Image, MediaError, Message, MissingExtra, Model, UsageError
 
@@ -180,21 +180,40 @@ class Endpoint(Model):
                 f"openai+{self.preset.base_url}#{self.model}, with its key in TONGGAN_API_KEY"
             )
         made = request(conversation, self.preset.picture, self._side, self.preset.audio)
+        return {"model": self.model, "messages": made.messages, **self._settings(options)}, made
+
+    def _settings(self, options: ChatOptions) -> dict[str, Any]:
+        """Settings as they are sent. Raises `CannotError` for one that is not known to be taken: a provider may drop it without a word."""
+        if options.beams not in (None, 1):
+            raise CannotError(f"{self.name}: an endpoint has no beams; samples with a temperature give several answers")
         settings: dict[str, Any] = {"max_tokens": options.max_tokens}
         if options.temperature is not None:
             limits = self.preset.temperature
-            settings["temperature"] = min(max(options.temperature, limits.min), limits.max) if limits else options.temperature
+            if limits and options.temperature > limits.max:
+                raise CannotError(f"{self.name} takes a temperature of at most {limits.max:g}, not {options.temperature:g}")
+            settings["temperature"] = max(options.temperature, limits.min) if limits else options.temperature
         settings |= {name: value for name, value in (("top_p", options.top_p), ("seed", options.seed)) if value is not None}
         if options.stop:
             settings["stop"] = list(options.stop)
-        return {"model": self.model, "messages": made.messages, **settings}, made
+        if options.samples > 1:
+            settings["n"] = options.samples
+        if options.logprobs:
+            settings["logprobs"] = True
+        own = {name: value for name in EXTRA if (value := getattr(options, name)) is not None}
+        if unknown := next((name for name in own if name not in self.preset.extra), None):
+            raise CannotError(
+                f"{self.name}: whether it takes {unknown} is not known, so it is not sent; if it does, ask it by its address: "
+                f"openai+{self.preset.base_url}#{self.model}, with its key in TONGGAN_API_KEY"
+            )
+        # The client takes what is not OpenAI's in a field of its own, and sends it beside the others.
+        return settings | ({"extra_body": own} if own else {})
 
     def bound(self, made: Request, options: ChatOptions) -> Bound:
         """The most tokens that it can be billed: a token is at least a byte of text, and price or preset say what a picture is."""
         each = self._picture_tokens
         media = None if made.sounds or (made.pictures and each is None) else (each or 0) * len(made.pictures)
         frame = 16 * len(made.messages) + 16  # roles and separators
-        return Bound(None if media is None else made.text_bytes + media + frame, options.max_tokens)
+        return Bound(None if media is None else made.text_bytes + media + frame, options.max_tokens * options.samples)
 
     @property
     def _where(self) -> str:
@@ -272,6 +291,10 @@ class Endpoint(Model):
                 sent = self._adapted(body)
                 answer = self._sent(sent)
                 cost = self.cost(answer)
+                if (got := 1 + len(answer.others)) < (asked := body.get("n", 1)) and answer.outcome != "error":
+                    log.warning("%s gave %d of the %d answers that it was asked for", self.name, got, asked)
+                if body.get("logprobs") and answer.tokens is None and answer.outcome != "error":
+                    log.warning("%s gave no log-probabilities, which it was asked for", self.name)
                 if (answer.usage.output_tokens or 0) > bound.output:
                     log.warning("%s was billed for more output tokens than max_tokens: thinking may not count there", self.name)
                 return answer

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib import resources
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 import yaml
@@ -23,6 +23,9 @@ from tonggan.types import UsageError
 Known = bool | Literal["unknown"]
 OWN = "openai+"
 """The provider's name of addresses that are given themselves."""
+Extra = Literal["top_k", "min_p", "repetition_penalty"]
+EXTRA: tuple[Extra, ...] = get_args(Extra)
+"""Settings of `ChatOptions` that OpenAI's API has not, as vLLM and others name them."""
 
 
 class Title(Config):
@@ -111,6 +114,8 @@ class Preset(Config):
     stream: tuple[str, ...] = ()
     """Patterns of the models that answer only as a stream."""
     temperature: Range | None = None
+    extra: tuple[Extra, ...] = ()
+    """Settings beyond OpenAI's that it is known to take."""
     concurrency: int = Field(default=4, ge=1)
     per_minute: int | None = Field(default=None, ge=1)
     """Requests a minute that the account allows."""
@@ -161,7 +166,9 @@ def _own(url: str) -> Preset:
             f"openai+{parts.scheme}://…@{parts.hostname}: an address is shown in reports, so it holds no password; set TONGGAN_API_KEY"
         )
     local = parts.hostname in ("127.0.0.1", "localhost", "::1")
-    return Preset(title=Title(en=url, zh=url), base_url=url, keys=("TONGGAN_API_KEY",), data="local" if local else "unknown")
+    return Preset(
+        title=Title(en=url, zh=url), base_url=url, keys=("TONGGAN_API_KEY",), data="local" if local else "unknown", extra=EXTRA
+    )  # fmt: skip
 
 
 def near(name: str) -> str:

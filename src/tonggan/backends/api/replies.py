@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tonggan.types import Answer, Outcome, Usage
@@ -43,8 +44,7 @@ def assembled(pieces: Iterable[bytes]) -> Any:
     A stream that ends before it says why it finished is a `ValueError`: half an answer is none.
     """
     told: dict[str, Any] = {}
-    message: dict[str, Any] = {"role": "assistant", "content": None}
-    finish: Any = None
+    parts: dict[int, _Growing] = {0: _Growing()}
     other = b""
     for line in _lines(pieces):
         if not line.startswith(b"data:"):
@@ -60,21 +60,42 @@ def assembled(pieces: Iterable[bytes]) -> Any:
         if not isinstance(chunk, dict):
             raise ValueError(f"no object in the stream: {_head(data)}")
         told |= {name: chunk[name] for name in ("id", "model", "usage", "error") if chunk.get(name) is not None}
-        for choice in _list(chunk.get("choices"))[:1]:
-            delta = choice.get("delta") if isinstance(choice, dict) else None
-            for name in ("content", "refusal", "reasoning_content"):
-                piece = _text(delta.get(name)) if isinstance(delta, dict) else None
-                message[name] = (message.get(name) or "") + piece if piece is not None else message.get(name)
-            finish = (choice.get("finish_reason") if isinstance(choice, dict) else None) or finish
+        for choice in _list(chunk.get("choices")):
+            if isinstance(choice, dict):
+                index = choice.get("index")
+                parts.setdefault(index if isinstance(index, int) else 0, _Growing()).add(choice)
     if not told and other.lstrip()[:1] in (b"{", b"<"):
         return whole([other])  # not every server streams when it is asked to; and pages are no answers
-    if finish is None and "error" not in told:
+    if any(part.finish is None for part in parts.values()) and "error" not in told:
         raise ValueError("the stream ended before it said why it finished")
-    return told | {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+    return told | {"choices": [parts[index].choice(index) for index in sorted(parts)]}
+
+
+@dataclass(slots=True)
+class _Growing:
+    """One choice of a stream, as far as it has come."""
+
+    message: dict[str, Any] = field(default_factory=lambda: {"role": "assistant", "content": None})
+    finish: Any = None
+    logprobs: list[Any] = field(default_factory=list)
+
+    def add(self, choice: dict[str, Any]) -> None:
+        """Its next piece."""
+        delta = choice.get("delta")
+        for name in ("content", "refusal", "reasoning_content"):
+            piece = _text(delta.get(name)) if isinstance(delta, dict) else None
+            self.message[name] = (self.message.get(name) or "") + piece if piece is not None else self.message.get(name)
+        self.finish = choice.get("finish_reason") or self.finish
+        self.logprobs += _list(found.get("content")) if isinstance(found := choice.get("logprobs"), dict) else []
+
+    def choice(self, index: int) -> dict[str, Any]:
+        """As an ordinary reply has it."""
+        whole = {"index": index, "message": self.message, "finish_reason": self.finish}
+        return whole | ({"logprobs": {"content": self.logprobs}} if self.logprobs else {})
 
 
 def read(plain: Any) -> Answer:
-    """One answer out of a reply."""
+    """The answer of a reply, with further choices as its `others`; the usage is that of all, and the first one's."""
     if not isinstance(plain, dict):
         raise ValueError(f"no object: {_head(plain)}")
     plain = _clean(plain)
@@ -83,21 +104,25 @@ def read(plain: Any) -> Answer:
         said = problem.get("message") if isinstance(problem, dict) else problem
         why = filtered_or_error(json.dumps(problem, ensure_ascii=False))
         return Answer(outcome=why, usage=_usage(plain.get("usage")), raw=plain, error=f"the provider reports: {str(said)[:300]}")
-    choices = _list(plain.get("choices"))
-    choice = choices[0] if choices and isinstance(choices[0], dict) else {}
-    message, finish = choice.get("message"), choice.get("finish_reason")
+    answers = [_chosen(choice, plain) for choice in _list(plain.get("choices")) or [{}]]
+    return replace(answers[0], usage=_usage(plain.get("usage")), raw=plain, others=tuple(answers[1:]))
+
+
+def _chosen(choice: Any, plain: dict[str, Any]) -> Answer:
+    message, finish = (choice.get("message"), choice.get("finish_reason")) if isinstance(choice, dict) else (None, None)
     if not isinstance(message, dict):
-        raise ValueError(f"no choices[0].message in {_head(plain)}")
+        raise ValueError(f"no message in a choice of {_head(plain)}")
     text, refusal = _text(message.get("content")), _text(message.get("refusal"))
     outcome: Outcome = _ENDINGS.get(str(finish), "refused" if refusal else "answered")
     if outcome == "answered" and text is None:
         raise ValueError(f"an answer without text: {_head(message)}")
+    tokens, logprobs = _logprobs(choice.get("logprobs"))
     return Answer(
         text=without_thinking(text or refusal or ""),
         outcome=outcome,
         finish_reason=str(finish) if finish is not None else None,
-        usage=_usage(plain.get("usage")),
-        raw=plain,
+        logprobs=logprobs,
+        tokens=tokens,
         model=_string(plain.get("model")),
         request_id=_string(plain.get("id")),
         error=f"the provider broke off ({finish})" if outcome == "error" else None,
@@ -130,6 +155,16 @@ def _text(content: Any) -> str | None:
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") in ("text", "output_text")]
         return "".join(part for part in parts if isinstance(part, str)) if parts else None
     return _string(content)
+
+
+def _logprobs(found: Any) -> tuple[tuple[str, ...] | None, tuple[float, ...] | None]:
+    """Tokens and their log-probabilities; none where one of them is not what the API promises."""
+    content = _list(found.get("content")) if isinstance(found, dict) else []
+    pairs = [(one.get("token"), one.get("logprob")) if isinstance(one, dict) else (None, None) for one in content]
+    right = [(token, float(value)) for token, value in pairs if isinstance(token, str) and isinstance(value, int | float)]
+    if not right or len(right) < len(pairs):
+        return None, None
+    return tuple(token for token, _ in right), tuple(value for _, value in right)
 
 
 def _usage(usage: Any) -> Usage:

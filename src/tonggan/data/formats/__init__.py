@@ -47,6 +47,7 @@ from tonggan.data.formats.captions import (
 )
 from tonggan.data.formats.cells import EXCEL_CELL
 from tonggan.data.formats.chinese_clip import read_chinese_clip, write_chinese_clip
+from tonggan.data.formats.clips import ANIMATED, CLIP_SUFFIXES, is_clip_name, read_clips
 from tonggan.data.formats.delimited import read_text
 from tonggan.data.formats.folder import TABLES, read_folder, write_folder
 from tonggan.data.formats.jsonl import read_jsonl, write_jsonl
@@ -98,8 +99,8 @@ _ALL = (
 )
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 """Every format that is read and written, by name."""
-_READERS = {format.name: format.read for format in _ALL} | {"vqa": read_vqa}
-"""VQAv2's files, and others of their form, are only read."""
+_READERS = {format.name: format.read for format in _ALL} | {"vqa": read_vqa, "clips": read_clips}
+"""VQAv2's files, and others of their form, are only read; so are clips that lie in a folder."""
 
 _BY_SUFFIX = {
     ".csv": "csv",
@@ -192,7 +193,9 @@ def _detect_folder(path: Path) -> str:
     for suffix, name in ((".tar", "webdataset"), (".parquet", "parquet")):
         if any(file.suffix.lower() == suffix for file in files):
             return name
-    raise UsageError(f"{path}: nothing in this folder is known: no pictures, tables, tar or Parquet files")
+    if any(map(is_clip_name, files)):
+        return "clips"
+    raise UsageError(f"{path}: nothing in this folder is known: no pictures, tables, tar or Parquet files, or clips")
 
 
 def _detect_file(path: Path) -> str:
@@ -210,6 +213,8 @@ def _detect_file(path: Path) -> str:
         return json_kind(path)
     if suffix in _BY_SUFFIX:
         return _BY_SUFFIX[suffix]
+    if suffix in CLIP_SUFFIXES | ANIMATED:
+        return "clips"
     raise UsageError(f"{path}: no format is known by the ending {suffix!r}; say which: {', '.join(FORMATS)}")
 
 

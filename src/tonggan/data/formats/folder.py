@@ -11,6 +11,7 @@ from typing import Any
 
 from tonggan.data.formats.base import EMPTY_CAPTION, Located, Reading, natural, normal_split, walk
 from tonggan.data.formats.captions import json_kind, read_coco, read_karpathy
+from tonggan.data.formats.clips import is_clip_name
 from tonggan.data.formats.delimited import read_text
 from tonggan.data.formats.jsonl import by_picture, read_jsonl, row_record
 from tonggan.data.formats.tables import read_csv, read_excel
@@ -39,6 +40,8 @@ def read_folder(job: Reading) -> Iterator[Located]:
             yield from _from_table(table, job, _split_named(table) if len(tables) > 1 else None)
         return
     pictures = [file for file in files if is_picture_name(file)]
+    if clips := sum(map(is_clip_name, files)):
+        job.note(f"{clips} clip{'s' * (clips > 1)} beside the pictures left out; clips are read from a folder of their own")
     if not pictures:
         raise TongganError(f"{job.path}: no pictures and no table that can be read in this folder")
     if any(file.with_suffix(".txt").is_file() for file in pictures):

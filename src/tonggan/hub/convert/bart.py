@@ -22,7 +22,8 @@ from tonggan.models import EncoderDecoder, EncoderDecoderConfig, ModelConfig
 from tonggan.models.encoder_decoder import ReaderConfig, SpeakerConfig
 
 MODEL_TYPES = ("bart",)
-HEADS = ("BartForConditionalGeneration",)
+HEADS = ("BartForConditionalGeneration", "BartModel")
+"""The second is what the first published models call themselves: the same without a constant for each word."""
 EPS = 1e-5
 """Of every norm; the format has no word for another."""
 ROW = Change(lambda t: t.reshape(-1), lambda t: t.reshape(1, -1))
@@ -41,17 +42,19 @@ def _stack(theirs: str, ours: str, layer: Rules) -> Rules:
     }
 
 
+def _both(outer: str) -> Rules:
+    return {
+        f"{outer}shared.weight": "embedding.weight",
+        f"{outer}encoder.embed_tokens.weight": "embedding.weight",  # the same three times more, in older files
+        f"{outer}decoder.embed_tokens.weight": "embedding.weight",
+        **_stack(f"{outer}encoder.", "reader.", LAYER),
+        **_stack(f"{outer}decoder.", "speaker.", {**LAYER, **CROSS}),
+    }
+
+
 TABLE = KeyTable(
     "BART",
-    {
-        "model.shared.weight": "embedding.weight",
-        "model.encoder.embed_tokens.weight": "embedding.weight",  # the same three times more, in older files
-        "model.decoder.embed_tokens.weight": "embedding.weight",
-        "lm_head.weight": "embedding.weight",
-        "final_logits_bias": ("word_bias", ROW),
-        **_stack("model.encoder.", "reader.", LAYER),
-        **_stack("model.decoder.", "speaker.", {**LAYER, **CROSS}),
-    },
+    {**_both("model."), **_both(""), "lm_head.weight": "embedding.weight", "final_logits_bias": ("word_bias", ROW)},
 )
 
 
@@ -97,7 +100,7 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
     source, text, tokenizer = config.source, config.text, processor.text
     ids = {"bos_token_id": tokenizer.id_of("<s>"), "pad_token_id": text.padding_id}
     raw = {
-        "architectures": list(HEADS),
+        "architectures": [HEADS[0]],
         "model_type": MODEL_TYPES[0],
         "dtype": "float32",
         "is_encoder_decoder": True,

@@ -11,7 +11,7 @@ from tonggan.data.templates import Template
 from tonggan.data.text import Tokenizer
 from tonggan.hub.convert.tokenizer import content_of, read_said, token_of
 from tonggan.hub.weights import read_json
-from tonggan.types import TongganError
+from tonggan.types import TongganError, UsageError
 
 TEMPLATE, OLDER = "chat_template.jinja", "chat_template.json"
 PROCESSOR = "processor_config.json"
@@ -20,7 +20,9 @@ PROCESSOR = "processor_config.json"
 def template_in(directory: Path, said: Mapping[str, Any]) -> str | None:
     """The template of a directory, from the first of the places where releases of the library have kept it; None where there is none."""
     if (directory / TEMPLATE).is_file():
-        return (directory / TEMPLATE).read_text("utf-8")
+        if not (written := (directory / TEMPLATE).read_text("utf-8")).strip():
+            raise TongganError(f"{directory / TEMPLATE}: the chat template is empty; restore it, or remove the file to have no chat")
+        return written
     files = [read_json(directory / name) for name in (OLDER, PROCESSOR) if (directory / name).is_file()]
     for settings in (*files, said):
         found = settings.get("chat_template")
@@ -40,18 +42,24 @@ def conversations_in(
     image: Placeholder | None = None,
     video: Placeholder | None = None,
     tiles: TileProcessing | None = None,
+    framed: bool = False,
+    default: str | None = None,
 ) -> ChatProcessing | None:
-    """The settings of a directory's conversations; None where it has no template.
+    """The settings of a directory's conversations; None where it has no template, and the format no `default`.
 
-    A tokenizer that puts a start token before every text puts it before a conversation too, where the template has not written it.
+    `framed`: what a template has written is encoded as any text is, as the library's processors of pictures and words do it. A tokenizer
+    that puts a start token before every text then puts it before a conversation too, where the template has not; else nobody does.
     """
     said = read_said(directory)
-    template = template_in(directory, said)
+    template = template_in(directory, said) or default
     if template is None:
         return None
+    try:
+        Template(template)
+    except UsageError as error:
+        raise TongganError(f"{directory}: {error}") from None
     start, end = (content_of(said.get(name)) or "" for name in ("bos_token", "eos_token"))
-    framed = text.encode([""])[0][0][:1]
-    if start and framed == [text.id_of(start)] and not _begins(template, start, end):
+    if framed and start and text.encode([""])[0][0][:1] == [text.id_of(start)] and not _begins(template, start, end):
         template = "{{- bos_token -}}" + template
     return ChatProcessing(
         template=template,
@@ -79,4 +87,7 @@ def _begins(template: str, start: str, end: str) -> bool:
     """Whether the template writes the start token itself."""
     made = Template(template, bos_token=start, eos_token=end)
     content: Any = [{"type": "text", "text": "probe"}] if made.takes_parts else "probe"
-    return made.render([{"role": "user", "content": content}], prompt=True).startswith(start)
+    try:
+        return made.render([{"role": "user", "content": content}], prompt=True).startswith(start)
+    except TongganError:
+        return "bos_token" in template  # one that wants other conversations than this refuses it

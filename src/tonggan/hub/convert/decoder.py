@@ -41,12 +41,13 @@ def decoder_in(raw: Mapping[str, Any], where: str) -> DecoderConfig:
     if kind not in KINDS:
         raise TongganError(f"{where}: model_type {kind!r} is not supported; supported are: {', '.join(KINDS)}")
     given = DEFAULTS | KINDS[kind] | {name: value for name, value in raw.items() if value is not None}
-    need(given, {"use_sliding_window": False, "pretraining_tp": 1}, where)
+    need(given, {"use_sliding_window": False}, where)
     if others := sorted(set(given["layer_types"]) - {"full_attention"}):
         raise TongganError(f"{where}: not supported: layer_types {others[0]!r}; supported is 'full_attention'")
-    rope = given["rope_parameters"] or given["rope_scaling"] or {}  # in older releases the base stood apart
-    width, heads = given["hidden_size"], given["num_attention_heads"]
-    shared, of_head, biases = given["num_key_value_heads"] or heads, given["head_dim"], given["attention_bias"]
+    base, stretch = rotary_in(raw, given["max_position_embeddings"], where)
+    width, heads, of_head, biases = given["hidden_size"], given["num_attention_heads"], given["head_dim"], given["attention_bias"]
+    # Said to be null, it is as many as there are heads; left out, it is the library's number.
+    shared = raw.get("num_key_value_heads", given["num_key_value_heads"]) or heads
     return DecoderConfig(
         vocab_size=given["vocab_size"],
         context=given["max_position_embeddings"],
@@ -58,8 +59,8 @@ def decoder_in(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         mlp_width=given["intermediate_size"],
         activation=activation_in(given["hidden_act"], where),
         eps=given["rms_norm_eps"],
-        rotary_base=rope.get("rope_theta", given["rope_theta"]),
-        rotary_stretch=_stretch_in(rope, given["max_position_embeddings"], where),
+        rotary_base=base,
+        rotary_stretch=stretch,
         qkv_bias=kind == "qwen2" or biases,
         out_bias=kind != "qwen2" and biases,
         mlp_bias=kind == "llama" and given["mlp_bias"],
@@ -84,7 +85,7 @@ def decoder_out(config: DecoderConfig) -> dict[str, Any]:
         "intermediate_size": config.mlp_width,
         "hidden_act": activation_out(config.activation),
         "rms_norm_eps": config.eps,
-        "rope_parameters": {**_stretch_out(config.rotary_stretch), "rope_theta": config.rotary_base},
+        "rope_parameters": rotary_out(config),
         "tie_word_embeddings": config.tied,
         **biases.get(kind, {}),
     }
@@ -123,9 +124,35 @@ def ends_out(ends: tuple[int, ...]) -> int | list[int] | None:
     return None if not ends else ends[0] if len(ends) == 1 else list(ends)
 
 
+def rotary_in(raw: Mapping[str, Any], context: int, where: str) -> tuple[float, StretchConfig | None]:
+    """Base and stretch of rotary positions. Older releases had `rope_scaling`, and the base beside it; where a file has both names, the
+    library follows the older, and forgets the base: they must say the same."""
+    older, newer = (_named(raw.get(name) or {}) for name in ("rope_scaling", "rope_parameters"))
+    if newer and (other := [name for name, value in older.items() if newer.get(name) != value]):
+        which = f"{other[0]} ({older[other[0]]!r} and {newer.get(other[0])!r})"
+        raise TongganError(f"{where}: rope_scaling and rope_parameters differ in {which}: leave one out")
+    beside = {name: raw[name] for name in ("rope_theta", "partial_rotary_factor") if raw.get(name) is not None}
+    rope = beside | (newer or older)
+    if nested := [name for name, value in rope.items() if isinstance(value, Mapping)]:
+        raise TongganError(f"{where}: rotary positions by kinds of layers ({nested[0]}) are not supported")
+    if raw.get("original_max_position_embeddings") is not None:  # which goes before what stands among the others
+        rope |= {"original_max_position_embeddings": raw["original_max_position_embeddings"]}
+    return rope.get("rope_theta", 10_000.0), _stretch_in(rope, context, where)
+
+
+def _named(rope: Mapping[str, Any]) -> dict[str, Any]:
+    """With the type under its later name."""
+    return {"rope_type": rope.get("type", "default"), **{name: value for name, value in rope.items() if name != "type"}} if rope else {}
+
+
+def rotary_out(config: DecoderConfig) -> dict[str, Any]:
+    """`rope_parameters` of our decoder."""
+    return {**_stretch_out(config.rotary_stretch), "rope_theta": config.rotary_base}
+
+
 def _stretch_in(rope: Mapping[str, Any], context: int, where: str) -> StretchConfig | None:
     need(rope, {"partial_rotary_factor": 1}, where)
-    match rope.get("rope_type", rope.get("type", "default")):
+    match rope.get("rope_type", "default"):
         case "default":
             return None
         case "linear":
@@ -157,7 +184,7 @@ def _kind(config: DecoderConfig) -> str:
 DEFAULTS: dict[str, Any] = {
     "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": None, "head_dim": None,
     "hidden_act": "silu", "rms_norm_eps": 1e-6, "attention_bias": False, "mlp_bias": False, "tie_word_embeddings": False,
-    "rope_parameters": None, "rope_scaling": None, "rope_theta": 10_000.0, "layer_types": (),
+    "layer_types": (),
 }  # fmt: skip
 QWEN = {"vocab_size": 151936, "intermediate_size": 22016, "max_position_embeddings": 32768, "num_key_value_heads": 32, "eos_token_id": None}
 KINDS: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from tonggan.data.images import ImageProcessor
 from tonggan.data.processor import Processor
 from tonggan.data.video import VideoProcessing, VideoProcessor
 from tonggan.hub.convert import bert, clip
+from tonggan.hub.convert.decoder import ends_out, ends_said
 from tonggan.hub.convert.fields import activation_in, activation_out, need
 from tonggan.hub.convert.preprocessor import image_in, image_misfit, image_out, read_settings
 from tonggan.hub.convert.table import KeyTable, Rules, prefixed
@@ -53,7 +54,6 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     where = str(directory / "config.json")
     need(raw, {"position_embedding_type": "absolute"}, where)
     image = image_in(*read_settings(directory))
-    end = raw.get("eos_token_id", 102)
     words = GitWordsConfig(
         vocab_size=raw.get("vocab_size", 30522),
         context=raw.get("max_position_embeddings", 1024),
@@ -71,7 +71,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         frames=raw.get("num_image_with_embedding") or 0,
         tied=raw.get("tie_word_embeddings", False),
         start=(raw.get("bos_token_id", 101),),
-        ends=tuple(end) if isinstance(end, list) else (end,),
+        ends=ends_said(raw.get("eos_token_id", 102), directory),
     )
     text = read_tokenizer(directory, max_length=None, context=words.context, pad="[PAD]")
     clips = VideoProcessor(VideoProcessing(frames=config.frames, image=image)) if config.frames else None
@@ -97,7 +97,7 @@ def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
         "num_image_with_embedding": config.frames or None,
         "tie_word_embeddings": config.tied,
         "bos_token_id": config.start[0],
-        "eos_token_id": config.ends[0] if len(config.ends) == 1 else list(config.ends),
+        "eos_token_id": ends_out(config.ends),
         "pad_token_id": text.padding_id,
         "vision_config": {"model_type": "git_vision_model", **clip.vision_out(config.image)},
     }

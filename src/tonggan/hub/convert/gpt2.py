@@ -69,8 +69,7 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
         eps=given["layer_norm_epsilon"],
         tied=given["tie_word_embeddings"],
     )
-    config = GPTConfig(text=text, ends=ends_said(given["eos_token_id"], directory))
-    return config, talking_in(directory, config)
+    return talking_in(directory, GPTConfig(text=text, ends=ends_said(given["eos_token_id"], directory)))
 
 
 def write(directory: Path, config: ModelConfig, processor: Processor) -> None:

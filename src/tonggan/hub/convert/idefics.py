@@ -12,9 +12,13 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from tonggan.data.chat import ChatProcessing, ChatProcessor, Placeholder
 from tonggan.data.images import ImageProcessor
 from tonggan.data.processor import Processor
+from tonggan.data.text import Tokenizer
 from tonggan.hub.convert.clip import VISION, vision_in, vision_misfit
+from tonggan.hub.convert.conversations import TEMPLATE, conversations_in
+from tonggan.hub.convert.decoder import ends_out, ends_said, rotary_in, rotary_out
 from tonggan.hub.convert.fields import activation_in, activation_out, need
 from tonggan.hub.convert.preprocessor import image_in, image_misfit, image_out, read_settings
 from tonggan.hub.convert.table import Change, KeyTable, Rules, prefixed
@@ -93,18 +97,17 @@ def table(config: ModelConfig) -> KeyTable:
     )
 
 
-def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour, image_token: int) -> FlamingoConfig:
+def config_in(raw: Mapping[str, Any], directory: Path, mean: Colour, std: Colour, image_token: int) -> FlamingoConfig:
     """Our configuration of their config.json; mean and deviation come from preprocessor_config.json, the placeholder's id from the
     tokenizer."""
-    given, rope = {**DEFAULTS, **raw}, raw.get("rope_parameters") or {}
-    need(rope, {"rope_type": "default"}, f"{where}: rope_parameters")
+    given, where = {**DEFAULTS, **raw}, str(directory / "config.json")
+    base, stretch = rotary_in(raw, given["max_position_embeddings"], where)
     layers, every, gate = given["num_hidden_layers"], given["cross_layer_interval"], given["alpha_type"]
     if layers % every:
         raise TongganError(f"{where}: cross_layer_interval {every} does not divide num_hidden_layers {layers}")
     if gate not in GATES:
         raise TongganError(f"{where}: alpha_type {gate!r} is not supported; supported are: {', '.join(GATES)}")
     vision, reader = given["vision_config"] or {}, given["perceiver_config"] or {}
-    ends = given["eos_token_id"]
     return FlamingoConfig(
         image=vision_in(VISION_DEFAULTS | {"hidden_size": vision.get("embed_dim", 768)} | vision, f"{where}: vision_config", mean, std),
         resampler=ResamplerConfig(
@@ -125,7 +128,8 @@ def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour, ima
             mlp_width=given["intermediate_size"],
             activation=activation_in(given["hidden_act"], where),
             eps=given["rms_norm_eps"],
-            rotary_base=rope.get("rope_theta", 10_000.0),
+            rotary_base=base,
+            rotary_stretch=stretch,
             tied=given["tie_word_embeddings"],
         ),
         image_token=image_token,
@@ -133,7 +137,7 @@ def config_in(raw: Mapping[str, Any], where: str, mean: Colour, std: Colour, ima
         every=every,
         gate=GATES[gate],
         qk_norm=given["qk_layer_norms"],
-        ends=() if ends is None else (ends,) if isinstance(ends, int) else tuple(ends),
+        ends=ends_said(given["eos_token_id"], directory),
     )
 
 
@@ -161,7 +165,7 @@ def config_out(config: FlamingoConfig, *, start: int | None, pad: int) -> dict[s
         "intermediate_size": text.mlp_width,
         "hidden_act": activation_out(text.activation),
         "rms_norm_eps": text.eps,
-        "rope_parameters": {"rope_type": "default", "rope_theta": text.rotary_base},
+        "rope_parameters": rotary_out(text),
         "tie_word_embeddings": text.tied,
         "cross_layer_interval": config.every,
         "qk_layer_norms": config.qk_norm,
@@ -182,7 +186,7 @@ def config_out(config: FlamingoConfig, *, start: int | None, pad: int) -> dict[s
             "layer_norm_eps": image.eps,
         },
         "bos_token_id": start,
-        "eos_token_id": list(config.ends) if len(config.ends) > 1 else next(iter(config.ends), None),
+        "eos_token_id": ends_out(config.ends),
         "pad_token_id": pad,
     }
 
@@ -197,15 +201,34 @@ def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processo
     text = read_tokenizer(directory, max_length=None, context=raw.get("max_position_embeddings", 2048), pad="<unk>", decoder=True)
     if (placeholder := text.id_of(PLACEHOLDER)) is None:
         raise TongganError(f"{directory}: its tokenizer has no {PLACEHOLDER}, the word for a picture")
-    config = config_in(raw, str(directory / "config.json"), image.mean, image.std, placeholder)
-    return config, Processor(ImageProcessor(image), text)
+    config = config_in(raw, directory, image.mean, image.std, placeholder)
+    return config, Processor(ImageProcessor(image), text).with_chat(chat_in(directory, config, text))
+
+
+def chat_in(directory: Path, config: FlamingoConfig, text: Tokenizer) -> ChatProcessing | None:
+    """How conversations are written out: by the directory's template or, as published ones have none, as the model's authors did.
+
+    An answer ends where the model's do, and with the token for it where the tokenizer has one.
+    """
+    over = text.id_of(OVER)
+    return conversations_in(
+        directory,
+        text,
+        ends=tuple(dict.fromkeys((*config.ends, *(() if over is None else (over,))))),
+        context=config.text.context,
+        image=Placeholder(text=PLACEHOLDER, id=config.image_token),
+        default=DIALOGUE.replace("END", "" if over is None else OVER),
+    )
 
 
 def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
-    """config.json, preprocessor_config.json and the tokenizer's files."""
+    """config.json, preprocessor_config.json, the tokenizer's files and the template of conversations."""
     assert isinstance(config, FlamingoConfig) and processor.image is not None and processor.text is not None
     text = processor.text
     special = {name: token for name, token in SPECIAL.items() if text.id_of(token) is not None}
+    if (chat := processor.chat) is not None:
+        special |= {name: token for name in ("bos_token", "eos_token") if (token := getattr(chat.config, name))}
+        (directory / TEMPLATE).write_text(chat.config.template, "utf-8")
     write_json(directory / "config.json", config_out(config, start=text.id_of(SPECIAL["bos_token"]), pad=text.pad_id))
     pictures = image_out(processor.image.config, "Idefics") | {"image_num_channels": 3, "image_size": processor.image.config.side}
     write_json(directory / "preprocessor_config.json", pictures)
@@ -235,6 +258,8 @@ def misfit(config: ModelConfig, processor: Processor | None) -> str | None:
         return f"its word for a picture is not {PLACEHOLDER}"
     if processor.text.config.cleaning != "none" or processor.text.config.pad_to is not None:
         return "its text is cleaned or padded as the library does not"
+    if processor.chat is not None and (reason := _chat_misfit(processor.chat, config)):
+        return reason
     size = processor.image.config
     if size.mode != "squash" or size.crop is not None or not isinstance(size.side, int):
         return "its pictures are not squeezed into a square"
@@ -261,9 +286,30 @@ def outputs(module: Flamingo, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]
     return found if pixels is None else {**found, "image_last_hidden_state": module.image.tokens(pixels.flatten(0, 1)).states}
 
 
+def _chat_misfit(chat: ChatProcessor, config: FlamingoConfig) -> str | None:
+    """Why the files cannot say how conversations are written out; None when they can."""
+    over, place = chat.tokenizer.id_of(OVER), chat.config.image
+    if {*chat.config.placeholders} != {"image"} or place != Placeholder(text=PLACEHOLDER, id=config.image_token):
+        return f"its conversations do not have the word {PLACEHOLDER} once where a picture is, or have sounds or clips"
+    if chat.ends != (ends := tuple(dict.fromkeys((*config.ends, *(() if over is None else (over,)))))):
+        return f"its conversations end turns with {chat.ends}, where the files say {ends}"
+    return None
+
+
 GATES: dict[str, Literal["scalar", "channel"]] = {"float": "scalar", "vector": "channel"}
-AROUND_PICTURES = ("<fake_token_around_image>", PLACEHOLDER, "<end_of_utterance>")
+BESIDE, OVER = "<fake_token_around_image>", "<end_of_utterance>"
+AROUND_PICTURES = (BESIDE, PLACEHOLDER, OVER)
 """The library's processor puts the last between turns where its tokenizer names it."""
+DIALOGUE = (
+    "{{- bos_token -}}{%- for message in messages -%}{{- ('' if loop.first else '\\n') ~ (message.role | capitalize) ~ ':' -}}"
+    "{%- if message.content is string -%}{{- ' ' ~ message.content.strip(' ') -}}"
+    "{%- else -%}{%- for part in message.content -%}{%- if part.type == 'image' -%}"
+    "{{- '<image>AROUND' if loop.previtem is defined and loop.previtem.type == 'image' else 'AROUND<image>AROUND' -}}"
+    "{%- else -%}{{- (' ' if loop.first else '') ~ part.text.strip(' ') -}}{%- endif -%}{%- endfor -%}{%- endif -%}"
+    "{{- 'END' -}}{%- endfor -%}{%- if add_generation_prompt -%}{{- '\\nAssistant:' -}}{%- endif -%}"
+).replace("AROUND", BESIDE)
+"""As the model cards of HuggingFaceM4/idefics-9b-instruct (END: its token) and idefics-9b (none) write what the library's processor is
+given: `User: …`, a new line before each further turn, blanks around a piece of text taken off."""
 SPECIAL = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 PLAIN = ("style", "kv_heads", "head_width", "qkv_bias", "out_bias", "mlp_bias", "qk_norm")
 """What Llama 7B has as our decoder has by default."""

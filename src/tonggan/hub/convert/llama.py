@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tonggan.data.processor import Processor
+from tonggan.data.text import Tokenizer
 from tonggan.hub.convert.conversations import TEMPLATE, conversations_in
 from tonggan.hub.convert.decoder import DECODER, GENERATION, decoder_in, decoder_misfit, decoder_out, ends_in, ends_out
 from tonggan.hub.convert.table import KeyTable, prefixed
@@ -32,8 +33,7 @@ def table(config: ModelConfig) -> KeyTable:
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    config = GPTConfig(text=decoder_in(raw, str(directory / "config.json")), ends=ends_in(raw, directory))
-    return config, talking_in(directory, config)
+    return talking_in(directory, GPTConfig(text=decoder_in(raw, str(directory / "config.json")), ends=ends_in(raw, directory)))
 
 
 def write(directory: Path, config: ModelConfig, processor: Processor) -> None:
@@ -63,12 +63,23 @@ def said_out(module: GPT, tokens: Tokens) -> dict[str, Tensor]:
     return {"logits": F.linear(states, *module.output), "last_hidden_state": states}
 
 
-def talking_in(directory: Path, config: GPTConfig) -> Processor:
-    """Tokenizer and conversations. Padding is told by its place, so where no file names a token for it, the one that ends texts will do."""
+def talking_in(directory: Path, config: GPTConfig) -> tuple[GPTConfig, Processor]:
+    """The configuration with what its tokenizer puts before texts; tokenizer and conversations.
+
+    Padding is told by its place, so where no file names a token for it, the one that ends texts will do.
+    """
     context = config.text.context
     end = content_of(read_said(directory).get("eos_token")) or "</s>"
     text = read_tokenizer(directory, max_length=None, context=context, pad=end, decoder=True)
-    return Processor(text=text).with_chat(conversations_in(directory, text, ends=config.ends, context=context))
+    chat = conversations_in(directory, text, ends=config.ends, context=context)
+    return config.model_copy(update={"start": begins(text)}), Processor(text=text).with_chat(chat)
+
+
+def begins(text: Tokenizer) -> tuple[int, ...]:
+    """What a tokenizer puts before every text."""
+    (whole,), (own,) = text.encode(["a"])[0], text.pieces(["a"])
+    found = next((at for at in range(len(whole)) if own and whole[at : at + len(own)] == own), 0)
+    return tuple(whole[:found])
 
 
 def talking_out(directory: Path, config: GPTConfig, processor: Processor) -> None:
@@ -90,6 +101,8 @@ def talking_misfit(config: GPTConfig, processor: Processor | None) -> str | None
         return None
     if processor.text is None:
         return "it has no tokenizer"
+    if (begun := begins(processor.text)) != config.start:
+        return f"its texts begin with {config.start}, those of its tokenizer with {begun}"
     if processor.chat is not None and processor.chat.config.placeholders:
         return "its conversations have more than words"
     if processor.chat is not None and processor.chat.ends != config.ends:

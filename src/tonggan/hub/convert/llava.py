@@ -58,8 +58,9 @@ def rules(config: ModelConfig) -> Rules:
 def config_in(raw: Mapping[str, Any], directory: Path, mean: Colour, std: Colour, defaults: Mapping[str, Any]) -> ChatConfig:
     """Our configuration of their config.json; mean and deviation come from preprocessor_config.json."""
     where = str(directory / "config.json")
-    given, text = {**defaults, **raw}, raw.get("text_config", {})
-    image = tower_in(given, where, mean, std)
+    given = {**defaults, **{name: value for name, value in raw.items() if value is not None}}
+    text = {"model_type": defaults["text_config"]["model_type"], **given["text_config"]}
+    image = tower_in(given["vision_config"], defaults["vision_config"]["model_type"], where, mean, std)
     layers, cut = given["vision_feature_layer"], given["vision_feature_select_strategy"] == "default"
     need(given, {"vision_feature_select_strategy": "default" if cut else "full"}, where)
     if cut and image.pooling != "class":
@@ -75,19 +76,18 @@ def config_in(raw: Mapping[str, Any], directory: Path, mean: Colour, std: Colour
         image_projector=MLPConfig(activation=activation_in(given["projector_hidden_act"], where), bias=given["multimodal_projector_bias"]),
         image_token=given.get("image_token_id", given["image_token_index"]),
         text=decoder.model_copy(update={"tied": bool(given["tie_word_embeddings"] or text.get("tie_word_embeddings", False))}),
-        ends=ends_in(text | {name: raw[name] for name in ("eos_token_id",) if name in raw}, directory),
+        ends=ends_in(text | {name: given[name] for name in ("eos_token_id",) if name in given}, directory),
     )
 
 
-def tower_in(given: Mapping[str, Any], where: str, mean: Colour, std: Colour) -> ViTConfig:
-    """Our picture tower of their vision_config."""
-    vision = {"model_type": "clip_vision_model", **given["vision_config"]}
-    kind, where = vision["model_type"], f"{where}: vision_config"
+def tower_in(vision: Mapping[str, Any], plain: str, where: str, mean: Colour, std: Colour) -> ViTConfig:
+    """Our picture tower of their vision_config; what it is where it does not say is `plain`."""
+    kind, where = vision.get("model_type", plain), f"{where}: vision_config"
     if kind not in TOWERS:
         raise TongganError(f"{where}: model_type {kind!r} is not supported; supported are: {', '.join(TOWERS)}")
     if kind == "clip_vision_model":
-        return clip.vision_in(clip.VISION_DEFAULTS | vision, where, mean, std)
-    tower = clip.vision_in(siglip.VISION_DEFAULTS | vision, where, mean, std)
+        return clip.vision_in({**clip.VISION_DEFAULTS, **vision}, where, mean, std)
+    tower = clip.vision_in({**siglip.VISION_DEFAULTS, **vision}, where, mean, std)
     head = "attention" if vision.get("vision_use_head", True) else "mean"
     return tower.model_copy(update={"pre_norm": False, "patch_bias": True, "pooling": head})
 
@@ -118,7 +118,7 @@ def config_out(config: ChatConfig, pad: int) -> dict[str, Any]:
 
 def read(raw: Mapping[str, Any], directory: Path) -> tuple[ModelConfig, Processor]:
     """Configuration and processor of a directory."""
-    kind = raw.get("vision_config", {}).get("model_type", "clip_vision_model")
+    kind = (raw.get("vision_config") or {}).get("model_type", "clip_vision_model")
     image = image_in(*read_settings(directory), TOWERS.get(kind, "CLIP"))
     config = config_in(raw, directory, image.mean, image.std, DEFAULTS)
     text = read_tokenizer(directory, max_length=config.text.context, context=config.text.context, pad="<pad>", decoder=True)
@@ -144,7 +144,7 @@ def chat_in(directory: Path, config: ChatConfig, text: Tokenizer) -> ChatProcess
                 f"but the model of config.json has {count} features of one"
             )
     image = placeholder_in(directory, text, config.image_token, count)
-    return conversations_in(directory, text, ends=config.ends, context=config.text.context, image=image)
+    return conversations_in(directory, text, ends=config.ends, context=config.text.context, image=image, framed=True)
 
 
 def features_of(config: ChatConfig) -> int:
@@ -221,7 +221,7 @@ def outputs(module: Chat, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     tokens, pixels = tokens_in(inputs), inputs.get("pixel_values")
     seen, found = None, {}
     if pixels is not None:
-        each = len(module.pictures(pixels[:1])[0])
+        each = features_of(module.config)
         pictures = Pieces(pixels, _pictures_of(tokens, module.config.image_token, each, len(pixels)))
         seen = module.read(Batch(tuple(map(str, range(len(tokens.ids)))), tokens=tokens, pictures=pictures))
         assert seen is not None
@@ -254,6 +254,7 @@ def _kind(image: ViTConfig) -> str:
 DEFAULTS: dict[str, Any] = {
     "projector_hidden_act": "gelu", "multimodal_projector_bias": True, "vision_feature_layer": -2,
     "vision_feature_select_strategy": "default", "tie_word_embeddings": False, "image_token_index": 32000,
+    "text_config": {"model_type": "llama"},
     "vision_config": {
         "model_type": "clip_vision_model", "intermediate_size": 4096, "hidden_size": 1024, "patch_size": 14, "image_size": 336,
         "num_hidden_layers": 24, "num_attention_heads": 16,

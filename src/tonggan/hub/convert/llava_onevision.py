@@ -44,7 +44,7 @@ def table(config: ModelConfig) -> KeyTable:
 
 def config_in(raw: Mapping[str, Any], directory: Path, mean: Colour, std: Colour) -> ChatConfig:
     """Our configuration of their config.json; mean and deviation come from preprocessor_config.json."""
-    where, given = str(directory / "config.json"), {**DEFAULTS, **raw}
+    where, given = str(directory / "config.json"), DEFAULTS | {name: value for name, value in raw.items() if value is not None}
     plain = llava.config_in(raw, directory, mean, std, DEFAULTS)
     assert isinstance(plain.image, ViTConfig) and isinstance(plain.image.image_size, int)
     aspect = given["vision_aspect_ratio"]
@@ -101,6 +101,7 @@ def chat_in(directory: Path, config: ChatConfig, text: Tokenizer) -> ChatProcess
         image=placeholder_in(directory, text, config.image_token, side**2 + 1),
         video=placeholder_in(directory, text, config.video_token, 1, "video"),
         tiles=TileProcessing(grids=config.tiles.grids, most=config.tiles.most, side=side),
+        framed=True,
     )
 
 
@@ -266,7 +267,7 @@ PICTURES: dict[str, Any] = {
 """Where the library's processor is not as SigLIP's where the file is silent."""
 DEFAULTS: dict[str, Any] = llava.DEFAULTS | {
     "vision_feature_layer": -1, "vision_feature_select_strategy": "full", "image_token_index": 151646, "video_token_index": 151647,
-    "vision_aspect_ratio": "anyres_max_9",
+    "vision_aspect_ratio": "anyres_max_9", "text_config": {"model_type": "qwen2"},
     "image_grid_pinpoints": [[384 * rows, 384 * columns] for rows in range(1, 7) for columns in range(1, 7)],
     "vision_config": {
         "model_type": "siglip_vision_model", "hidden_size": 1152, "intermediate_size": 4304, "patch_size": 14, "image_size": 384,

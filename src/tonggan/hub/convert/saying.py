@@ -40,7 +40,8 @@ class Saying:
     def read(cls, raw: Mapping[str, Any], directory: Path, *, start: int, end: int) -> Self:
         """Of a directory; what generation_config.json says goes before what config.json says. `start` and `end` are the format's own.
 
-        What is forced behind the first token is said first as well, up to where the library would look for the language.
+        What is forced behind the first token is said first as well, up to where the library would look for the language. Where there is
+        none to look for, it puts behind them that no times are wanted.
         """
         file = directory / FILE
         given = {**raw, **(read_json(file) if file.is_file() else {})}
@@ -58,9 +59,11 @@ class Saying:
         behind = {} if listening is None else {listening.tasks.get("transcribe"), listening.no_times}
         if odd := [number for number in ids[known + 1 :] if number not in behind]:
             raise TongganError(f"{where}: forced_decoder_ids {odd} behind a language that is not named are not supported")
-        last = given.get("forced_eos_token_id")
+        last, begun = given.get("forced_eos_token_id"), [start if first is None else first, *ids[:known]]
+        if listening is not None and listening.no_times not in (None, begun[-1]) and (known or not listening.languages):
+            begun.append(listening.no_times)
         return cls(
-            start=(start if first is None else first, *ids[:known]),
+            start=tuple(begun),
             ends=_ids(given.get("eos_token_id"), (end,)),
             last=last[0] if isinstance(last, list) else last,
             suppressed=_ids(given.get("suppress_tokens")),

@@ -119,6 +119,11 @@ class KeyTable:
         found = self._home(name)
         return found.key if found else None
 
+    def first(self, key: str) -> str | None:
+        """The first of their keys for the tensor that has this one; None when it is unknown, or dropped."""
+        found = next((there for rule in self._forward if (there := rule.find(key)) is not None), None)
+        return self.theirs(found.names[0]) if found is not None and found.names else None
+
     def _home(self, name: str) -> _Found | None:
         """Where a tensor of ours goes: the first rule that has its name."""
         return next((there for rule in self._backward if (there := rule.find(name)) is not None), None)

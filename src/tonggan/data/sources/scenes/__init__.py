@@ -44,13 +44,21 @@ __all__ = [
 
 
 def generate(
-    n: int, seed: int = 0, *, size: int = 96, sounding: bool = False, spoken: bool = False, langs: Sequence[str] = LANGS
+    n: int,
+    seed: int = 0,
+    *,
+    size: int = 96,
+    labels: bool = False,
+    sounding: bool = False,
+    spoken: bool = False,
+    langs: Sequence[str] = LANGS,
 ) -> Dataset:
     """Scenes 0..n-1 of the endless sequence that `seed` names: scene 7 is the same picture whatever `n` is.
 
     Splits train, val and test share no caption and no picture that looks alike; a scene with a colour and shape kept apart
     (`HELD_OUT`) is in the split `combination`, or `spare` where it looks like one without. `meta["scene"]` has the objects
-    (`Scene.from_json`), `meta["look"]` their colour and shape where all have the same.
+    (`Scene.from_json`), `meta["look"]` their colour and shape where all have the same. With `labels` it also has the `shape`, the `colour`
+    and the `size` that all have, and their `number`: classes to learn one by one.
 
     With `sounding` a row also has the sound of its things, from left to right (`sound`). With `spoken` it has its caption read aloud
     (needs `espeak-ng`), in one of `langs`, which is then its only text.
@@ -59,7 +67,9 @@ def generate(
         raise UsageError("sounding and spoken: a row has one sound; choose one")
     checked_langs(langs)
     scenes = [random_scene(np.random.default_rng([seed, i])) for i in range(n)]
-    rows = in_splits([_row(scene, f"scenes/{seed}/{i}", size) for i, scene in enumerate(scenes)], [scene.held_out for scene in scenes])
+    rows = in_splits(
+        [_row(scene, f"scenes/{seed}/{i}", size, labels) for i, scene in enumerate(scenes)], [scene.held_out for scene in scenes]
+    )
     if sounding:
         rows = [row.with_(audios=(sound(sound_of(scene)),)) for row, scene in zip(rows, scenes, strict=True)]
     if spoken:
@@ -99,15 +109,26 @@ def _moving_row(scene: MovingScene | Film, name: str, size: int) -> Row:
     )
 
 
-def _row(scene: Scene, name: str, size: int) -> Row:
+def _row(scene: Scene, name: str, size: int, labels: bool) -> Row:
     caption, looks = english(scene), {f"{thing.color} {thing.shape}" for thing in scene.things}
+    shared = _shared(scene) if labels else {}
     return Row(
         id=name,
         images=(picture(draw(scene, size)),),
         texts=(Text(caption, "en"), Text(chinese(scene), "zh")),
         group=f"scenes:{caption}",
-        meta=meta(scene.to_json(), scene.kind) | ({"look": looks.pop()} if len(looks) == 1 else {}),
+        meta=meta(scene.to_json(), scene.kind) | ({"look": looks.pop()} if len(looks) == 1 else {}) | shared,
     )
+
+
+def _shared(scene: Scene) -> dict[str, str]:
+    """What all things of a scene have in common, and how many they are."""
+    each = {
+        "shape": {thing.shape for thing in scene.things},
+        "colour": {thing.color for thing in scene.things},
+        "size": {thing.size for thing in scene.things},
+    }
+    return {name: found.pop() for name, found in each.items() if len(found) == 1} | {"number": str(len(scene.things))}
 
 
 def _spoken(row: Row, lang: str) -> Row:
@@ -142,6 +163,7 @@ class Scenes(Source):
         size: int | None = None,
         n: int = 2000,
         seed: int = 0,
+        labels: bool = False,
         moving: bool = False,
         events: bool = False,
         sounding: bool = False,
@@ -155,9 +177,10 @@ class Scenes(Source):
     ) -> Dataset:
         """The first `n` rows of a seed: captioned pictures of 96 pixels a side (all others: 64) unless something else is asked for.
 
-        `moving`: clips, with `events` those in which things meet or follow one another. `sounding`: with tones. `spoken`: with captions,
-        or questions, read aloud. `ask`: questions about pictures, clips (with `moving`) or tones (with `sounding`), of `kinds`, with
-        `choices`. `dialogues`: conversations about pictures. `editing`: pictures to be changed. `langs`: of what is asked, said and spoken.
+        `labels`: with what all things have in common. `moving`: clips, with `events` those in which things meet or follow one another.
+        `sounding`: with tones. `spoken`: with captions, or questions, read aloud. `ask`: questions about pictures, clips (with `moving`) or
+        tones (with `sounding`), of `kinds`, with `choices`. `dialogues`: conversations about pictures. `editing`: pictures to be changed.
+        `langs`: of what is asked, said and spoken.
         """
         if [ask, dialogues, editing].count(True) > 1:
             raise UsageError("ask, dialogues, editing: choose one")
@@ -172,6 +195,7 @@ class Scenes(Source):
             (moving and sounding and ask, "moving and sounding: questions are about the one or the other"),
             (spoken and (talk or (moving and not ask)), "spoken goes with captions of pictures, and with ask"),
             ((kinds or choices) and not ask, "kinds and choices are of questions: set ask"),
+            (labels and (ask or talk or moving), "labels are of pictures with captions: leave the others out"),
         ):
             if wrong:
                 raise UsageError(f"scenes: {said}")
@@ -184,4 +208,4 @@ class Scenes(Source):
             return generate_edits(n, seed, langs=langs, size=size or 64)
         if moving:
             return generate_moving(n, seed, size=size or 64, events=events, sounding=sounding)
-        return generate(n, seed, size=size or 96, sounding=sounding, spoken=spoken, langs=langs)
+        return generate(n, seed, size=size or 96, labels=labels, sounding=sounding, spoken=spoken, langs=langs)

@@ -36,6 +36,7 @@ GIT_WORDS = {**WORDS, "layers": 1, "context": 48}
 CROSS = {**WORDS, "layers": 1, "context": 80, "cross_from": 0}
 BOUNDS = {"start": (1,), "ends": (2,)}
 CHAT = {"kind": "chat", "image": SHAPE, "image_token": 400, "text": WORDS}
+EARS_ALONE = {"kind": "chat", "audio": EARS, "audio_token": 400, "audio_projector": {"kind": "mlp", "stack": 8}, "text": WORDS}
 KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "language model": ({"kind": "gpt", "text": WORDS}, {}, {"source": "CAPTIONS", "split": None}),
     "language model that chats": (
@@ -46,6 +47,7 @@ KINDS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "chat": (CHAT, {}, TALKS),
     "chat about clips": (CHAT, {"clips": {"frames": 2}}, CLIPS),
     "chat about tones": (CHAT | {"audio": EARS, "audio_token": 401, "audio_projector": {"kind": "mlp", "stack": 8}}, {}, TONES),
+    "chat about what is heard alone": (EARS_ALONE, {}, {"source": "SOUNDS", "split": None}),
     "flamingo": (
         {"kind": "flamingo", "image": SHAPE, "resampler": {"queries": 3, "layers": 1, "heads": 2, "head_width": 8}, "text": WORDS}
         | {"image_token": 400, "added_words": 1, "every": 2},
@@ -152,12 +154,16 @@ def test_questions_and_captions_choose_what_is_best(tmp_path: Path) -> None:
         {"name": "captions", "data": PICTURES, "step": {"kind": "language"}},
         {"name": "questions", "data": ASKED, "step": {"kind": "language", "pack": True}},
         evaluation={"kind": "answers", "data": {**ASKED, "split": "train"}},
-        looks=[{"kind": "captions", "data": {**PICTURES, "split": "train"}, "langs": ["zh"]}],
+        looks=[
+            {"kind": "captions", "data": {**PICTURES, "split": "train"}, "langs": ["zh"]},
+            {"kind": "answers", "data": {**TALKS, "options": {"n": 16, "size": 32, "ask": True}, "split": "train"}},
+        ],
         stage={"train": {"steps": 2, "eval_every": 2, "log_every": 1}},
     )
     Run(config, tmp_path / "run", quiet=True).train()
     found = numbers(tmp_path / "run")
-    assert {"eval/right", "eval/acc", "eval/captions cider-d"} <= found.keys() and found["eval/right"] == found["eval/acc"]
+    assert {"eval/right", "eval/acc", "eval/zh acc", "eval/answers zh acc", "eval/captions cider-d"} <= found.keys()
+    assert found["eval/right"] == found["eval/acc"], "each look by its own name"
 
 
 def test_a_decoder_brings_its_template_and_its_words(tmp_path: Path) -> None:
