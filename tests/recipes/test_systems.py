@@ -13,6 +13,7 @@ from tonggan import load, recipes
 from tonggan.backends import load_local
 from tonggan.config import ConfigError
 from tonggan.data.sources import SOURCES
+from tonggan.data.sources.scenes import can_speak
 from tonggan.models.adapt import is_adapted
 from tonggan.recipes.config import RunConfig
 from tonggan.recipes.run import Run
@@ -27,22 +28,44 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TONGGAN_FEATURES", str(tmp_path / "features"))
 
 
-def short(name: str, steps: int = 3) -> RunConfig:
-    """A recipe with so many updates per stage, or none where it has none."""
+def short(name: str, steps: int = 3, needed: Path | None = None) -> RunConfig:
+    """A recipe with so many updates per stage, or none where it has none, on few scenes; runs that it starts from are looked for in
+    `needed`."""
     config = json.loads(RunConfig.read(recipes.path(name)).model_dump_json())
     for stage in config["stages"]:
         if stage["train"]["steps"] != 0:
-            stage["train"] |= {"steps": steps, "minutes": None, "epochs": None, "log_every": 1, "eval_every": None}
+            stage["train"] |= {"steps": steps, "minutes": None, "epochs": None, "log_every": 1, "eval_every": None, "eval_first": False}
+    for data in _data(config):
+        if data["source"] == "scenes" and "n" in data["options"]:
+            data["options"]["n"] = min(data["options"]["n"], 1200 if data["label"] is not None else 400)
+    if needed is not None:
+        towers = config["model"]["towers"]
+        towers |= {kind: str(needed / where) for kind, where in towers.items() if where.startswith("runs/")}
     return RunConfig.parse(config)
+
+
+def _data(config: dict[str, Any]) -> list[dict[str, Any]]:
+    measured = [one["data"] for one in (config["evaluation"], *config["looks"]) if one is not None]
+    return [stream["data"] for stage in config["stages"] for stream in stage["streams"]] + measured
+
+
+def prepared(name: str, folder: Path) -> None:
+    """Train the runs whose towers a recipe takes, in small."""
+    for where in RunConfig.read(recipes.path(name)).model.towers.values():
+        if where.startswith("runs/"):
+            Run(short(Path(where).name), folder / where, quiet=True).train()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", recipes.names())
 def test_every_recipe_plans_its_memory_and_runs_three_updates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    config = short(name)
+    prepared(name, tmp_path)
+    config = short(name, needed=tmp_path)
     data = [stream.data for stage in config.stages for stream in stage.streams] + [e.data for e in (config.evaluation, *config.looks) if e]
     if absent := sorted({one.source for one in data if one.source in SOURCES and not SOURCES[one.source].available()}):
         pytest.skip(f"not on this machine: {', '.join(absent)}")
+    if any(one.options.get("spoken") for one in data) and not can_speak():
+        pytest.skip("not on this machine: espeak-ng")
     planned: list[tuple[str, int]] = []
 
     def noted(trainer: Trainer, stream: Stream, batch: Batch, kept: int = 0) -> Plan:
@@ -51,7 +74,7 @@ def test_every_recipe_plans_its_memory_and_runs_three_updates(tmp_path: Path, mo
         return plan
 
     monkeypatch.setattr("tonggan.recipes.run.preflight", noted)
-    run = Run(config, tmp_path / "run", limit=40, quiet=True)
+    run = Run(config, tmp_path / "run", limit=None if any(one.label == "look" for one in data) else 40, quiet=True)
     finished = run.train()
     assert finished.stopped == "done"
     assert [stream for stream, _ in planned] == [stream.name for stage in config.stages for stream in stage.streams]
