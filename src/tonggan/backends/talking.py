@@ -93,10 +93,10 @@ class Voice:
         try:
             prompt = self._prompt(conversation)
             sampling, batch = self._sampling(prompt, options), self._writer.collate([prompt]).to(self._device)
-            shared = self._shared([prompt])
+            (shared,) = self._shared([prompt]) or (None,)
             said = yield from stream(
                 self._module, batch, sampling, ends=self._writer.ends, decode=self._words.decode,
-                **self._silent, shared=shared and shared[0], prefixes=self._prefixes,
+                **self._silent, shared=shared, prefixes=self._prefixes,
             )  # fmt: skip
         except TongganError as error:
             return _failed(error)

@@ -123,7 +123,7 @@ def _row(scene: Scene, name: str, size: int, labels: bool) -> Row:
 
 def _shared(scene: Scene) -> dict[str, str]:
     """What all things of a scene have in common, and how many they are."""
-    each = {
+    each: dict[str, set[str]] = {
         "shape": {thing.shape for thing in scene.things},
         "colour": {thing.color for thing in scene.things},
         "size": {thing.size for thing in scene.things},
