@@ -11,11 +11,12 @@ import PIL.Image
 import PIL.ImageDraw
 import pytest
 
-from tonggan.data.sources import scenes
+from tonggan.data.sources import SOURCES, scenes
 from tonggan.data.sources.scenes.draw import coverage
 from tonggan.data.sources.scenes.words import relation
 from tonggan.data.sources.scenes.world import RADII, Scene, Thing
 from tonggan.data.splits import leaks
+from tonggan.types import UsageError
 
 N = 300
 
@@ -199,3 +200,16 @@ def test_relations_are_clear_in_the_picture():
 
 def test_json_keeps_a_scene():
     assert Scene.from_json(scene(5).to_json()) == scene(5)
+
+
+def test_labels_are_what_all_things_share() -> None:
+    plain, labelled = list(scenes.generate(60, 3, size=32)), list(scenes.generate(60, 3, size=32, labels=True))
+    for before, row in zip(plain, labelled, strict=True):
+        things = scenes.Scene.from_json(row.meta["scene"]).things
+        assert row.texts == before.texts and row.split == before.split and row.images[0].data == before.images[0].data
+        assert {name: row.meta[name] for name in before.meta} == before.meta, "and nothing else changes"
+        expected = {"shape": {t.shape for t in things}, "colour": {t.color for t in things}, "size": {t.size for t in things}}
+        assert {name: row.meta.get(name) for name in expected} == {n: next(iter(v)) if len(v) == 1 else None for n, v in expected.items()}
+        assert row.meta["number"] == str(len(things))
+    with pytest.raises(UsageError, match="labels are of pictures with captions"):
+        SOURCES["scenes"].rows(n=4, labels=True, ask=True)

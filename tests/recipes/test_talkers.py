@@ -101,7 +101,11 @@ def by_heart(steps: int) -> dict[str, Any]:
     return {"train": {"steps": steps, "log_every": 1, "eval_every": steps}, "optim": {"lr": 6e-3, "warmup": 5}}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+SLOW = {"language model", "chat", "chat about clips", "chat about tones", "captioner"}
+"""Kinds of which the others show as much in less time."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=pytest.mark.slow) if kind in SLOW else kind for kind in KINDS])
 def test_what_was_taught_is_asked(kind: str, tmp_path: Path, data: Any) -> None:
     """Rows become lessons, the model is saved with what writes them, opened again, and asked as it was taught."""
     shape, source, rows = KINDS[kind]
@@ -121,6 +125,7 @@ def test_what_was_taught_is_asked(kind: str, tmp_path: Path, data: Any) -> None:
     assert "chat" in model.can
 
 
+@pytest.mark.slow
 def test_a_row_learnt_by_heart_is_said(tmp_path: Path) -> None:
     """What stands before the answer, where it ends, the placeholders and the tokenizer are the same in training and in use."""
     config = talking(
@@ -136,6 +141,7 @@ def test_a_row_learnt_by_heart_is_said(tmp_path: Path) -> None:
     assert all(one.outcome == "answered" for one in answers), "the end was learnt too"
 
 
+@pytest.mark.slow
 def test_letters_and_marks_are_said_as_they_were_written(tmp_path: Path) -> None:
     rows = [
         Row("a", question="Ｗhat？", answers=("它是Ａ号（大的）。Yes, a CAT!",), images=(Image(array=_white()),), meta={"lang": "zh"})
