@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,31 @@ def test_a_model_that_knows_the_classes_keeps_their_order(tmp_path: Path) -> Non
         run = Run(config(rows(tmp_path / names[1], *names), steps=1, model=model), tmp_path / "-".join(names), quiet=True)
         run.train()
         assert load_local(tmp_path / "-".join(names), device="cpu").labels == expected
+
+
+def test_classes_of_a_column_compete_among_themselves_where_that_is_asked(tmp_path: Path) -> None:
+    """The same squares are red and warm: two answers, where one softmax over all of them could be sure of neither."""
+    streams = rows(tmp_path / "a", "red", "blue"), rows(tmp_path / "b", "red", "blue", column="warmth")
+    named = {"red": "warm", "blue": "cold"}
+    Dataset.from_rows(row.with_(meta={"warmth": named[row.meta["warmth"]]}) for row in open_data(streams[1]["source"])).write(tmp_path / "c")
+    streams[1]["source"] = str(tmp_path / "c")
+    losses, chances = {}, {}
+    for among in ("column", "all"):
+        made = config(*streams, classes=5, steps=60).model_dump(mode="json")
+        for stream in made["stages"][0]["streams"]:
+            stream["step"]["among"] = among
+        Run(RunConfig.parse(made), tmp_path / among, quiet=True).train()
+        last = json.loads((tmp_path / among / "metrics.jsonl").read_text().splitlines()[-1])
+        losses[among], chances[among] = ([last[f"s{i}/{what}"] for i in (0, 1)] for what in ("loss", "chance"))
+    assert max(losses["column"]) < 0.1
+    assert min(losses["all"]) > 0.5
+    assert chances == {"column": pytest.approx([math.log(2)] * 2), "all": pytest.approx([math.log(5)] * 2)}
+    model = load_local(tmp_path / "column", device="cpu")
+    assert model.labels is not None
+    for name, warmth in named.items():
+        (logits,) = np.asarray(model.features([square(*COLOURS[name], size=8)], "logits"))
+        best = {of: max(of, key=lambda one: logits[model.labels.index(one)]) for of in (("red", "blue"), ("warm", "cold"))}
+        assert list(best.values()) == [name, warmth]
 
 
 def test_more_classes_than_the_head_has_are_refused_before_anything_is_trained(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from PIL import Image as Pil
 
 from fakes import COLOURS, ColourModel
 from sounds import video_file
+from tonggan.data.kept import media_key
 from tonggan.data.media import content_bytes
-from tonggan.data.pairs import media_key
 from tonggan.data.rows import Dataset
 from tonggan.data.shots import Splitting
 from tonggan.search import Index

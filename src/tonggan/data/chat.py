@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal, Self, TypeAlias
 
@@ -24,6 +25,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from tonggan.config import Config
 from tonggan.data.audio import AudioProcessor
 from tonggan.data.images import ImageProcessor
+from tonggan.data.kept import Kept, Prepared
 from tonggan.data.spelling import Piece, Speller
 from tonggan.data.templates import CHATML, Template
 from tonggan.data.text import END, START, Tokenizer
@@ -111,11 +113,6 @@ class Prompt:
     source: tuple[int, ...] = ()
     """Ids of what an encoder reads, where a model has one."""
 
-    @property
-    def bytes(self) -> int:
-        """Of its media."""
-        return sum(one.nbytes for one in (*self.pictures, *self.sounds))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson(Prompt):
@@ -169,13 +166,14 @@ class ChatProcessor:
         self._fits(len(made.ids), id)
         return Prompt(id, tuple(one for one, _, _ in made.ids), tuple(made.pictures), tuple(made.sounds), tuple(made.cuts))
 
-    def lesson(self, conversation: Sequence[Message], *, id: str = "conversation") -> Lesson:
+    def lesson(self, conversation: Sequence[Message], *, id: str = "conversation", kept: Kept | None = None) -> Lesson:
         """What a model learns from: it is asked for what the assistant says, up to the end of each turn, and for nothing else.
 
-        A template that ends no turn has the last one ended by the first of `ends`. Raises as `prompt` does, and `TongganError` where
-        nobody answers, or where the template writes the turns before one otherwise than in the whole, naming the turn.
+        A template that ends no turn has the last one ended by the first of `ends`. With `kept` its media are prepared once for all lessons
+        that are about them. Raises as `prompt` does, and `TongganError` where nobody answers, or where the template writes the turns before
+        one otherwise than in the whole, naming the turn.
         """
-        made = self._written(conversation, id, prompt=False)
+        made = self._written(conversation, id, prompt=False, kept=kept)
         asked = [False] * len(made.ids)
         for begin, end in made.turns:
             for at, (one, start, stop) in enumerate(made.ids):
@@ -196,7 +194,7 @@ class ChatProcessor:
         targets = tuple(one if wanted else IGNORE for one, wanted in zip(said[1:], asked[1:], strict=True))
         return Lesson(id, tuple(said[:-1]), tuple(made.pictures), tuple(made.sounds), tuple(made.cuts), targets=targets)
 
-    def _written(self, conversation: Sequence[Message], id: str, *, prompt: bool) -> _Written:
+    def _written(self, conversation: Sequence[Message], id: str, *, prompt: bool, kept: Kept | None = None) -> _Written:
         given: dict[Medium, list[Media]] = {"image": [], "audio": [], "video": []}
         try:
             plain = [self._plain(message, given) for message in conversation]
@@ -220,9 +218,12 @@ class ChatProcessor:
             if piece.placeholder is not None:
                 kind = kinds[piece.placeholder]
                 alone = kind == "image" and len(given["image"]) == 1
-                arrays, run, cut = self._prepared(kind, next(queues[kind]), alone=alone)
-                (made.sounds if kind == "audio" else made.pictures).extend(arrays)
-                made.cuts.extend([] if cut is None else [cut])
+                part = next(queues[kind])
+                prepare = partial(self._prepared, kind, part, alone=alone)
+                one = prepare() if kept is None else kept(part, prepare, alone=alone)
+                (made.sounds if kind == "audio" else made.pictures).extend(one.arrays)
+                made.cuts.extend([] if one.cut is None else [one.cut])
+                run = one.ids
             made.ids.extend((one, piece.start, piece.stop) for one in run)
         return made
 
@@ -258,8 +259,8 @@ class ChatProcessor:
         words = [part["text"] if "text" in part else self.config.placeholders[part["type"]].text + "\n" for part in parts]  # type: ignore[index]
         return {"role": message.role, "content": "".join(words)}
 
-    def _prepared(self, kind: Medium, part: Media, *, alone: bool) -> tuple[list[np.ndarray], list[int], Tiles | Frames | None]:
-        """What is made of a medium, its ids, and of what the pieces are."""
+    def _prepared(self, kind: Medium, part: Media, *, alone: bool) -> Prepared:
+        """What is made of a medium; whether it is the only picture of a conversation matters where pictures are cut into tiles."""
         place, tiles = self.config.placeholders[kind], self.config.tiles
         cut: Tiles | Frames | None = None
         if isinstance(part, Image):
@@ -285,7 +286,7 @@ class ChatProcessor:
             number = sum(-(-one.shape[-1] // place.every) for one in made)
         else:
             number = place.count * len(made)
-        return made, [place.id] * number, cut
+        return Prepared(tuple(made), (place.id,) * number, cut)
 
     def _turns(self, plain: Sequence[Mapping[str, Any]], written: str, *, strict: bool) -> list[tuple[int, int]]:
         """From where to where in the text the assistant speaks; not `strict`: as far as the template lets it be known."""

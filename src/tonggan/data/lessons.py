@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
 from tonggan.data.chat import ChatProcessor, Lesson
+from tonggan.data.kept import CACHE_BYTES, Kept, stable_hash
 from tonggan.data.language import language_of
-from tonggan.data.pairs import CACHE_BYTES, stable_hash
 from tonggan.data.plain import PlainProcessor
 from tonggan.data.prompts import CAPTIONING, LETTER, SHORT
 from tonggan.tensors import Batch, Modality
@@ -96,8 +96,8 @@ class LessonCollate:
 
     A row that cannot be used (too long, unreadable, another number of media than its text says, nobody answers) is counted in `dropped`
     with its reason, and another row of the batch stands in for it. `pack`: several in a row of at most `room` ids (None: of the longest),
-    so that batches have other numbers of rows, and none needs to stand in. Lessons are kept once they were made, as far as memory that
-    is set aside for decoded media reaches.
+    so that batches have other numbers of rows, and none needs to stand in. Media are prepared once, whatever is asked about them, as far as
+    the memory that is set aside for them reaches.
     """
 
     def __init__(
@@ -117,19 +117,18 @@ class LessonCollate:
         self.writer, self.seed, self.pack, self.room = writer, seed, pack, room
         self.langs, self.of = tuple(langs) if langs else None, of
         self.dropped: dict[str, Dropped] = {}
-        self._known: dict[tuple[str, ...], Lesson] = {}
-        self._free = CACHE_BYTES
+        self._kept = Kept()
         self._lock = threading.Lock()
 
     def apart(self) -> LessonCollate:
         """The same, with its own list of what was dropped."""
         other = copy.copy(self)
-        other.dropped, other._known = {}, {}
+        other.dropped, other._kept = {}, Kept()
         return other
 
     def fills(self, rows: int) -> int:
-        """Most bytes of lessons that are kept; none of them before training begins, whose media nobody knows."""
-        return CACHE_BYTES if self._known else 0
+        """Most bytes of media that are kept; none before training begins, when nobody knows them."""
+        return CACHE_BYTES if self._kept else 0
 
     def longest(self, rows: Sequence[Row], count: int) -> list[Row]:
         """So many of the rows whose conversations are the longest: in media, then in bytes of text."""
@@ -162,18 +161,9 @@ class LessonCollate:
         return conversation_of(row, self.seed, epoch, langs=self.langs, of=self.of, instructed=self.writer.instructed)
 
     def _lesson(self, row: Row, epoch: int) -> Lesson:
-        conversation = self.conversation(row, epoch)
-        key = (row.id, *(part.text for message in conversation for part in message.parts if isinstance(part, Text)))
-        known = self._known.get(key)
-        if known is not None:
-            return known
-        lesson = self.writer.lesson(conversation, id=row.id)
+        lesson = self.writer.lesson(self.conversation(row, epoch), id=row.id, kept=self._kept)
         if self.room is not None and len(lesson.ids) > self.room:
             raise TongganError(f"{len(lesson.ids)} tokens, where a row has room for {self.room}")
-        with self._lock:
-            if lesson.bytes <= self._free:
-                self._free -= lesson.bytes
-                self._known[key] = lesson
         return lesson
 
 

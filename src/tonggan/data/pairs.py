@@ -9,7 +9,6 @@ Shape letters: B rows, K kinds of key.
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,13 +20,10 @@ from torch import Tensor
 from tonggan.config import height_width
 from tonggan.data.augment import Augment, augment
 from tonggan.data.images import stack
-from tonggan.data.media import content_bytes, moment_bytes
+from tonggan.data.kept import CACHE_BYTES, NAMES, media_key, stable_hash
 from tonggan.data.processor import Processor
 from tonggan.tensors import Batch, Modality
 from tonggan.types import Audio, Dropped, Image, Media, MediaError, Row, Text, TongganError, UsageError, Video
-
-CACHE_BYTES = 2 * 1024**3
-NAMES: Mapping[str, str] = {"image": "picture", "text": "caption", "audio": "sound", "video": "clip"}
 
 
 class PairCollate:
@@ -250,21 +246,6 @@ def keys_of(row: Row, caption: str | None, picture: int | None = None) -> list[i
 def picture_key(row: Row) -> int:
     """`media_key` of a row's first picture, 0 where it has none."""
     return media_key(row.images[0]) if row.images else 0
-
-
-def media_key(part: Media) -> int:
-    """Equal for handles on one file, or on the same embedded bytes, and the same moment of it. All the bytes count: drawings on white begin
-    alike."""
-    name = NAMES[part.kind]
-    if part.path is not None:
-        return stable_hash(f"{name}\0{part.path}".encode("utf-8", "surrogatepass") + moment_bytes(part))
-    return stable_hash(f"{name}\0".encode() + content_bytes(part))
-
-
-def stable_hash(value: str | bytes) -> int:
-    """63 bits that are the same on every machine and in every process; never 0."""
-    data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-    return (int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little") >> 1) | 1
 
 
 def _number(seeds: tuple[int, int]) -> int:

@@ -6,12 +6,14 @@ What such a model is asked with and what it learns from are written by the same 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from tonggan.data.chat import ChatProcessor, Lesson, Prompt
+from tonggan.data.kept import Kept, Prepared
 from tonggan.data.processor import Processor
 from tonggan.tensors import IGNORE, Batch, pad
 from tonggan.types import Audio, CannotError, Image, Media, Message, Text, TongganError, UsageError
@@ -62,8 +64,8 @@ class PlainProcessor:
         """Whether words tell the model what to do: those that it reads. In others they would be the beginning of its answer."""
         return self.reads and not self.listens
 
-    def prompt(self, conversation: Sequence[Message], *, id: str = "conversation") -> Prompt:
-        """What is read, and said, before the answer.
+    def prompt(self, conversation: Sequence[Message], *, id: str = "conversation", kept: Kept | None = None) -> Prompt:
+        """What is read, and said, before the answer; its media as they are `kept`, where they are.
 
         Raises `CannotError` for several messages, or media that the model does not take, `UsageError` for words that are missing or too
         many.
@@ -72,7 +74,7 @@ class PlainProcessor:
             raise CannotError(f"{self.name} has no template for conversations: it takes one message, not {len(conversation)}")
         (message,) = conversation
         words = "\n".join(part.text for part in message.parts if isinstance(part, Text)).strip()
-        media: Any = self._media(message)
+        media: Any = self._media(message, kept)
         if self.listens:
             if words:
                 raise CannotError(f"{self.name} writes down what it hears; it takes a sound and no words")
@@ -84,7 +86,7 @@ class PlainProcessor:
             raise UsageError(f"{self.name} goes on from words; the message has none")
         return Prompt(id, (*self.start, *ids), **media)
 
-    def lesson(self, conversation: Sequence[Message], *, id: str = "conversation") -> Lesson:
+    def lesson(self, conversation: Sequence[Message], *, id: str = "conversation", kept: Kept | None = None) -> Lesson:
         """A message and its answer, or an answer alone, to learn from: the model is asked for the answer and its end.
 
         Raises as `prompt` does, and `TongganError` where nobody answers, or the whole is longer than the model's context.
@@ -96,7 +98,7 @@ class PlainProcessor:
         if not ids:
             raise TongganError(f"{id}: the assistant says nothing in this conversation, there is nothing to learn")
         # A text without a message is learnt from by decoders alone: whatever else reads or sees needs what it answers.
-        before = self.prompt(asked, id=id) if asked or self.reads or self._takes else Prompt(id, self.start)
+        before = self.prompt(asked, id=id, kept=kept) if asked or self.reads or self._takes else Prompt(id, self.start)
         said = [*before.ids, *ids, *self.ends[:1]]
         if len(said) - 1 > self.context:
             raise TongganError(f"{id}: {len(said) - 1} tokens, where the model has room for {self.context}; shorten it")
@@ -124,7 +126,7 @@ class PlainProcessor:
         """The kinds of media that a message has one of."""
         return tuple(kind for kind in ("image", "audio") if getattr(self._processor, kind) is not None)
 
-    def _media(self, message: Message) -> dict[str, tuple[np.ndarray, ...]]:
+    def _media(self, message: Message, kept: Kept | None) -> dict[str, tuple[np.ndarray, ...]]:
         """Its picture or sound, prepared: as many as the model takes, which is one or none of a kind."""
         made: dict[str, tuple[np.ndarray, ...]] = {}
         for kind in ("image", "audio"):
@@ -133,18 +135,19 @@ class PlainProcessor:
             if len(parts) != takes:
                 raise CannotError(f"{self.name} takes {'one' if takes else 'no'} {kind} with a message, not {len(parts)}")
             if parts:
-                made["pictures" if kind == "image" else "sounds"] = (self._prepared(parts[0]),)
+                prepare = partial(self._prepared, parts[0])
+                made["pictures" if kind == "image" else "sounds"] = (prepare() if kept is None else kept(parts[0], prepare)).arrays
         if other := [part.kind for part in message.parts if part.kind not in ("text", "image", "audio")]:
             raise CannotError(f"{self.name} takes no {other[0]}")
         return made
 
-    def _prepared(self, part: Media) -> np.ndarray:
+    def _prepared(self, part: Media) -> Prepared:
         image, audio = self._processor.image, self._processor.audio
         if isinstance(part, Image):
             assert image is not None
-            return image(part)
+            return Prepared((image(part),))
         assert isinstance(part, Audio) and audio is not None
-        return audio(part)
+        return Prepared((audio(part),))
 
     def _source(self, words: str) -> tuple[int, ...]:
         if not words:

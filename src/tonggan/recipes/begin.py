@@ -13,7 +13,7 @@ from tonggan.config import ConfigError, one_of
 from tonggan.data.audio import AudioProcessing, AudioProcessor
 from tonggan.data.chat import ChatProcessing
 from tonggan.data.images import ImageProcessing, ImageProcessor
-from tonggan.data.pairs import NAMES
+from tonggan.data.kept import NAMES
 from tonggan.data.processor import Processor
 from tonggan.data.text import train_bpe
 from tonggan.data.video import VideoProcessing, VideoProcessor

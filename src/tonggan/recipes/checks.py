@@ -12,8 +12,9 @@ from torch import nn
 
 from tonggan import devices, steps
 from tonggan.config import did_you_mean, one_of
+from tonggan.data.kept import NAMES, media_key
 from tonggan.data.loader import LoaderConfig, check_streams
-from tonggan.data.pairs import NAMES, classes_of, media_key
+from tonggan.data.pairs import classes_of
 from tonggan.data.rows import Dataset
 from tonggan.evaluate.tasks.answers import METRICS, RATES
 from tonggan.evaluate.tasks.labelled import labelled

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tonggan.config import did_you_mean
 from tonggan.data import open_data
+from tonggan.data.kept import NAMES
 from tonggan.data.lessons import conversation_of
-from tonggan.data.pairs import NAMES
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import SOURCES, held_out_captions
 from tonggan.data.splits import caption_key

@@ -223,11 +223,13 @@ class Run:
         if isinstance(model, Rememberer) and model.image is not None:
             learning = any(parameter.requires_grad for parameter in model.image.parameters())
             model.memo = None if learning else Memo()
-        made: dict[str, nn.Module] = {}
+        made: dict[tuple[str, tuple[int, ...]], nn.Module] = {}
+        streams = []
         for stream in stage.streams:  # streams of one task learn by one step: what it has of its own (a teacher) is theirs together
-            if (task := stream.step.model_dump_json()) not in made:
+            task = stream.step.model_dump_json(), self._others(stream)
+            if task not in made:
                 made[task] = self._step(stream)
-        streams = [self._stream(stage, stream, made[stream.step.model_dump_json()]) for stream in stage.streams]
+            streams.append(self._stream(stage, stream, made[task]))
         directory = self._progress.directory(number)
         return Trainer(
             self.model,
@@ -336,7 +338,17 @@ class Run:
     def _step(self, stream: StreamConfig) -> nn.Module:
         teacher = self._teacher.module if self._teacher is not None else None
         assert teacher is None or isinstance(teacher, DualEncoder)
-        return steps.build(self.model, stream.step, teacher=teacher, vocabulary=self.parts.vocabulary(stream.step))
+        vocabulary = self.parts.vocabulary(stream.step)
+        return steps.build(self.model, stream.step, teacher=teacher, vocabulary=vocabulary, others=self._others(stream))
+
+    def _others(self, stream: StreamConfig) -> tuple[int, ...]:
+        """Numbers of the classes that a stream's column has not, where only those of its column compete."""
+        if not isinstance(stream.step, ClassificationConfig) or stream.step.among == "all":
+            return ()
+        label = stream.data.label
+        alike = [one for stage in self.config.stages for one in stage.streams if self._classes(one) and one.data.label == label]
+        own = {name for one in alike for name in classes_of(self._rows.stream(one), label or "")}
+        return tuple(number for number, name in enumerate(self._classes(stream)) if name not in own)
 
     def _evaluate(self, stage: Stage, streams: Sequence[Stream]) -> dict[str, float]:
         """The numbers of what chooses, then of what is only looked at, these under their kinds' names."""

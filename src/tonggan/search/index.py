@@ -21,7 +21,7 @@ import numpy as np
 
 from tonggan.data.audio import canonical_sound
 from tonggan.data.images import canonical_picture
-from tonggan.data.pairs import NAMES
+from tonggan.data.kept import NAMES
 from tonggan.data.shots import Splitting
 from tonggan.data.video import canonical_clip
 from tonggan.search.clips import by_frames, content_hash, embed, entries

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, TypeAlias
 
 from pydantic import Field
@@ -26,8 +27,16 @@ StepConfig: TypeAlias = Annotated[
 ]
 
 
-def build(model: nn.Module, config: StepConfig, *, teacher: DualEncoder | None = None, vocabulary: Vocabulary | None = None) -> nn.Module:
-    """The step of a configuration; `teacher` is for those that learn from a frozen model, `vocabulary` for those that hide words.
+def build(
+    model: nn.Module,
+    config: StepConfig,
+    *,
+    teacher: DualEncoder | None = None,
+    vocabulary: Vocabulary | None = None,
+    others: Collection[int] = (),
+) -> nn.Module:
+    """The step of a configuration; `teacher` is for those that learn from a frozen model, `vocabulary` for those that hide words, `others`
+    (classes of other columns) for those that classify.
 
     Raises `UsageError` when the model cannot do what the step trains.
     """
@@ -51,7 +60,7 @@ def build(model: nn.Module, config: StepConfig, *, teacher: DualEncoder | None =
         case ClassificationConfig():
             if not isinstance(model, Labeller):
                 raise UsageError(f"step classification: {type(model).__name__} has no classifier")
-            return ClassificationStep(model, config)
+            return ClassificationStep(model, config, others=others)
         case LatentConfig():
             if not isinstance(model, LatentLearner):
                 raise UsageError(f"step latent: {type(model).__name__} cannot fill in its own states; data2vec models can")

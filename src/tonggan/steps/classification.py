@@ -6,8 +6,10 @@ Shape letters: B rows, C classes.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import nn
@@ -24,6 +26,9 @@ class ClassificationConfig(Config):
     kind: Literal["classification"] = "classification"
     of: tuple[Modality, ...] = Field(default=("image",), min_length=1)
     """Kinds of input that the model is shown together."""
+    among: Literal["all", "column"] = "all"
+    """Which classes compete: all that the model learns, or those of the stream's own column, so that one picture can be learnt as red from
+    one column and as a star from another."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
     @property
@@ -33,15 +38,17 @@ class ClassificationConfig(Config):
 
 
 class ClassificationStep(nn.Module):
-    """Cross-entropy over `Batch.labels`."""
+    """Cross-entropy over `Batch.labels`. `others` are classes of other columns, which take no part."""
 
     model: Labeller
 
-    def __init__(self, model: Labeller, config: ClassificationConfig) -> None:
+    def __init__(self, model: Labeller, config: ClassificationConfig, *, others: Collection[int] = ()) -> None:
         super().__init__()
         if model.classes is None:
             raise UsageError("step classification: this model has no classifier; set classes in its shape (model.config.classes)")
         self.model, self.config, self.classes = model, config, model.classes
+        self._others = torch.zeros(model.classes, dtype=torch.bool)
+        self._others[sorted(others)] = True
 
     def forward(self, batch: Batch) -> StepOutput:
         """`accuracy` is the share of rows whose likeliest class is their label; `floor` is the entropy that smoothing leaves."""
@@ -50,12 +57,16 @@ class ClassificationStep(nn.Module):
             raise UsageError("step classification needs labelled rows, and this batch has no labels")
         if (highest := int(labels.max())) >= classes or int(labels.min()) < 0:
             raise UsageError(f"labels go from {int(labels.min())} to {highest}, the model's classes from 0 to {classes - 1}")
-        logits = self.model.classify({kind: batch.input(kind) for kind in self.config.of}).float()
+        asked = ~self._others.to(labels.device)
+        if wrong := labels[~asked[labels]].tolist():
+            raise UsageError(f"label {wrong[0]} is one of the classes of other columns, which take no part")
+        logits = self.model.classify({kind: batch.input(kind) for kind in self.config.of}).float()[:, asked]
+        labels = (asked.cumsum(0) - 1)[labels]
         loss = F.cross_entropy(logits, labels, label_smoothing=smooth)
         report = {
             "loss": float(loss.detach()),
-            "floor": _entropy(classes, smooth),
-            "chance": math.log(classes),
+            "floor": _entropy(logits.shape[1], smooth),
+            "chance": math.log(logits.shape[1]),
             "accuracy": float((logits.detach().argmax(dim=1) == labels).float().mean()),
         }
         return StepOutput(loss, report)
