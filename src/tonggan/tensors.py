@@ -100,11 +100,13 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Sounds:
-    """Waveforms float32 [B, S] or log-mel spectrograms [B, M, F], zeros after each row's own end, and their lengths [B]."""
+    """Waveforms float32 [B, S] or log-mel spectrograms [B, M, F], zeros after each one's own end, and their lengths [B]."""
 
     values: Tensor
     lengths: Tensor
     """Int[B]: samples, or frames."""
+    counts: tuple[int, ...] | None = None
+    """How many of them are each row's, in reading order; None: each row has one."""
 
     def to(self, device: torch.device | str) -> Sounds:
         """The same on `device`."""
@@ -115,8 +117,14 @@ class Sounds:
         """Where the values are."""
         return self.values.device
 
+    def select(self, rows: Sequence[int]) -> Sounds:
+        """Of these rows, in this order; a row may come more than once."""
+        counts = self.counts or (1,) * len(self.values)
+        places = _places(counts, rows, self.device)
+        return Sounds(self.values[places], self.lengths[places], self.counts and tuple(counts[row] for row in rows))
+
     def _map(self, f: Callable[[Tensor], Tensor]) -> Sounds:
-        return Sounds(f(self.values), f(self.lengths))
+        return replace(self, values=f(self.values), lengths=f(self.lengths))
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,10 +194,14 @@ class Pieces:
 
     def select(self, rows: Sequence[int]) -> Pieces:
         """Of these rows, in this order; a row may come more than once."""
-        starts = [sum(self.counts[:row]) for row in rows]
-        places = [place for row, start in zip(rows, starts, strict=True) for place in range(start, start + self.counts[row])]
         cuts = self.cuts and tuple(self.cuts[row] for row in rows)
-        return Pieces(self.values[torch.tensor(places, dtype=torch.long)], tuple(self.counts[row] for row in rows), cuts)
+        return Pieces(self.values[_places(self.counts, rows, self.device)], tuple(self.counts[row] for row in rows), cuts)
+
+
+def _places(counts: Sequence[int], rows: Sequence[int], device: torch.device) -> Tensor:
+    """Where the media of these rows are, of which each row has so many."""
+    starts = [sum(counts[:row]) for row in rows]
+    return torch.tensor([start + i for row, start in zip(rows, starts, strict=True) for i in range(counts[row])], device=device).long()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,7 @@ class Batch:
     which rows are positives of each other (see `objectives.contrastive`); 0 means no key. `labels` are Int64[B].
 
     Of systems that talk, `tokens` are what is said, `source` what an encoder reads, `targets` Int64[B, L] the word that is to follow each
-    token, IGNORE where none is asked for, and `pictures` any number of them per row.
+    token, IGNORE where none is asked for, and `pictures` any number of them per row, as `sounds` may be.
     """
 
     ids: tuple[str, ...]
@@ -248,9 +260,10 @@ class Batch:
         return self._rows(rows, lambda t: t[torch.tensor(rows, device=t.device)])
 
     def _rows(self, rows: Sequence[int], of: Callable[[Tensor], Tensor]) -> Batch:
-        cut = replace(self, pictures=None)._map(of)
+        cut = replace(self, pictures=None, sounds=None)._map(of)
         langs = tuple(self.langs[row] for row in rows) if self.langs else ()
-        return replace(cut, ids=tuple(self.ids[row] for row in rows), langs=langs, pictures=self.pictures and self.pictures.select(rows))
+        pictures, sounds = self.pictures and self.pictures.select(rows), self.sounds and self.sounds.select(rows)
+        return replace(cut, ids=tuple(self.ids[row] for row in rows), langs=langs, pictures=pictures, sounds=sounds)
 
     def _map(self, f: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {}

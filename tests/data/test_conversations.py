@@ -283,7 +283,7 @@ def test_a_batch_is_padded_on_the_right_and_its_media_are_in_reading_order(chat:
     assert batch.tokens is not None and batch.targets is not None and batch.pictures is not None and batch.sounds is not None
     assert batch.ids == ("a", "b", "c") and batch.pictures.counts == (2, 0, 1)
     assert batch.pictures.values.float().mean((1, 2, 3)).tolist() == [1, 2, 3] and batch.pictures.values.dtype == torch.uint8
-    assert (batch.sounds.lengths > 0).tolist() == [False, False, True] and not batch.sounds.values[:2].any()
+    assert batch.sounds.counts == (0, 0, 1) and len(batch.sounds.values) == 1
     for row, lesson in enumerate(lessons):
         length = int(batch.tokens.lengths[row])
         assert tuple(batch.tokens.ids[row, :length].tolist()) == lesson.ids
@@ -293,17 +293,19 @@ def test_a_batch_is_padded_on_the_right_and_its_media_are_in_reading_order(chat:
     ends = torch.isin(batch.targets[:, :-1], torch.tensor(chat.ends))
     assert torch.equal(batch.targets[:, :-1][asked & ~ends], follows[asked & ~ends]), "the word after each token"
     assert chat.collate([chat.prompt([user("?")])]).targets is None
-    with pytest.raises(UsageError, match="d: 2 sounds in one row, where a batch has room for 1"):
-        chat.collate([chat.prompt([user(sound(), sound())], id="d")])
+    heard = chat.collate([chat.prompt([user(sound(), sound(0.2))]), chat.prompt([user("?")]), chat.prompt([user(sound())])]).sounds
+    assert heard is not None and heard.counts == (2, 0, 1) and len(set(heard.lengths.tolist())) == 2
 
 
-def test_packing_is_first_fit_decreasing_and_keeps_sounds_apart(chat: ChatProcessor) -> None:
+def test_packing_is_first_fit_decreasing(chat: ChatProcessor) -> None:
     def lesson(name: str, length: int, sounds: int = 0) -> Lesson:
         return Lesson(name, (5,) * length, (), (np.zeros((20, 3), np.float32),) * sounds, targets=(6,) * length)
 
     rows = pack([lesson("a", 3), lesson("b", 7), lesson("c", 5), lesson("d", 5), lesson("e", 2)], 10)
     assert [[one.id for one in row] for row in rows] == [["b", "a"], ["c", "d"], ["e"]]
-    assert [len(row) for row in pack([lesson("a", 3, 1), lesson("b", 3, 1), lesson("c", 3)], 10)] == [2, 1]
+    (heard,) = pack([lesson("a", 3, 1), lesson("b", 3, 2), lesson("c", 3)], 10)
+    sounds = chat.collate_packed([heard]).sounds
+    assert sounds is not None and sounds.counts == (3,)
     with pytest.raises(UsageError, match="x: 11 tokens do not fit into a row of 10"):
         pack([lesson("x", 11)], 10)
     batch = chat.collate_packed(rows)
@@ -376,6 +378,38 @@ def test_a_batch_of_rows_says_what_it_could_not_use(chat: ChatProcessor, tmp_pat
     assert set(reasons) == {"long", "broken", "mute"} and "where a row has room for 64" in reasons["long"]
     with pytest.raises(TongganError, match="no row of a whole batch could be used"):
         collate.apart()(rows[1:], [0] * 3)
+
+
+def test_media_are_prepared_once_however_they_are_asked_about(chat: ChatProcessor, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = Row("a", images=(picture(),), texts=(Text("a bird", "en"), Text("红鸟", "zh")))
+    looked: list[Image] = []
+    prepare = type(chat.image).__call__
+    monkeypatch.setattr(type(chat.image), "__call__", lambda self, part: looked.append(part) or prepare(self, part))
+    collate = LessonCollate(chat, seed=0)
+    batches = [collate([row, row.with_(id="b")], [epoch] * 2) for epoch in range(8)]
+    assert len({tuple(batch.tokens.ids[0].tolist()) for batch in batches if batch.tokens is not None}) > 3, "asked in several ways"
+    assert len(looked) == 1
+    collate([row.with_(id="a", images=(picture(200),))], [0])
+    assert len(looked) == 2, "another picture under the name of the first"
+
+
+def test_rows_are_examples_to_one_another(chat: ChatProcessor) -> None:
+    rows = [Row(f"r{i}", images=(picture(i),), question="?", answers=(f"{'ab'[i % 2]} bird",)) for i in range(12)]
+    collate = LessonCollate(chat, seed=0, shots=2)
+    batch = collate(rows, [0] * 12)
+    together = [name.split("+") for name in batch.ids]
+    assert [name for some in together for name in some] == [row.id for row in rows], "each row once, in order"
+    assert {len(some) for some in together} == {1, 2, 3}
+    assert batch.pictures is not None and batch.pictures.counts == tuple(map(len, together))
+    alone = LessonCollate(chat, seed=0)(rows, [0] * 12)
+    assert batch.targets is not None and alone.targets is not None
+    assert (batch.targets >= 0).sum() == (alone.targets >= 0).sum(), "every answer is learnt, those of the examples too"
+    for i, row in enumerate(rows):  # what one cannot be read of does not take the others with it
+        broken = [*rows[:i], row.with_(answers=()), *rows[i + 1 :]]
+        apart = collate.apart()
+        found = apart(broken, [0] * 12)
+        assert sorted("+".join(found.ids).split("+")) == sorted(one.id for one in rows if one.id != row.id)
+        assert list(apart.dropped) == [row.id]
 
 
 def test_dialogues_that_users_bring(tmp_path: Path) -> None:

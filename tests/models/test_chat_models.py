@@ -64,7 +64,8 @@ def given(each: int = 4, heard: tuple[int, int, int] | None = None) -> Batch:
     texts = [[1, *picture, 5, *sound[0], 6, *picture, 7, 8], [2, *sound[1], 3, 4], [*picture, *sound[2], 1, *picture, *picture, 9]]
     generator = torch.Generator().manual_seed(1)
     values = torch.randn(5, 3, 12, 12, generator=generator, dtype=torch.float64)
-    sounds = Sounds(torch.randn(3, 5, 13, generator=generator, dtype=torch.float64), torch.tensor([13, 5, 0])) if heard else None
+    mels = torch.randn(2, 5, 13, generator=generator, dtype=torch.float64)
+    sounds = Sounds(mels, torch.tensor([13, 5]), (1, 1, 0)) if heard else None
     return Batch(("a", "b", "c"), tokens=pad(texts), pictures=Pieces(values, (2, 0, 3)), sounds=sounds)
 
 
@@ -79,10 +80,9 @@ def row_of(batch: Batch, row: int) -> Batch:
     assert batch.tokens is not None and batch.pictures is not None
     length = int(batch.tokens.lengths[row])
     tokens = Tokens(batch.tokens.ids[row : row + 1, :length], batch.tokens.lengths[row : row + 1])
-    sounds = batch.sounds
-    if sounds is not None:
-        frames = int(sounds.lengths[row])
-        sounds = Sounds(sounds.values[row : row + 1, :, :frames], sounds.lengths[row : row + 1])
+    sounds = batch.sounds and batch.sounds.select([row])
+    if sounds is not None and len(sounds.values):
+        sounds = replace(sounds, values=sounds.values[:, :, : int(sounds.lengths.max())])
     return Batch(batch.ids[row : row + 1], tokens=tokens, pictures=batch.pictures.select([row]), sounds=sounds)
 
 
@@ -114,6 +114,28 @@ def test_alone_in_a_batch_and_in_chunks_a_chat_says_the_same(variant: str) -> No
                     states.append(model.say(chunk(one.tokens, start, min(stop, length)), seen, cache=cache))
                     cache.advance([min(stop, length) - start])
             assert torch.allclose(words(model, torch.cat(states, dim=1)), whole[row : row + 1, :length], atol=1e-12)
+
+
+@torch.no_grad()
+def test_a_row_may_have_several_sounds_of_any_length() -> None:
+    """Two in one row say what each says in its place; rows without any stand between."""
+    model, batch = of("pictures and sounds")
+    assert batch.sounds is not None
+    long, short = batch.sounds.values, batch.sounds.values[1:, :, :5]
+    texts = [[1, *[S] * 4, 5, *[S] * 2, 6, 7], [2, 3], [*[S] * 2, 8, 9]]
+    sounds = Sounds(long[[0, 1, 1]], torch.tensor([13, 5, 5]), (2, 0, 1))
+    several = Batch(("a", "b", "c"), tokens=pad(texts), sounds=sounds)
+    seen, alone = model.read(several), [model.sounds(Sounds(one, torch.tensor([one.shape[2]])))[0] for one in (long[:1], short)]
+    assert several.tokens is not None
+    embedded = model.embed(several.tokens, seen)
+    for row, start, sound in ((0, 1, alone[0]), (0, 6, alone[1]), (2, 0, alone[1])):
+        assert torch.allclose(embedded[row, start : start + len(sound)], sound, atol=1e-12)
+    whole = said(model, several)
+    for row, text in enumerate(texts):
+        one = replace(several.select([row]), tokens=pad([text]))
+        assert torch.allclose(said(model, one)[0], whole[row, : len(text)], atol=1e-12)
+    with pytest.raises(UsageError, match=r"row 0: 6 placeholders \(id .*\) in the text, but 4 features of its sounds"):
+        model.read(replace(several, sounds=replace(sounds, values=long, lengths=torch.tensor([13, 5]), counts=(1, 0, 1))))
 
 
 @torch.no_grad()
@@ -238,7 +260,7 @@ def lessons(name: str, n: int, *, pictures: int | None = None) -> Batch:
     tiles = torch.randint(0, 256, (sum(counts), 3, 2, 2), generator=generator).float()
     hears = name == "mini-chat-audio"
     frames = [0 if i % 2 else 90 + 16 * (i % 3) for i in range(n)] if hears else [0] * n
-    mels = torch.randn(n, 64, max(*frames, 1), generator=generator)
+    mels = torch.randn(n, 64, max(*frames, 1), generator=generator)[torch.tensor(frames) > 0]
     heard = [-(-((count + 1) // 2) // 8) for count in frames]
     answers = torch.randint(5, 300, (n, 2), generator=generator).tolist()
     texts = [[1, *[4096] * (16 * count), *[4097] * sound, 3, 4] for count, sound in zip(counts, heard, strict=True)]
@@ -247,7 +269,8 @@ def lessons(name: str, n: int, *, pictures: int | None = None) -> Batch:
     for row, text in enumerate(texts):
         targets[row, len(text) - 1 : len(text) + 2] = tokens.ids[row, len(text) : len(text) + 3]
     values = F.interpolate(tiles, size=64).to(torch.uint8)
-    sounds = Sounds(mels, torch.tensor(frames)) if hears else None
+    lengths = torch.tensor([count for count in frames if count])
+    sounds = Sounds(mels, lengths, tuple(int(count > 0) for count in frames)) if hears else None
     return Batch(tuple(map(str, range(n))), tokens=tokens, targets=targets, pictures=Pieces(values, counts), sounds=sounds)
 
 

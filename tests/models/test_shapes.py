@@ -56,7 +56,7 @@ seen, cache = flamingo.read(Batch(("a", "b"), pictures=Pieces(pixels[[0, 1, 1]],
 assert flamingo.say(said, seen).shape == flamingo.say(said, seen, cache=cache).shape == (2, 4, 128)
 assert flamingo.output[0].shape == (4097, 128)
 chat, said = build(presets()["mini-chat-audio"]), pad([[1, *[4096] * 16, 4097, 5], [1, *[4096] * 32, 6]])
-heard = Sounds(torch.randn(2, 64, 9), torch.tensor([9, 0]))
+heard = Sounds(torch.randn(1, 64, 9), torch.tensor([9]), (1, 0))
 seen, cache = chat.read(Batch(("a", "b"), tokens=said, pictures=Pieces(pixels[[0, 1, 1]], (1, 2)), sounds=heard)), chat.cache(40)
 assert chat.say(said, seen).shape == chat.say(said, seen, cache=cache).shape == (2, 34, 128)
 sizes = dict(image_size=64, patch_size=16, width=16, layers=1, heads=2, mlp_width=16)

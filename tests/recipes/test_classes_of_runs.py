@@ -76,7 +76,9 @@ def test_classes_of_a_column_compete_among_themselves_where_that_is_asked(tmp_pa
     """The same squares are red and warm: two answers, where one softmax over all of them could be sure of neither."""
     streams = rows(tmp_path / "a", "red", "blue"), rows(tmp_path / "b", "red", "blue", column="warmth")
     named = {"red": "warm", "blue": "cold"}
-    Dataset.from_rows(row.with_(meta={"warmth": named[row.meta["warmth"]]}) for row in open_data(streams[1]["source"])).write(tmp_path / "c")
+    Dataset.from_rows(row.with_(meta={"warmth": named[row.meta["warmth"]]}) for row in open_data(streams[1]["source"])).write(
+        tmp_path / "c"
+    )
     streams[1]["source"] = str(tmp_path / "c")
     losses, chances = {}, {}
     for among in ("column", "all"):

@@ -147,8 +147,8 @@ class Voice:
         return answers
 
     def _shared(self, prompts: Sequence[Prompt]) -> list[Shared] | None:
-        """What conversations say up to their last picture, which is computed once where it is the same."""
-        if not isinstance(self._writer, ChatProcessor) or not all(one.pictures for one in prompts) or any(one.sounds for one in prompts):
+        """What conversations say up to the last of their media, which is computed once where it is the same."""
+        if not isinstance(self._writer, ChatProcessor) or not all(one.pictures or one.sounds for one in prompts):
             return None
         places = frozenset(one.id for one in self._writer.config.placeholders.values())
         shared = [_prefix(prompt, places) for prompt in prompts]
@@ -207,11 +207,11 @@ class Voice:
 
 
 def _prefix(prompt: Prompt, placeholders: frozenset[int]) -> Shared:
-    """A prompt up to its last picture, by its content."""
+    """A prompt up to the last of its media, by its content."""
     length = 1 + max((place for place, one in enumerate(prompt.ids) if one in placeholders), default=0)
     digest = hashlib.sha256(repr((prompt.ids[:length], prompt.cuts)).encode())
-    for picture in prompt.pictures:
-        digest.update(picture.tobytes())
+    for one in (*prompt.pictures, *prompt.sounds):
+        digest.update(repr(one.shape).encode() + one.tobytes())
     return Shared(digest.hexdigest(), length)
 
 

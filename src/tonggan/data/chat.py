@@ -313,10 +313,9 @@ class ChatProcessor:
     # -------------------------------------------------------------------------------------------------- batches
 
     def collate(self, prompts: Sequence[Prompt]) -> Batch:
-        """Prompts, or lessons, a row each: tokens right-padded, targets IGNORE behind each row's end, pictures in reading order, sounds
-        one per row (of length 0 where a row has none).
+        """Prompts, or lessons, a row each: tokens right-padded, targets IGNORE behind each row's end, pictures and sounds in reading order.
 
-        Raises `UsageError` for a row with several sounds, and for pictures of unequal sizes.
+        Raises `UsageError` for pictures of unequal sizes.
         """
         return self._batch([(prompt,) for prompt in prompts])
 
@@ -347,18 +346,10 @@ class ChatProcessor:
         )
 
     def _sounds(self, rows: Sequence[Sequence[Prompt]]) -> Sounds | None:
-        each = [[sound for prompt in row for sound in prompt.sounds] for row in rows]
-        if too_many := [(row, len(sounds)) for row, sounds in zip(rows, each, strict=True) if len(sounds) > 1]:
-            row, number = too_many[0]
-            raise UsageError(f"{row[0].id}: {number} sounds in one row, where a batch has room for 1; join them into one")
-        there = [number for number, sounds in enumerate(each) if sounds]
-        if not there or self.audio is None:
+        sounds = [sound for row in rows for prompt in row for sound in prompt.sounds]
+        if not sounds or self.audio is None:
             return None
-        heard = self.audio.collate([each[number][0] for number in there])
-        values = heard.values.new_zeros(len(rows), *heard.values.shape[1:])
-        lengths = heard.lengths.new_zeros(len(rows))
-        values[there], lengths[there] = heard.values, heard.lengths
-        return Sounds(values, lengths)
+        return replace(self.audio.collate(sounds), counts=tuple(sum(len(prompt.sounds) for prompt in row) for row in rows))
 
     def record(self) -> dict[str, Any]:
         """Every setting, the template as a hash, and what a conversation becomes: a part of a model's identity."""

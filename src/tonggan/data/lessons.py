@@ -74,15 +74,14 @@ def words_of(row: Row) -> Iterator[str]:
 def pack(lessons: Sequence[Lesson], room: int) -> list[tuple[Lesson, ...]]:
     """Lessons in as few rows of at most `room` ids as first-fit-decreasing finds: the longest first, each into the first row with room.
 
-    A row has one with sounds at most, as batches have one sound per row. Raises `UsageError` for a lesson longer than a row.
+    Raises `UsageError` for a lesson longer than a row.
     """
     rows: list[list[Lesson]] = []
     left: list[int] = []
     for lesson in sorted(lessons, key=lambda one: -len(one.ids)):
         if len(lesson.ids) > room:
             raise UsageError(f"{lesson.id}: {len(lesson.ids)} tokens do not fit into a row of {room}")
-        fits = (n for n, free in enumerate(left) if free >= len(lesson.ids) and not (lesson.sounds and any(one.sounds for one in rows[n])))
-        place = next(fits, len(rows))
+        place = next((n for n, free in enumerate(left) if free >= len(lesson.ids)), len(rows))
         if place == len(rows):
             rows.append([])
             left.append(room)
@@ -97,7 +96,8 @@ class LessonCollate:
     A row that cannot be used (too long, unreadable, another number of media than its text says, nobody answers) is counted in `dropped`
     with its reason, and another row of the batch stands in for it. `pack`: several in a row of at most `room` ids (None: of the longest),
     so that batches have other numbers of rows, and none needs to stand in. Media are prepared once, whatever is asked about them, as far as
-    the memory that is set aside for them reaches.
+    the memory that is set aside for them reaches. `shots`: rows follow one another in conversations of one to `shots` + 1 (drawn for each);
+    where such a conversation cannot be made, each of its rows stands alone.
     """
 
     def __init__(
@@ -109,12 +109,15 @@ class LessonCollate:
         of: Collection[Modality] | None = None,
         pack: bool = False,
         room: int | None = None,
+        shots: int = 0,
     ) -> None:
         if room is not None and not pack:
             raise UsageError("room is for packed rows; set pack, or leave it out")
         if pack and isinstance(writer, PlainProcessor):
             raise UsageError(f"pack: {writer.name} looks at what a whole row is about, so each row has one lesson; leave pack out")
-        self.writer, self.seed, self.pack, self.room = writer, seed, pack, room
+        if shots and isinstance(writer, PlainProcessor):
+            raise UsageError(f"shots: {writer.name} takes one message, and no examples before it; leave shots out")
+        self.writer, self.seed, self.pack, self.room, self.shots = writer, seed, pack, room, shots
         self.langs, self.of = tuple(langs) if langs else None, of
         self.dropped: dict[str, Dropped] = {}
         self._kept = Kept()
@@ -141,27 +144,43 @@ class LessonCollate:
         return sorted(rows, key=size, reverse=True)[:count]
 
     def __call__(self, rows: Sequence[Row], epochs: Sequence[int]) -> Batch:
-        lessons: list[Lesson] = []
-        for row, epoch in zip(rows, epochs, strict=True):
-            try:
-                lesson = self._lesson(row, epoch)
-            except TongganError as error:
-                with self._lock:
-                    self.dropped[row.id] = Dropped(row.id, str(error).removeprefix(f"{row.id}: "))
-                continue
-            lessons.append(lesson)
+        lessons = [lesson for some in self._together(list(zip(rows, epochs, strict=True))) for lesson in self._lessons(some)]
         if not lessons:
             raise TongganError(f"no row of a whole batch could be used; the first: {next(iter(self.dropped.values()))}")
         if isinstance(self.writer, ChatProcessor) and self.pack:
             return self.writer.collate_packed(pack(lessons, self.room or max(len(lesson.ids) for lesson in lessons)))
+        if self.shots:
+            return self.writer.collate(lessons)
         return self.writer.collate([lessons[number % len(lessons)] for number in range(len(rows))])
 
     def conversation(self, row: Row, epoch: int = 0) -> Conversation:
         """What a row teaches in an epoch."""
         return conversation_of(row, self.seed, epoch, langs=self.langs, of=self.of, instructed=self.writer.instructed)
 
-    def _lesson(self, row: Row, epoch: int) -> Lesson:
-        lesson = self.writer.lesson(self.conversation(row, epoch), id=row.id, kept=self._kept)
+    def _together(self, rows: Sequence[tuple[Row, int]]) -> Iterator[Sequence[tuple[Row, int]]]:
+        """Rows that have one conversation, each with its epoch."""
+        start = 0
+        while start < len(rows):
+            row, epoch = rows[start]
+            count = 1 + (stable_hash(f"{self.seed}\0shots\0{row.id}\0{epoch}") >> 1) % (self.shots + 1)
+            yield rows[start : start + count]
+            start += count
+
+    def _lessons(self, rows: Sequence[tuple[Row, int]]) -> list[Lesson]:
+        """The lesson of one conversation, or one of each row that can be used where they cannot be together."""
+        try:
+            return [self._lesson(rows)]
+        except TongganError as error:
+            if len(rows) > 1:
+                return [lesson for one in rows for lesson in self._lessons([one])]
+            ((row, _),) = rows
+            with self._lock:
+                self.dropped[row.id] = Dropped(row.id, str(error).removeprefix(f"{row.id}: "))
+            return []
+
+    def _lesson(self, rows: Sequence[tuple[Row, int]]) -> Lesson:
+        conversation = [message for row, epoch in rows for message in self.conversation(row, epoch)]
+        lesson = self.writer.lesson(conversation, id="+".join(row.id for row, _ in rows), kept=self._kept)
         if self.room is not None and len(lesson.ids) > self.room:
             raise TongganError(f"{len(lesson.ids)} tokens, where a row has room for {self.room}")
         return lesson

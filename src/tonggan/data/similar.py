@@ -156,8 +156,8 @@ def _places(small: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _candidates(
     hashes: np.ndarray, places: tuple[np.ndarray, np.ndarray], max_bits: int, tile: int = 256
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Index pairs i < j whose hashes differ in at most `max_bits` bits. Of drawings on white most have, and nearly all of these have something
-    where the other has nothing."""
+    """Index pairs i < j whose hashes differ in at most `max_bits` bits. Of drawings on white most have such hashes, and most of these pairs
+    have something where the other has nothing."""
     white, dark = places
     for start in range(0, len(hashes), tile):
         ours, others = slice(start, start + tile), slice(start, None)

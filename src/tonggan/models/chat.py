@@ -157,18 +157,18 @@ class Chat(nn.Module):
         self.modalities: frozenset[Modality] = frozenset(modalities)
 
     def read(self, batch: Batch) -> Sights | None:
-        """Features of `batch.pictures`, uint8 [N, 3, H, W], any number per row (frames of a clip are pictures), and of `batch.sounds`, one
-        per row, none where its length is 0; None where no row has anything.
+        """Features of `batch.pictures`, uint8 [N, 3, H, W], any number per row (frames of a clip are pictures), and of `batch.sounds`,
+        any number per row as well; None where no row has anything.
 
         Raises `UsageError` for a batch whose text has other than its number of placeholders, naming the row and both numbers.
         """
         kinds: list[Features] = []
         if batch.pictures is not None and len(batch.pictures.values):
             kinds += self._seen(batch.pictures)
-        if batch.sounds is not None and bool(batch.sounds.lengths.any()):
-            there = batch.sounds.lengths > 0
-            per_sound = iter(self.sounds(Sounds(batch.sounds.values[there], batch.sounds.lengths[there])))
-            kinds.append(_of_rows(self.config.audio_token, [[next(per_sound)] if one else [] for one in there.tolist()]))
+        if batch.sounds is not None and len(batch.sounds.values):
+            counts = batch.sounds.counts or (1,) * len(batch.sounds.values)
+            per_sound = iter(self.sounds(batch.sounds))
+            kinds.append(_of_rows(self.config.audio_token, [[next(per_sound) for _ in range(count)] for count in counts]))
         seen = Sights(tuple(kinds)) if kinds else None
         if batch.tokens is not None:
             self._check(self._marks(batch.tokens).sum(dim=2), seen, whole=True)

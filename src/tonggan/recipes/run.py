@@ -329,7 +329,7 @@ class Run:
         assert isinstance(module, Talker), "or the step refuses it"
         processor = self.parts.processor
         writer = writer_of(self.config.name, self.parts.config, processor, context=module.context, reads=module.reads_prompt)
-        return LessonCollate(writer, seed=self.config.seed, langs=langs, of=step.of, pack=step.pack, room=step.room)
+        return LessonCollate(writer, seed=self.config.seed, langs=langs, of=step.of, pack=step.pack, room=step.room, shots=step.shots)
 
     def _classes(self, stream: StreamConfig) -> tuple[str, ...]:
         """What a stream's labels are numbered by; nothing where it doesn't classify."""
@@ -382,7 +382,8 @@ class Run:
             first, device = stage.streams[0], next(self.model.parameters()).device
             collate: PairCollate | LessonCollate
             if isinstance(first.step, LanguageConfig):
-                collate = self._lessons(first.step, langs or evaluation.data.langs)
+                alone = first.step.model_copy(update={"shots": 0})
+                collate = self._lessons(alone, langs or evaluation.data.langs)
             else:
                 collate = PairCollate(
                     self.parts.processor,

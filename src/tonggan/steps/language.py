@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveInt, model_validator
 from torch import nn
 
 from tonggan.config import Config
@@ -24,6 +24,8 @@ class LanguageConfig(Config):
     """Several conversations in a row, which see nothing of each other: no padding is computed."""
     room: PositiveInt | None = None
     """With `pack`: tokens of a row; None: of the batch's longest conversation."""
+    shots: NonNegativeInt = 0
+    """Up to so many rows of the batch stand before another in one conversation, so that a model learns to go by examples."""
 
     @property
     def modalities(self) -> frozenset[Modality]:
