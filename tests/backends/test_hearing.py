@@ -19,9 +19,9 @@ from tonggan.models import build
 from tonggan.models.chat import Chat, ChatConfig
 from tonggan.recipes.talking import conversing, worded
 from tonggan.tensors import Sounds
-from tonggan.types import Audio, ChatOptions, Message, Part, Text
+from tonggan.types import Answer, Audio, ChatOptions, Message, Part, Text
 
-SHORT = ChatOptions(max_tokens=6)
+SHORT = ChatOptions(max_tokens=6, logprobs=True)
 
 
 def tone(pitch: float, seconds: float = 0.4) -> Audio:
@@ -30,6 +30,11 @@ def tone(pitch: float, seconds: float = 0.4) -> Audio:
 
 def asking(words: str, *media: Part) -> list[Message]:
     return [Message("user", (*media, Text(words)))]
+
+
+def likely(answer: Answer) -> list[float]:
+    assert answer.logprobs is not None
+    return list(answer.logprobs)
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +69,11 @@ def test_several_sounds_in_one_message_and_none_in_the_next(model: LocalModel) -
     conversations = [asking("a", high, low), asking("a", low, high), asking("a"), asking("a", square(5, 90, 200, size=8), high)]
     alone = [model.chat([one], SHORT)[0] for one in conversations]
     assert all(one.outcome != "error" for one in alone), [one.error for one in alone]
-    assert [one.text for one in model.chat(conversations, SHORT)] == [one.text for one in alone]
-    assert alone[0].text != alone[1].text
+    together = model.chat(conversations, SHORT)
+    assert [one.text for one in together] == [one.text for one in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert likely(one) == pytest.approx(likely(other), abs=1e-4)
+    assert likely(alone[0]) != pytest.approx(likely(alone[1]), abs=1e-3)
 
 
 def test_several_questions_about_one_sound_hear_it_once(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,9 +16,9 @@ from tonggan.data import formats
 from tonggan.data.audio import AudioProcessing, AudioProcessor
 from tonggan.data.chat import ChatProcessing, ChatProcessor, Lesson, Placeholder, TileProcessing
 from tonggan.data.images import ImageProcessing, ImageProcessor
-from tonggan.data.lessons import LessonCollate, conversation_of, pack
+from tonggan.data.lessons import LessonCollate, conversation_of, pack, words_of
 from tonggan.data.processor import Processor
-from tonggan.data.prompts import CAPTIONING
+from tonggan.data.prompts import CAPTIONING, SHORT
 from tonggan.data.templates import CHATML, Template
 from tonggan.data.text import TextProcessing, Tokenizer, train_bpe
 from tonggan.data.video import VideoProcessing, VideoProcessor
@@ -391,6 +391,19 @@ def test_media_are_prepared_once_however_they_are_asked_about(chat: ChatProcesso
     assert len(looked) == 1
     collate([row.with_(id="a", images=(picture(200),))], [0])
     assert len(looked) == 2, "another picture under the name of the first"
+
+
+def test_a_tokenizer_learns_the_words_in_which_is_asked() -> None:
+    """Spelled letter by letter, what is asked with would be longer than what is asked."""
+    rows = [Row(f"c{i}", images=(picture(),), texts=(Text("a red bird", "en"), Text("红鸟", "zh"))) for i in range(40)]
+    rows += [Row(f"q{i}", images=(picture(),), question=f"Is it {i}?", answers=("yes",)) for i in range(40)]
+    asked = [word for row in rows for word in words_of(row, asked=True)]
+    assert {"user\n", "assistant\n", "a red bird", "红鸟"} <= set(asked)
+    assert {"user\n", "assistant\n"}.isdisjoint(word for row in rows for word in words_of(row))
+    plain, knowing = (train_bpe(words, 400, exact=True) for words in ((w for row in rows for w in words_of(row)), asked))
+    prompt = SHORT["en"].format(question="Is it 7?")
+    assert 2 * len(knowing.pieces([prompt])[0]) < len(plain.pieces([prompt])[0])
+    assert list(words_of(Row("mute", texts=(Text("uccello", "it"),)), asked=True)) == ["uccello", *["assistant\n", "uccello"] * 2]
 
 
 def test_rows_are_examples_to_one_another(chat: ChatProcessor) -> None:

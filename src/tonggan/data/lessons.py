@@ -5,6 +5,7 @@ batch = LessonCollate(processor.chat, seed=0, pack=True)(rows, epochs)
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import threading
 from collections.abc import Collection, Iterator, Sequence
@@ -63,9 +64,17 @@ def conversation_of(
     return _turns(seen, prompts[draw("prompt", len(prompts))], caption)
 
 
-def words_of(row: Row) -> Iterator[str]:
-    """Every text of a row that a model may read or say: what a tokenizer is trained on."""
+def words_of(row: Row, *, asked: bool = False) -> Iterator[str]:
+    """Every text of a row that a model may read or say: what a tokenizer is trained on. With `asked` also who says it, and the words in
+    which models that talk are asked for it: spelled letter by letter they would be longer than all the rest."""
     yield from (text.text for text in row.texts)
+    if asked:
+        with contextlib.suppress(TongganError):  # a row that teaches nothing is dropped later, with its reason
+            for epoch in range(2):
+                for message in conversation_of(row, epoch=epoch):
+                    yield f"{message.role}\n"
+                    yield from (part.text for part in message.parts if isinstance(part, Text))
+        return
     yield from (part.text for message in row.messages for part in message.parts if isinstance(part, Text))
     if row.question is not None:
         yield from (row.question, *row.choices, *row.answers)

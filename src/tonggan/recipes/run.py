@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -72,13 +72,19 @@ class Run:
         tasks = [stream.step for stage in config.stages for stream in stage.streams]
         self.parts = begin(
             config.model,
-            (words for stage in config.stages for row in self._rows.stage(stage) for words in words_of(row)),
+            self._words(),
             frozenset().union(*(step.modalities for step in tasks)),
             mask=any(map(steps.hides_words, tasks)),
         )
         self._teacher: LocalModel | None = None
         self._base: Checkpoint | None = None
         """What an adapter stands beside."""
+
+    def _words(self) -> Iterator[str]:
+        for stage in self.config.stages:
+            for stream in stage.streams:
+                for row in self._rows.stream(stream):
+                    yield from words_of(row, asked=isinstance(stream.step, LanguageConfig))
 
     @property
     def model(self) -> nn.Module:
