@@ -14,7 +14,7 @@ from torch import Tensor
 from tonggan.config import ConfigError
 from tonggan.models import Chat, ChatConfig, build, parse, presets
 from tonggan.models.gpt import GPT, DecoderConfig, GPTConfig
-from tonggan.models.projectors import MLPConfig, QueriesConfig, looked
+from tonggan.models.projectors import MLPConfig, QueriesConfig, build_projector, looked
 from tonggan.models.towers import EfficientNetConfig, LogMelConfig, ViTConfig
 from tonggan.nn.talking import Talker, standing, words
 from tonggan.tensors import IGNORE, Batch, Pieces, Sounds, Tokens, pad
@@ -40,10 +40,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "image_projector": MLPConfig(stack=3, norm=True),
         "text": DecoderConfig(style="gpt2", activation="gelu_tanh", **{k: v for k, v in TEXT.items() if k != "kv_heads"}),
     },
+    "patches in squares": {"image_projector": MLPConfig(square=2)},
     "pictures and sounds": BOTH,
     "sounds read by queries": {**BOTH, "audio_projector": QueriesConfig(queries=2, layers=1, heads=3)},
 }
-EACH = {"several layers and the class token": 5, "queries": 3, "patches in threes, over GPT-2": 2}
+EACH = {"several layers and the class token": 5, "queries": 3, "patches in threes, over GPT-2": 2, "patches in squares": 1}
 """Features of a picture, where they are not four."""
 
 
@@ -114,6 +115,25 @@ def test_alone_in_a_batch_and_in_chunks_a_chat_says_the_same(variant: str) -> No
                     states.append(model.say(chunk(one.tokens, start, min(stop, length)), seen, cache=cache))
                     cache.advance([min(stop, length) - start])
             assert torch.allclose(words(model, torch.cat(states, dim=1)), whole[row : row + 1, :length], atol=1e-12)
+
+
+@torch.no_grad()
+def test_squares_of_patches_are_what_lies_together() -> None:
+    projector = build_projector(MLPConfig(square=2), 3, 8)
+    given: list[Tensor] = []
+    projector.first.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    places = torch.stack(torch.meshgrid(torch.arange(6.0), torch.arange(6.0), indexing="ij"), dim=-1).reshape(1, 36, 2)
+    projector(torch.cat([places, torch.zeros(1, 36, 1)], dim=2))
+    cells = given[0].view(9, 4, 3)[:, :, :2]
+    for number, cell in enumerate(cells.tolist()):
+        top, left = number // 3 * 2, number % 3 * 2
+        assert cell == [[top, left], [top, left + 1], [top + 1, left], [top + 1, left + 1]]
+    for patches in (35, 25):
+        with pytest.raises(UsageError, match=f"{patches} patches are no square that squares of 2 by 2 fill"):
+            projector(torch.zeros(1, patches, 3))
+    for wrong in ({"image_projector": {"kind": "mlp", "stack": 2, "square": 2}}, {"audio_projector": {"kind": "mlp", "square": 2}}):
+        with pytest.raises(ValueError, match="square"):
+            ChatConfig.model_validate({"text": TEXT, **wrong})
 
 
 @torch.no_grad()

@@ -69,6 +69,8 @@ class ChatConfig(Config):
         for kind in ("image", "audio"):
             if (getattr(self, kind) is None) != (getattr(self, f"{kind}_token") is None):
                 raise ValueError(f"{kind} and {kind}_token go together: a tower needs a word that stands where its features are to be")
+        if isinstance(self.audio_projector, MLPConfig) and self.audio_projector.square > 1:
+            raise ValueError("audio_projector.square is for pictures; sounds have stack")
         named = {name: token for name in ("image_token", "video_token", "audio_token") if (token := getattr(self, name)) is not None}
         if len(self.placeholders) < len(named):
             alike = " and ".join(name for name, token in named.items() if list(named.values()).count(token) > 1)
@@ -78,8 +80,9 @@ class ChatConfig(Config):
         if self.tiles is not None:
             if not isinstance(self.image, ViTConfig) or not isinstance(self.image_projector, MLPConfig):
                 raise ValueError("tiles need a ViT and a projector that leaves its patches where they are")
-            if self.class_token or self.image_projector.stack > 1 or len(set(self.image.grid)) > 1:
-                raise ValueError("tiles are put together of square pictures' patches, each by itself: no class_token, no stack")
+            several = self.image_projector.stack > 1 or self.image_projector.square > 1
+            if self.class_token or several or len(set(self.image.grid)) > 1:
+                raise ValueError("tiles are put together of square pictures' patches, each by itself: no class_token, no stack, no square")
         if isinstance(self.image, ViTConfig):
             if wrong := [layer for layer in self.image_layers if not -self.image.layers - 1 <= layer <= self.image.layers]:
                 raise ValueError(f"image_layers {wrong[0]}: the tower has {self.image.layers} blocks")

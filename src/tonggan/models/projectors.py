@@ -6,13 +6,14 @@ Shape letters: N pictures or sounds, P states of one, E width of a tower, D widt
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from tonggan.config import Config
@@ -20,6 +21,7 @@ from tonggan.models.towers import ConvTower, ImageTower, Pixels
 from tonggan.nn.activations import Activation, activation
 from tonggan.nn.resampler import perceiver
 from tonggan.tensors import Frames, Mask, Tiles
+from tonggan.types import UsageError
 
 
 class MLPConfig(Config):
@@ -33,6 +35,14 @@ class MLPConfig(Config):
     """A norm before the first map (InternVL has it): for towers whose states have no norm behind them."""
     stack: PositiveInt = 1
     """So many neighbouring states enter as one: sounds have many."""
+    square: PositiveInt = 1
+    """The states of a square of so many neighbouring patches a side enter as one, as InternVL's pixel shuffle has it; 1: each by itself."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> MLPConfig:
+        if self.stack > 1 and self.square > 1:
+            raise ValueError("stack is for sounds, square for pictures; set one of them")
+        return self
 
 
 class QueriesConfig(Config):
@@ -62,14 +72,16 @@ class MLP(nn.Module):
 
     def __init__(self, config: MLPConfig, width: int, out: int) -> None:
         super().__init__()
-        self.stack = config.stack
-        self.norm = nn.LayerNorm(width * config.stack) if config.norm else nn.Identity()
-        self.first = nn.Linear(width * config.stack, out, bias=config.bias)
+        self.stack, self.square = config.stack, config.square
+        width *= config.stack * config.square**2
+        self.norm = nn.LayerNorm(width) if config.norm else nn.Identity()
+        self.first = nn.Linear(width, out, bias=config.bias)
         self.second = nn.Linear(out, out, bias=config.bias) if config.layers == 2 else None
         self.act = activation(config.activation)
 
     def forward(self, states: Float[Tensor, "N P E"], *, lengths: Int[Tensor, " N"] | None = None) -> list[Float[Tensor, "Pn D"]]:
-        """Features of each; states behind its length are none of it."""
+        """Features of each; states behind its length are none of it. Raises `UsageError` for patches that make no squares."""
+        states = states if self.square == 1 else _squares(states, self.square)
         counts = torch.full((len(states),), states.shape[1]) if lengths is None else lengths
         if lengths is not None:
             states = states * (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[:, :, None]
@@ -78,6 +90,16 @@ class MLP(nn.Module):
         made = self.first(self.norm(states))
         made = made if self.second is None else self.second(self.act(made))
         return [one[:count] for one, count in zip(made, (-(-counts // self.stack)).tolist(), strict=True)]
+
+
+def _squares(states: Float[Tensor, "N P E"], side: int) -> Float[Tensor, "N Q F"]:
+    """Patches of square pictures, row by row, as squares of them: each has its patches' states one after the other."""
+    number, patches, width = states.shape
+    grid = math.isqrt(patches)
+    if grid * grid != patches or grid % side:
+        raise UsageError(f"image_projector.square: {patches} patches are no square that squares of {side} by {side} fill")
+    cut = states.view(number, grid // side, side, grid // side, side, width).transpose(2, 3)
+    return cut.reshape(number, (grid // side) ** 2, side * side * width)
 
 
 class Queries(nn.Module):
