@@ -4,7 +4,7 @@ export PYTHON
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: help setup demo test test-all test-core lint format bench splits emoji latent vlmo talkers pages clean
+.PHONY: help setup demo test units test-all test-core lint format bench splits emoji latent vlmo talkers pages clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -22,7 +22,10 @@ lint: setup  ## ruff and mypy (strict)
 
 test:  ## lint, types and the tests, at most 5 minutes on 2 cores
 	@scripts/setup.sh browser
-	@$(MAKE) --no-print-directory lint
+	@# Side by side: types take a minute where nothing is known of them yet, and tests wait now and then.
+	@$(MAKE) --no-print-directory -j 2 lint units
+
+units: setup  ## the tests alone, without those that are slow
 	@# Two processes on two cores: two threads each would only get in each other's way.
 	OMP_NUM_THREADS=1 $(PYTEST) -m "not slow"
 

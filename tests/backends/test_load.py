@@ -81,6 +81,7 @@ def test_identity_survives_saving_and_names_what_changed(directory: Path) -> Non
     assert any("weights" in line for line in first.identity.difference(changed))
 
 
+@pytest.mark.slow
 def test_pair_of_published_parts_needs_no_training() -> None:
     """A classifier and a sentence encoder meet through the classes' descriptions: a tiger's stripes are near the word."""
     model = load_local(f"{LITE0}+{MINILM}")

@@ -156,6 +156,7 @@ def test_a_fingerprint_changes_with_every_item() -> None:
     assert len(prints | {one.fingerprint()}) == 4
 
 
+@pytest.mark.slow
 def test_scenes_are_called_a_synthetic_check(tmp_path: Path) -> None:
     scenes = task("scenes-zh-en", limit=12)
     assert scenes.synthetic and len(scenes.rows) == 12

@@ -89,6 +89,7 @@ def test_openmoji_has_chinese_and_english_for_each_drawing():
     assert np.asarray(load_image(red.images[0]))[16, 16].tolist()[0] > 180
 
 
+@pytest.mark.slow
 @pytest.mark.source("openmoji")
 def test_openmoji_variants_join_the_group_of_their_base():
     plain, toned = rows_of("openmoji"), sources.load("openmoji", size=32, skin_tones=True, languages=("en", "ja"))

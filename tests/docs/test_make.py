@@ -80,7 +80,7 @@ def test_a_half_made_environment_is_made_anew_and_a_whole_one_is_kept(machine: P
     assert code == 0 and not [call for call in calls if "install" in call or "venv" in call], "a second run needs no network"
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize("workers", ["0", pytest.param("2", marks=pytest.mark.slow)])
 def test_what_could_not_be_tested_is_said(tmp_path: Path, workers: str) -> None:
     """Also under xdist, whose printing process collects nothing."""
     (tmp_path / "test_one.py").write_text("import pytest\n\npytest.importorskip('nowhere_to_be_found', reason='no module here')\n")

@@ -76,6 +76,7 @@ def test_mini_presets_keep_every_contract(name: str) -> None:
             assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), parameter_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CAN)
 def test_mini_presets_learn_one_batch_by_heart(name: str) -> None:
     """All pairs of four pictures and four texts: neither alone tells which four are right, and chance is 0.56."""

@@ -112,7 +112,7 @@ def test_mini_presets_keep_every_contract(name: str) -> None:
         assert bool(parameter.grad.isfinite().all()), parameter_name
 
 
-@pytest.mark.parametrize("name", MINI)
+@pytest.mark.parametrize("name", [name if name == "mini" else pytest.param(name, marks=pytest.mark.slow) for name in MINI])
 def test_mini_presets_overfit_one_batch(name: str) -> None:
     torch.manual_seed(0)
     model = build(presets()[name])

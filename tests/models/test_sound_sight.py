@@ -155,6 +155,7 @@ def test_mini_students_keep_every_contract(name: str) -> None:
         assert learnt or parameter_name.endswith("mask_token"), parameter_name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDENTS)
 def test_mini_students_learn_one_batch_by_heart(name: str) -> None:
     """The same places hidden each time, and a teacher that stays: a third of what the mean target costs is left at most."""

@@ -129,6 +129,7 @@ def test_the_loss_is_measured_by_the_same_draws_each_time_and_disturbs_no_traini
     assert [line["loss"] for line in unseen] == [line["loss"] for line in lines if "loss" in line]
 
 
+@pytest.mark.slow
 def test_latent_learning_is_probed_and_its_teacher_is_kept(tmp_path: Path) -> None:
     probe = {
         "kind": "probe",
