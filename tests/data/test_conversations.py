@@ -402,7 +402,8 @@ def test_a_tokenizer_learns_the_words_in_which_is_asked() -> None:
     assert {"user\n", "assistant\n"}.isdisjoint(word for row in rows for word in words_of(row))
     plain, knowing = (train_bpe(words, 400, exact=True) for words in ((w for row in rows for w in words_of(row)), asked))
     prompt = SHORT["en"].format(question="Is it 7?")
-    assert 2 * len(knowing.pieces([prompt])[0]) < len(plain.pieces([prompt])[0])
+    assert 3 * len(knowing.pieces([prompt])[0]) < len(plain.pieces([prompt])[0])
+    assert max(len(ids) for ids in knowing.pieces(["user\n", "assistant\n"])) == 2, "a word and the line's end"
     assert list(words_of(Row("mute", texts=(Text("uccello", "it"),)), asked=True)) == ["uccello", *["assistant\n", "uccello"] * 2]
 
 

@@ -388,8 +388,9 @@ def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64,
     """A byte-level BPE learnt from captions: any text can be written in it, and the same captions give the same tokenizer.
 
     Full-width forms become ordinary ones and letters lower case (NFKC), unless `exact`: then what is written can be read again to the
-    letter, as models need it that say it. Every Han character is its own word, so that what is learnt of 鸟 in 红色的鸟 serves in 小鸟;
-    Latin words are split off at blanks. `mask` adds a token for hidden words. Raises `UsageError` for a caption that is not valid Unicode.
+    letter, as models need it that say it, and a text counts as often as it is said: what is asked with is said again and again. Every Han
+    character is its own word, so that what is learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks. `mask` adds a token
+    for hidden words. Raises `UsageError` for a caption that is not valid Unicode.
     """
     if vocab_size < 300:
         raise UsageError(f"vocab_size {vocab_size}: expected 300 or more (256 bytes and the special tokens)")
@@ -408,7 +409,7 @@ def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64,
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, min_frequency=2, show_progress=False
     )
-    learnt_from = sorted(set(captions))
+    learnt_from = sorted(captions if exact else set(captions))
     _check_unicode(learnt_from)
     backend.train_from_iterator(learnt_from, trainer)
     ids = {token: int(backend.token_to_id(token) or 0) for token in special}
