@@ -388,9 +388,9 @@ def train_bpe(captions: Iterable[str], vocab_size: int, *, max_length: int = 64,
     """A byte-level BPE learnt from captions: any text can be written in it, and the same captions give the same tokenizer.
 
     Full-width forms become ordinary ones and letters lower case (NFKC), unless `exact`: then what is written can be read again to the
-    letter, as models need it that say it, and a text counts as often as it is said: what is asked with is said again and again. Every Han
-    character is its own word, so that what is learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks. `mask` adds a token
-    for hidden words. Raises `UsageError` for a caption that is not valid Unicode.
+    letter, as models need it that say it, and a text counts as often as it is said, as what is asked with is said again and again. Every
+    Han character is its own word, so that what is learnt of 鸟 in 红色的鸟 serves in 小鸟; Latin words are split off at blanks. `mask`
+    adds a token for hidden words. Raises `UsageError` for a caption that is not valid Unicode.
     """
     if vocab_size < 300:
         raise UsageError(f"vocab_size {vocab_size}: expected 300 or more (256 bytes and the special tokens)")
