@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tonggan.data.audio import load_audio
-from tonggan.data.lessons import conversation_of
+from tonggan.data.lessons import conversation_of, words_of
 from tonggan.data.media import load_image
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
@@ -245,11 +245,44 @@ def test_kinds_and_languages_are_chosen() -> None:
         ({"kinds": ["count"]}, "set ask"),
         ({"ask": True, "sounding": True, "spoken": True}, "one sound"),
         ({"editing": True, "moving": True}, "moving does not go with"),
+        ({"rounds": 3}, "rounds are of questions: set ask"),
+        ({"ask": True, "rounds": 3, "moving": True}, "rounds are of written questions about pictures"),
     ],
 )
 def test_options_that_do_not_go_together(options: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         scenes.Scenes().rows(n=1, **options)  # type: ignore[arg-type]
+
+
+def test_rounds_are_questions_about_one_picture_each_for_itself() -> None:
+    """Answered again from what is read in the pixels; no question twice, and none that names what is kept apart where it is not seen."""
+    rows = scenes.generate_rounds(60, 2, rounds=6, size=96)
+    told, right, yes, splits = 0, 0, Counter[str](), set()
+    for row in rows:
+        user, answers = row.messages[::2], row.messages[1::2]
+        questions = [part.text for message in user for part in message.parts if isinstance(part, Text)]
+        assert len(set(questions)) == len(questions) == len(answers) == 6
+        seen = [part for message in row.messages for part in message.parts if isinstance(part, Image)]
+        assert seen == [user[0].parts[0]]
+        splits.add(row.split)
+        named = " ".join(questions)
+        assert row.split in ("combination", "spare") or not any(f"{color} {shape}" in named for color, shape in HELD_OUT)
+        read = scenes.read(seen[0])
+        assert read is not None
+        for question, message in zip(questions, answers, strict=True):
+            (answer,) = (part.text for part in message.parts if isinstance(part, Text))
+            if row.meta["lang"] == "en" and (expected := seen_in(question, list(read.things))) is not None:
+                told, right = told + 1, right + (answer == expected)
+                yes[answer] += answer in ("yes", "no")
+    assert right == told > 60
+    assert {"train", "combination"} <= splits
+    assert 0.3 < yes["yes"] / (yes["yes"] + yes["no"]) < 0.7
+    again = scenes.generate_rounds(30, 2, rounds=6, size=96)
+    assert [list(words_of(row)) for row in again] == [list(words_of(row)) for row in rows][:30], (
+        "row 7 is the same whatever there is behind it"
+    )
+    few = scenes.generate_rounds(20, 2, rounds=9, kinds=("comparison",), langs=("zh",))
+    assert {row.meta["lang"] for row in few} == {"zh"} and min(len(row.messages) for row in few) >= 2
 
 
 def test_questions_can_be_heard(monkeypatch: pytest.MonkeyPatch) -> None:

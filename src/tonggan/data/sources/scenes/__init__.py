@@ -27,7 +27,7 @@ from tonggan.data.sources.scenes.editing import generate_edits, random_edit
 from tonggan.data.sources.scenes.events import Film, draw_film, film_of, random_film
 from tonggan.data.sources.scenes.making import LANGS, LICENCE, checked_langs, clip, in_splits, meta, one_lang, picture, sound
 from tonggan.data.sources.scenes.motion import MovingScene, random_motion
-from tonggan.data.sources.scenes.questions import About, generate_questions
+from tonggan.data.sources.scenes.questions import About, generate_questions, generate_rounds
 from tonggan.data.sources.scenes.read import read
 from tonggan.data.sources.scenes.sound import can_speak, sound_of, sound_of_film, speak
 from tonggan.data.sources.scenes.words import Said, chinese, english
@@ -38,8 +38,8 @@ from tonggan.types import Row, Text, UsageError
 __all__ = [
     "ASK_KINDS", "COLORS", "HELD_OUT", "SHAPES", "Description", "Film", "MovingScene", "Scene", "Scenes", "Thing", "can_speak", "chinese",
     "described", "description_of", "draw", "draw_film", "english", "generate", "generate_dialogues", "generate_edits", "generate_moving",
-    "generate_questions", "marks", "random_edit", "random_film", "random_motion", "random_scene", "read", "sound_of", "sound_of_film",
-    "speak",
+    "generate_questions", "generate_rounds", "marks", "random_edit", "random_film", "random_motion", "random_scene", "read", "sound_of",
+    "sound_of_film", "speak",
 ]  # fmt: skip
 
 
@@ -171,6 +171,7 @@ class Scenes(Source):
         ask: bool = False,
         kinds: Sequence[AskKind] = (),
         choices: bool = False,
+        rounds: int = 0,
         dialogues: bool = False,
         editing: bool = False,
         langs: Sequence[str] = LANGS,
@@ -179,8 +180,8 @@ class Scenes(Source):
 
         `labels`: with what all things have in common. `moving`: clips, with `events` those in which things meet or follow one another.
         `sounding`: with tones. `spoken`: with captions, or questions, read aloud. `ask`: questions about pictures, clips (with `moving`) or
-        tones (with `sounding`), of `kinds`, with `choices`. `dialogues`: conversations about pictures. `editing`: pictures to be changed.
-        `langs`: of what is asked, said and spoken.
+        tones (with `sounding`), of `kinds`, with `choices`; with `rounds` so many about each picture, in one conversation. `dialogues`:
+        conversations about pictures that refer back. `editing`: pictures to be changed. `langs`: of what is asked, said and spoken.
         """
         if [ask, dialogues, editing].count(True) > 1:
             raise UsageError("ask, dialogues, editing: choose one")
@@ -195,10 +196,14 @@ class Scenes(Source):
             (moving and sounding and ask, "moving and sounding: questions are about the one or the other"),
             (spoken and (talk or (moving and not ask)), "spoken goes with captions of pictures, and with ask"),
             ((kinds or choices) and not ask, "kinds and choices are of questions: set ask"),
+            (rounds and not ask, "rounds are of questions: set ask"),
+            (rounds and (moving or sounding or spoken or choices), "rounds are of written questions about pictures, without choices"),
             (labels and (ask or talk or moving), "labels are of pictures with captions: leave the others out"),
         ):
             if wrong:
                 raise UsageError(f"scenes: {said}")
+        if rounds:
+            return generate_rounds(n, seed, rounds=rounds, kinds=kinds, langs=langs, size=size or 64)
         if ask:
             of: About = "clip" if moving else "sound" if sounding else "picture"
             return generate_questions(n, seed, of=of, kinds=kinds, langs=langs, choices=choices, spoken=spoken, size=size or 64)

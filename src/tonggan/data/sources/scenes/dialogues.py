@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import permutations
-from typing import TypeAlias
 
 import numpy as np
 
 from tonggan.data.rows import Dataset
 from tonggan.data.sources.scenes.asking import COLOR_WORDS, SHAPE_WORDS, SIDES, THERE, alone, beside
 from tonggan.data.sources.scenes.draw import draw
-from tonggan.data.sources.scenes.making import LANGS, checked_langs, in_splits, meta, one_lang, picture
+from tonggan.data.sources.scenes.making import LANGS, Turn, checked_langs, in_splits, meta, one_lang, picture, talk
 from tonggan.data.sources.scenes.words import EN_PLACES, ZH_PLACES, ZH_SHAPES, Said, english, name, number, plural, relation, the
 from tonggan.data.sources.scenes.world import SHAPES, Scene, Thing, place_name, random_scene
-from tonggan.types import Image, Message, Row, Text
-
-Turn: TypeAlias = tuple[Said, Said]
-"""A question and its answer."""
+from tonggan.types import Row
 
 _SIZES = {"small": Said("small", "小的"), "large": Said("large", "大的")}
 
@@ -39,7 +35,7 @@ def generate_dialogues(n: int, seed: int = 0, *, langs: Sequence[str] = LANGS, s
         lang, seen = one_lang(langs, rng), picture(draw(scene, size))
         row = Row(
             f"scenes/dialogues/{seed}/{i}",
-            messages=_messages(seen, turns, lang),
+            messages=talk(seen, turns, lang),
             group=f"scenes:{english(scene)}",
             meta=meta(scene.to_json(), "dialogue") | {"thread": thread, "lang": lang},
         )
@@ -48,14 +44,6 @@ def generate_dialogues(n: int, seed: int = 0, *, langs: Sequence[str] = LANGS, s
         held_out.append(scene.held_out)
     sides = in_splits(pictures, held_out)
     return Dataset.from_rows(row.with_(split=side.split) for row, side in zip(rows, sides, strict=True))
-
-
-def _messages(seen: Image, turns: Sequence[Turn], lang: str) -> tuple[Message, ...]:
-    said: list[Message] = []
-    for number_, (question, answer) in enumerate(turns):
-        said.append(Message("user", (*([seen] if number_ == 0 else []), Text(question.in_(lang), lang))))
-        said.append(Message("assistant", (Text(answer.in_(lang), lang),)))
-    return tuple(said)
 
 
 def _it(scene: Scene, rng: np.random.Generator) -> list[Turn] | None:

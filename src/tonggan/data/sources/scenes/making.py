@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Float32, UInt8
@@ -11,12 +12,15 @@ from tonggan.config import one_of
 from tonggan.data.media import encode_png
 from tonggan.data.sources.scenes.motion import FPS, encode_frames
 from tonggan.data.sources.scenes.sound import RATE, encode_wav
+from tonggan.data.sources.scenes.words import Said
 from tonggan.data.sources.splits import by_concept, concepts, look_alikes
 from tonggan.data.splits import SPARE
-from tonggan.types import Audio, Image, Row, UsageError, Video
+from tonggan.types import Audio, Image, Message, Row, Text, UsageError, Video
 
 LICENCE = "Apache-2.0"
 LANGS = ("en", "zh")
+Turn: TypeAlias = tuple[Said, Said]
+"""A question and its answer."""
 
 
 def meta(scene: str, kind: str) -> dict[str, str]:
@@ -37,6 +41,15 @@ def clip(frames: UInt8[np.ndarray, "T H W 3"]) -> Video:
 def sound(samples: Float32[np.ndarray, "S"]) -> Audio:
     """As a WAV file."""
     return Audio(data=encode_wav(samples), rate=RATE)
+
+
+def talk(seen: Image, turns: Sequence[Turn], lang: str) -> tuple[Message, ...]:
+    """What is asked about a picture, and answered, one after the other."""
+    said: list[Message] = []
+    for number, (question, answer) in enumerate(turns):
+        said.append(Message("user", (*([seen] if number == 0 else []), Text(question.in_(lang), lang))))
+        said.append(Message("assistant", (Text(answer.in_(lang), lang),)))
+    return tuple(said)
 
 
 def in_splits(rows: Sequence[Row], held_out: Sequence[bool]) -> list[Row]:

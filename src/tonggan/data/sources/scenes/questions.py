@@ -17,7 +17,7 @@ from tonggan.data.sources.scenes.ask_sounds import SOUND_FORMS, Heard, random_he
 from tonggan.data.sources.scenes.asking import ASK_KINDS, Ask, AskKind, Form, ask, dealt
 from tonggan.data.sources.scenes.draw import draw
 from tonggan.data.sources.scenes.events import Film, draw_film
-from tonggan.data.sources.scenes.making import LANGS, checked_langs, clip, in_splits, meta, picture, sound
+from tonggan.data.sources.scenes.making import LANGS, Turn, checked_langs, clip, in_splits, meta, one_lang, picture, sound, talk
 from tonggan.data.sources.scenes.sound import in_order, speak
 from tonggan.data.sources.scenes.words import Said, english
 from tonggan.data.sources.scenes.world import Scene, random_scene
@@ -72,6 +72,62 @@ def generate_questions(
         rows.append(_asked(row, form, asked, lang, choices, spoken))
         held_out.append(subject.held_out(world, form.seen))
     return Dataset.from_rows(in_splits(rows, held_out))
+
+
+def generate_rounds(
+    n: int, seed: int = 0, *, rounds: int, kinds: Sequence[AskKind] = (), langs: Sequence[str] = LANGS, size: int = 64
+) -> Dataset:
+    """Conversations 0..n-1 of the endless sequence that `seed`, `rounds`, `kinds` and `langs` name: rows with `messages`, of so many
+    questions about one picture (fewer where there is no more to ask), each of which stands for itself.
+
+    So a picture is looked at once for all of them, as LLaVA-1.5's data has it (Liu et al. 2024, Improved Baselines). Of what can be asked
+    about a scene kinds come equally often, then ways of asking, then answers. `meta` has the `lang`; splits are those of `generate`.
+    """
+    subject = _SUBJECTS["picture"]
+    langs, forms = checked_langs(langs), _forms(subject, "picture", kinds)
+    rows, pictures, held_out = [], [], []
+    for i in range(n):
+        rng = np.random.default_rng([seed, i, 8])
+        turns: list[Turn] = []
+        while not turns:
+            scene = random_scene(rng)
+            turns = [(one.question, one.answer) for one in _several(scene, list(forms.values()), rounds, rng)]
+        lang, shown = one_lang(langs, rng), _of_picture(scene, True, size)
+        row = Row(
+            f"scenes/rounds/{seed}/{i}",
+            messages=talk(shown.images[0], turns, lang),
+            group=shown.group,
+            meta=meta(scene.to_json(), "rounds") | {"lang": lang},
+        )
+        rows.append(row)
+        pictures.append(row.with_(images=shown.images))
+        held_out.append(scene.held_out)
+    return Dataset.from_rows(row.with_(split=side.split) for row, side in zip(rows, in_splits(pictures, held_out), strict=True))
+
+
+def _several(scene: Scene, kinds: Sequence[Sequence[Form[Any]]], rounds: int, rng: np.random.Generator) -> list[Ask]:
+    """So many different questions about a scene, or as many as it answers."""
+
+    def by_key(form: Form[Any]) -> dict[str, list[Ask]]:
+        found: dict[str, list[Ask]] = {}
+        for one in form.find(scene):
+            found.setdefault(one.key, []).append(one)
+        return found
+
+    there = [asks for forms in kinds if (asks := [found for form in forms if (found := by_key(form))])]
+    asked: list[Ask] = []
+    while there and len(asked) < rounds:
+        kind = there[rng.integers(len(there))]
+        form = kind[rng.integers(len(kind))]
+        key = list(form)[rng.integers(len(form))]
+        asked.append(form[key].pop(rng.integers(len(form[key]))))
+        if not form[key]:  # what was asked is asked no more
+            del form[key]
+        if not form:
+            kind.remove(form)
+        if not kind:
+            there.remove(kind)
+    return asked
 
 
 def question_plan(i: int, seed: int, of: About, kinds: Sequence[AskKind] = (), langs: Sequence[str] = LANGS) -> tuple[Form[Any], str, str]:
