@@ -34,6 +34,7 @@ def run(kept: bool, **environment: str) -> tuple[int, float]:
     return int(faults), float(total)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or os.confstr("CS_GNU_LIBC_VERSION") is None, reason="only glibc is told to")
 def test_pages_are_paid_for_once() -> None:
     (before, total), (after, same) = run(False), run(True)

@@ -30,7 +30,7 @@ def looks(one: Scene | None) -> Counter[tuple[str, str, str]]:
     return Counter(thing.look for thing in one.things)
 
 
-@pytest.mark.parametrize("size", [64, 96, 128])
+@pytest.mark.parametrize("size", [64, pytest.param(96, marks=pytest.mark.slow), 128])
 def test_read_is_exact_on_clean_pictures(size: int):
     right = total = 0
     for i in range(N if size == 96 else N // 5):

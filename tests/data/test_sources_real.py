@@ -41,6 +41,7 @@ REAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_rows_are_whole(name: str):
     rows = rows_of(name)

@@ -101,6 +101,7 @@ def test_mini_captioners_learn_sixteen_captions_by_heart(name: str) -> None:
     pytest.fail("not every word of the captions was learnt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mini_captioners_learn_which_picture_it_was(name: str) -> None:
     """What is to be said differs by the picture alone; every part has its share."""

@@ -343,6 +343,7 @@ def by_heart(model: Chat, batch: Batch, others: Batch) -> None:
         assert float(loss_of(model, others)) > math.log(16) / 3, "it is what was seen or heard that tells"
 
 
+@pytest.mark.slow
 def test_the_mini_chat_learns_answers_about_pictures_by_heart(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tower is frozen, so that it has to look but once."""
     torch.manual_seed(0)
@@ -356,6 +357,7 @@ def test_the_mini_chat_learns_answers_about_pictures_by_heart(monkeypatch: pytes
     by_heart(model, replace(batch, pictures=numbered), replace(batch, pictures=turned))
 
 
+@pytest.mark.slow
 def test_the_mini_chat_that_hears_learns_answers_about_sounds_by_heart() -> None:
     """Each sound is a chord of its own."""
     torch.manual_seed(0)

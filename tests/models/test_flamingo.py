@@ -244,6 +244,7 @@ def loss_of(model: Flamingo, batch: Batch) -> Tensor:
     return F.cross_entropy(said(model, batch).flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mini_presets_of_flamingo_learn_captions_by_heart(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sixteen captions of three words, the first of which only the picture tells: blind, the loss is log 16 / 3 at best. The tower is

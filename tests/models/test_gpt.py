@@ -64,6 +64,7 @@ def test_mini_language_models_keep_every_contract(name: str) -> None:
     assert torch.equal(logits(again, SAID), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_mini_language_models_learn_texts_by_heart(name: str) -> None:
     """Three texts that begin alike, so that one word must be remembered to tell the next."""

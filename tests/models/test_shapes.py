@@ -8,6 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CHECKED = """
 import jaxtyping
 import torch
@@ -85,6 +87,7 @@ for name, call in wrong.items():
 """
 
 
+@pytest.mark.slow
 def test_shapes_are_checked() -> None:
     run = subprocess.run([sys.executable, "-c", CHECKED], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

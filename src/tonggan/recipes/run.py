@@ -64,6 +64,8 @@ class Run:
 
     def __init__(self, config: RunConfig, out: str | Path, *, limit: int | None = None, quiet: bool = False) -> None:
         self.config, self.out = config, Path(out)
+        for stage in config.stages:
+            devices.choose(stage.train.device, "train.device")  # before anything is drawn or read
         self._progress = Progress(config, self.out)
         self._quiet = quiet
         self._rows = RunRows(config, limit)
