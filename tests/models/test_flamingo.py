@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -306,6 +307,15 @@ def test_a_chunk_may_not_have_more_placeholders_than_there_are_pictures() -> Non
         model.say(Tokens(torch.tensor([[PICTURE, PICTURE]]), torch.tensor([2])), seen, cache=cache)
     with pytest.raises(UsageError, match="row 0: 1 placeholders for pictures in the text, but 0 pictures"):
         model.say(Tokens(torch.tensor([[PICTURE]]), torch.tensor([1])), None, cache=model.cache(20))
+
+
+def test_a_text_that_shows_fewer_pictures_than_there_are_is_refused_before_it_is_said_word_by_word() -> None:
+    model, batch = tiny(), given()
+    fewer = replace(batch, tokens=pad([[1, PICTURE, 2], *[[1, *[PICTURE] * count] for count in batch.pictures.counts[1:]]]))
+    with pytest.raises(UsageError, match="row 0: 1 placeholders for pictures in the text, but 2 pictures"):
+        model.read(fewer)
+    with pytest.raises(UsageError, match="row 0: 1 placeholders for pictures in the text, but 0 pictures"):
+        model.read(replace(fewer, pictures=None))
 
 
 @torch.no_grad()

@@ -184,8 +184,14 @@ class Flamingo(nn.Module):
                 nn.init.normal_(self.added_head.weight, std=0.02)
 
     def read(self, batch: Batch) -> Pictures | None:
-        """Keys and values of `batch.pictures`, uint8 [N, 3, H, W], or clips [N, T, 3, H, W]; None where no row has any."""
+        """Keys and values of `batch.pictures`, uint8 [N, 3, H, W], or clips [N, T, 3, H, W]; None where no row has any.
+
+        Raises `UsageError` for a batch whose text has other than its number of placeholders, naming the row and both numbers.
+        """
         pictures = batch.pictures
+        if batch.tokens is not None:
+            counts = (0,) * len(batch.tokens.ids) if pictures is None else pictures.counts
+            _check(self._numbers(batch.tokens, None).amax(dim=1).tolist(), counts, whole=True)
         if pictures is None or not len(pictures.values):
             return None
         latents = self.latents(pictures.values)
