@@ -92,14 +92,16 @@ def chat(model: Model) -> Told:
 
 
 def captions_by_attribute(model: Model, rows: Sequence[Row], name: str) -> Told:
-    """Of pictures, in both languages, asked for as captions are where they are measured."""
+    """Of pictures, in both languages, asked for as captions are where they are measured; also by the kind of scene."""
     right: dict[str, list[float]] = defaultdict(list)
     clusters = [row.id for row in rows]
     for lang in ("en", "zh"):
         said = ask(model, ([user(row.images[0], SENTENCE[lang])] for row in rows))
         for row, text in zip(rows, said, strict=True):
-            marked = scenes.marks(scenes.described(text, lang), scenes.Scene.from_json(row.meta["scene"]))
+            scene = scenes.Scene.from_json(row.meta["scene"])
+            marked = scenes.marks(scenes.described(text, lang), scene)
             right[f"{name}, {lang}: all right"].append(all(marked.values()))
+            right[f"{name} of {scene.kind}"].append(all(marked.values()))
             for attribute, one in marked.items():
                 right[f"{name}: {attribute}"].append(one)
     every = [one for lang in ("en", "zh") for one in right[f"{name}, {lang}: all right"]]

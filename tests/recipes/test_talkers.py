@@ -125,6 +125,13 @@ def test_what_was_taught_is_asked(kind: str, tmp_path: Path, data: Any) -> None:
     assert "chat" in model.can
 
 
+def test_a_run_spells_who_speaks_in_one_token(tmp_path: Path) -> None:
+    """A text counts as often as it is said: what stands in every conversation is learnt before any single caption."""
+    words = Run(talking(CHAT, {}, ASKED), tmp_path / "run", quiet=True).parts.processor.text
+    assert words is not None
+    assert [len(ids) for ids in words.pieces(["user\n", "assistant\n"])] == [2, 2], "a word and the line's end"
+
+
 @pytest.mark.slow
 def test_a_row_learnt_by_heart_is_said(tmp_path: Path) -> None:
     """What stands before the answer, where it ends, the placeholders and the tokenizer are the same in training and in use."""

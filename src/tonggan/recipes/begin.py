@@ -76,8 +76,7 @@ def _fresh(source: ModelSource, captions: Iterable[str], mask: bool) -> Parts:
     if (words := towers["text"]) is not None:
         # Of an encoder-decoder the source has a length of its own.
         longest = min(words.context, getattr(getattr(shape, "source", None), "context", words.context))
-        said = sorted(set(captions))
-        tokenizer = train_bpe(said, source.vocab_size, max_length=longest, mask=mask, exact=isinstance(shape, SPEAKING))
+        tokenizer = train_bpe(captions, source.vocab_size, max_length=longest, mask=mask, exact=isinstance(shape, SPEAKING))
         if getattr(words, "pooling", None) == "last":
             tokenizer = tokenizer.with_settings(pad_to=words.context)
         shape = worded(shape, tokenizer)
