@@ -57,6 +57,18 @@ def test_a_lesson_is_its_prompt_and_the_answer_and_its_end() -> None:
         reader.prompt([Message("user", (Text("a red bird " * 9),))])
 
 
+def test_words_that_a_model_goes_on_from_are_taken_to_the_letter() -> None:
+    words = train_bpe(["def f():\n    return 1"], 320, exact=True)
+    code = Message("user", (Text("def f():\n    "),))
+    alone = PlainProcessor("g", Processor(None, words), context=40)
+    assert alone.goes_on and [alone.prompt([code]).ids] == [tuple(ids) for ids in words.pieces(["def f():\n    "])]
+    reader = PlainProcessor("r", Processor(None, words), context=40, start=(1,), reads=True)
+    assert not reader.goes_on and len(reader.prompt([code]).source) == len(alone.prompt([code]).ids) + 2, "and its start and end"
+    captioner = PlainProcessor("c", Processor(EYES, words), context=40, start=(1,))
+    seen = Message("user", (Image(array=np.zeros((8, 8, 3), np.uint8)), *code.parts))
+    assert not captioner.goes_on and captioner.prompt([seen]).ids == (1, *words.pieces(["def f():"])[0])
+
+
 @pytest.mark.parametrize(
     ("talk", "why"),
     [

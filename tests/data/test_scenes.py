@@ -162,7 +162,7 @@ def parse_english(caption: str) -> Counter[tuple[str, str, str]]:
 
 
 def parse_chinese(caption: str) -> Counter[tuple[str, str, str]]:
-    found = re.findall(rf"([一两三四五])[个颗弯]({'|'.join(_ZH_COLORS)})的([大小])({'|'.join(_ZH)})", caption)
+    found = re.findall(rf"([一两三四五])[个颗]({'|'.join(_ZH_COLORS)})的([大小])({'|'.join(_ZH)})", caption)
     return sum(
         (Counter({("small" if s == "小" else "large", _ZH_COLORS[c], _ZH[noun]): _NUMBERS[n]}) for n, c, s, noun in found), Counter()
     )
@@ -202,6 +202,15 @@ def test_json_keeps_a_scene():
     assert Scene.from_json(scene(5).to_json()) == scene(5)
 
 
+@pytest.mark.parametrize("options", [{}, {"labels": True}, {"sounding": True}, {"moving": True}, {"moving": True, "events": True}])
+def test_captions_are_in_the_languages_that_are_asked_for(options: dict[str, bool]) -> None:
+    both, one = (list(SOURCES["scenes"].rows(n=6, size=32, **options, **langs)) for langs in ({}, {"langs": ["zh"]}))
+    assert [row.texts for row in one] == [tuple(text for text in row.texts if text.lang == "zh") for row in both]
+    assert [(row.id, row.split, row.meta) for row in one] == [(row.id, row.split, row.meta) for row in both]
+    with pytest.raises(UsageError, match="language"):
+        SOURCES["scenes"].rows(n=2, langs=["fr"], **options)
+
+
 def test_labels_are_what_all_things_share() -> None:
     plain, labelled = list(scenes.generate(60, 3, size=32)), list(scenes.generate(60, 3, size=32, labels=True))
     for before, row in zip(plain, labelled, strict=True):
@@ -211,5 +220,6 @@ def test_labels_are_what_all_things_share() -> None:
         expected = {"shape": {t.shape for t in things}, "colour": {t.color for t in things}, "size": {t.size for t in things}}
         assert {name: row.meta.get(name) for name in expected} == {n: next(iter(v)) if len(v) == 1 else None for n, v in expected.items()}
         assert row.meta["number"] == str(len(things))
+        assert ("place" in row.meta) == (row.meta["kind"] == "one") and row.texts[0].text.endswith(row.meta.get("place", ""))
     with pytest.raises(UsageError, match="labels are of pictures with captions"):
         SOURCES["scenes"].rows(n=4, labels=True, ask=True)

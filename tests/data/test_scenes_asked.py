@@ -20,7 +20,7 @@ from tonggan.data.sources.scenes.asking import ASK_KINDS, Form, dealt
 from tonggan.data.sources.scenes.events import Film, draw_film, random_film
 from tonggan.data.sources.scenes.questions import LISTEN, forms_of, question_plan
 from tonggan.data.sources.scenes.sound import LENGTHS, RATE, tone
-from tonggan.data.sources.scenes.words import relation
+from tonggan.data.sources.scenes.words import ZH_COLORS, ZH_SHAPES, relation
 from tonggan.data.sources.scenes.world import HELD_OUT, Scene
 from tonggan.data.splits import leaks
 from tonggan.data.video import load_frames
@@ -215,12 +215,12 @@ def test_question_seven_is_the_same_whatever_n_is(of: str) -> None:
 
 
 def test_language_is_written_as_it_should_be(asked: dict[str, list[Row]]) -> None:
-    measures = {"五角星": "颗", "爱心": "颗", "月牙": "弯"}
+    measures = {"五角星": "颗", "爱心": "颗"}
     for row in (row for rows in asked.values() for row in rows):
         question = str(row.question)
         if row.meta["lang"] == "zh":
             assert question.endswith("？") and not re.search(r"[a-zA-Z,.?;:!\s]", question + row.answers[0])
-            for measure, noun in re.findall(r"[几一两三四五]([个颗弯])(?:..的)?([一-鿿]{2,3})[？，]", question):
+            for measure, noun in re.findall(r"[几一两三四五]([个颗])(?:..的)?([一-鿿]{2,3})[？，]", question):
                 assert measure == measures.get(noun, "个"), question
         else:
             assert re.fullmatch(r"[A-Z][a-z ,:]+\?", question), question
@@ -297,7 +297,8 @@ def test_questions_can_be_heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_dialogues_refer_back_and_are_true() -> None:
     threads: Counter[str] = Counter()
-    for row in scenes.generate_dialogues(40, 2):
+    turned = 0
+    for row in scenes.generate_dialogues(60, 2):
         assert [message.role for message in row.messages] == ["user", "assistant"] * (len(row.messages) // 2) and 4 <= len(
             row.messages
         ) <= 8
@@ -313,8 +314,22 @@ def test_dialogues_refer_back_and_are_true() -> None:
         if row.meta["thread"] == "of them" and row.meta["lang"] == "en":
             color = re.fullmatch(r"And how many of them are (\w+)\?", questions[1])
             assert color and [NUMBERS[n] for n in answers[:2]] == [len(found.things), [t.color for t in found.things].count(color[1])]
+        if row.meta["thread"] == "the two":
+            _it_is_the_one_named_last(truth, answers, row.meta["lang"])
+            turned += len(questions) == 3
         threads[row.meta["thread"]] += 1
-    assert len(threads) == 4 and min(threads.values()) >= 3
+    assert len(threads) == 4 and min(threads.values()) >= 3 and turned >= 3
+
+
+def _it_is_the_one_named_last(truth: Scene, answers: list[str], lang: str) -> None:
+    """The last answer says where the other thing is, seen from the one that the answer before it names."""
+    words = [(t.color, t.shape) if lang == "en" else (ZH_COLORS[t.color], ZH_SHAPES[t.shape][1]) for t in truth.things]
+    (last,) = (n for n, (of_color, of_shape) in enumerate(words) if of_color in answers[-2] and answers[-2].endswith(of_shape))
+    it, other = truth.things[last], truth.things[1 - last]
+    across = abs(other.x - it.x) > abs(other.y - it.y)
+    sides = {"en": ("left", "right", "above", "below"), "zh": ("左", "右", "上", "下")}[lang]
+    side = sides[int(other.x > it.x)] if across else sides[2 + int(other.y > it.y)]
+    assert side in answers[-1], (truth, answers)
 
 
 def test_edits_change_what_is_asked_and_nothing_else() -> None:

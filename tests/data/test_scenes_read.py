@@ -190,5 +190,7 @@ def test_places_and_relations_are_attributes_too() -> None:
     one = Scene((STAR,), "one")
     assert scenes.marks(scenes.described("a small red star at the top", "en"), one)["place"] is False
     assert all(scenes.marks(scenes.described("左上角有一颗红色的小五角星", "zh"), one).values())
+    assert all(scenes.marks(scenes.described("左上角有一个红色的小五角星", "zh"), one).values()), "个 goes with every noun"
+    assert scenes.described("左上角有一颗红色的小圆形", "zh") is None
     assert scenes.described("two small red stars at the top", "en") is None
     assert scenes.described("two small gray crosses", "en") == scenes.description_of(Scene((CROSS, CROSS), "count"))

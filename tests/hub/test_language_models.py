@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,24 @@ def test_answers_of_language_models_are_the_librarys(tmp_path: Path, name: str) 
             assert float(top[0] - top[1]) > 1e-8, "a tie would tell nothing"
         said = made.sequences[0, len(prompt) :].tolist()
         assert list(answers[0].ids) == (said[:-1] if said[-1] in ends else said)
+
+
+def test_what_a_directory_asks_of_answers_and_does_not_get_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    language_model(tmp_path, next(iter(SETTINGS)), ends=[2])
+    file = tmp_path / "generation_config.json"
+    said = json.loads(file.read_text())
+    for given, told in (
+        ({"repetition_penalty": 1.0, "do_sample": True, "min_length": 0}, ""),
+        (
+            {"repetition_penalty": 1.1, "no_repeat_ngram_size": 3},
+            "not taken, .*: repetition_penalty=1.1, no_repeat_ngram_size=3",
+        ),
+    ):
+        file.write_text(json.dumps(said | given))
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "tonggan"):
+            hub.read(tmp_path)
+        assert re.search(told, caplog.text) if told else not caplog.text
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -228,6 +228,27 @@ def test_conversations_of_onevision_have_the_placeholders_of_the_models_features
     assert hub.read(tmp_path / "ours").processor.record() == checkpoint.processor.record()
 
 
+def test_clips_are_prepared_as_their_settings_say_or_refused(tmp_path: Path) -> None:
+    """The newer processor_config.json counts before the file of their own, as in the library."""
+    onevision(tmp_path)
+    older, newer = tmp_path / "video_preprocessor_config.json", tmp_path / "processor_config.json"
+
+    def frames() -> int:
+        video = hub.read(tmp_path).processor.video
+        assert video is not None
+        return video.config.frames
+
+    assert frames() == 8
+    older.write_text(json.dumps({"num_frames": 4, "do_normalize": True, "size": {"height": 12, "width": 12}}))
+    assert frames() == 4
+    newer.write_text(json.dumps({"video_processor": {"num_frames": 32, "do_sample_frames": False, "fps": 2}}))
+    assert frames() == 32
+    for wrong in ({"do_normalize": False}, {"size": {"height": 10, "width": 10}}, {"fps": 2, "do_sample_frames": True}):
+        newer.write_text(json.dumps({"video_processor": wrong}))
+        with pytest.raises(TongganError, match=rf"processor_config\.json: {next(iter(wrong))}=.* not supported"):
+            hub.read(tmp_path)
+
+
 def test_parts_of_onevision_that_do_not_say_what_they_are(tmp_path: Path) -> None:
     """SigLIP's and Qwen2's; grids that are null are the published ones."""
     onevision(tmp_path)

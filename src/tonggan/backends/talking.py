@@ -49,6 +49,7 @@ class Voice:
         self._silent: dict[str, Any] = {name: getattr(config, name, ()) for name in ("suppressed", "suppressed_first")}
         """Words that never come, or do not come first."""
         self._prefixes = Prefixes()
+        self._goes_on = isinstance(self._writer, PlainProcessor) and self._writer.goes_on
 
     @property
     def instructed(self) -> bool:
@@ -167,7 +168,7 @@ class Voice:
     def _answer(self, prompt: Prompt, said: Said, seconds: float, *, tokens: bool) -> Answer:
         cut = said.reason == "length"
         return Answer(
-            text=said.text.strip(),
+            text=said.text if self._goes_on else said.text.strip(),
             outcome="truncated" if cut else "answered",
             finish_reason="length" if cut else "stop",
             usage=Usage(len(prompt.ids) + len(prompt.source), len(said.ids)),

@@ -60,6 +60,11 @@ class PlainProcessor:
         return self.reads and self._processor.audio is not None
 
     @property
+    def goes_on(self) -> bool:
+        """Whether its answer goes on from the message's own words, to the letter: a language model alone."""
+        return not self.reads and not self._takes
+
+    @property
     def instructed(self) -> bool:
         """Whether words tell the model what to do: those that it reads. In others they would be the beginning of its answer."""
         return self.reads and not self.listens
@@ -73,7 +78,9 @@ class PlainProcessor:
         if len(conversation) > 1:
             raise CannotError(f"{self.name} has no template for conversations: it takes one message, not {len(conversation)}")
         (message,) = conversation
-        words = "\n".join(part.text for part in message.parts if isinstance(part, Text)).strip()
+        words = "\n".join(part.text for part in message.parts if isinstance(part, Text))
+        if self._takes:
+            words = words.strip()  # as the processors of those that see or hear do
         media: Any = self._media(message, kept)
         if self.listens:
             if words:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from tonggan.models import ModelConfig
 from tonggan.models.towers import WaveformConfig
 from tonggan.types import Identity, TongganError
 
+log = logging.getLogger("tonggan")
 FORMAT = 1
 """Of tonggan.json; a directory with a higher number was written by a later version."""
 
@@ -68,6 +70,8 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
         config, processor = family.read(raw, path)
     except (ValueError, TypeError) as error:  # pydantic's too: a setting of a foreign directory is of the wrong kind
         raise TongganError(f"{path}: its configuration cannot be read: {error}") from None
+    if untaken := _untaken(path):
+        log.warning("%s/generation_config.json: not taken, so answers may differ from generate's: %s", path, ", ".join(untaken))
     agree(config, processor, str(path))
     processor = with_shortest(config, processor)
     table, theirs = family.table and family.table(config), read_weights(path, family.weights)
@@ -80,6 +84,19 @@ def read(path: str | Path, *, name: str | None = None) -> Checkpoint:
     else:
         found = Identity(found.preprocessing, found.weights, verified=False)
     return Checkpoint(module, config, processor, found, name or str(path), record.get("provenance", {}), labels, dropped)
+
+
+def _untaken(directory: Path) -> list[str]:
+    """What generation_config.json says of how answers are searched for, beyond the likeliest word each time until an end. That is the
+    caller's to say here (`ChatOptions`), or cannot be said."""
+    file = directory / "generation_config.json"
+    said = read_json(file) if file.is_file() else {}
+    off: dict[str, tuple[Any, ...]] = {
+        **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty", "num_beams"), (None, 1)),
+        **dict.fromkeys(("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "min_length", "min_new_tokens"), (None, 0)),
+        **dict.fromkeys(("bad_words_ids", "force_words_ids", "sequence_bias"), (None, [])),
+    }
+    return [f"{name}={said[name]!r}" for name, values in off.items() if said.get(name) not in values]
 
 
 def with_shortest(config: ModelConfig, processor: Processor) -> Processor:

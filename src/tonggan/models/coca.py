@@ -223,7 +223,7 @@ class Coca(nn.Module):
     def say(self, tokens: Tokens, seen: Seen | None = None, *, cache: KVCache | None = None) -> Float[Tensor, "B L D"]:
         """States that meet the words. The text tower's keys and values are cached before those of the blocks that look."""
         assert isinstance(seen, Remembered), "words of this model are about what it has read"
-        mask, at = standing(tokens, cache)
+        mask, at = standing(tokens, cache, places=self.context)
         places = self.text.positions(tokens.ids.shape[1]) if at is None else self.text.positions.at(at)
         own = self.config.text.layers
         first, rest = (None, None) if cache is None else (cache.layers[:own], cache.layers[own:])

@@ -106,12 +106,20 @@ def chat_in(directory: Path, config: ChatConfig, text: Tokenizer) -> ChatProcess
 
 
 def _frames_in(directory: Path, pictures: Mapping[str, Any]) -> int:
-    """How many frames of a clip are looked at; raises `TongganError` where they are prepared otherwise than pictures."""
-    file = directory / CLIPS_FILE
-    said = {name: value for name, value in (read_json(file) if file.is_file() else {}).items() if value is not None}
-    named = ("size", "image_mean", "image_std", "resample")
-    if other := [name for name in named if name in said and name in pictures and said[name] != pictures[name]]:
-        raise TongganError(f"{file}: {other[0]}={said[other[0]]!r} for clips, {pictures[other[0]]!r} for pictures, is not supported")
+    """How many frames of a clip are looked at; raises `TongganError` where they are prepared otherwise than pictures.
+
+    As with pictures the newer processor_config.json counts before the file of their own.
+    """
+    file = directory / PROCESSOR_FILE
+    found = read_json(file).get("video_processor") if file.is_file() else None
+    if not isinstance(found, dict):
+        file = directory / CLIPS_FILE
+        found = read_json(file) if file.is_file() else {}
+    said, whole = {name: value for name, value in found.items() if value is not None}, AS_PICTURES | pictures
+    if other := [name for name in AS_PICTURES if name in said and whole[name] is not None and said[name] != whole[name]]:
+        raise TongganError(f"{file}: {other[0]}={said[other[0]]!r} for clips, {whole[other[0]]!r} for pictures, is not supported")
+    if said.get("do_sample_frames") and "fps" in said:
+        raise TongganError(f"{file}: fps={said['fps']!r}: frames at a rate are not supported; give num_frames")
     return int(said.get("num_frames", FRAMES))
 
 
@@ -254,6 +262,14 @@ INPUTS = (
     "input_ids", "attention_mask", "pixel_values", "image_sizes", "batch_num_images", "pixel_values_videos", "image_sizes_videos",
 )  # fmt: skip
 CLIPS_FILE = "video_preprocessor_config.json"
+AS_PICTURES: Mapping[str, Any] = {
+    **dict.fromkeys(("size", "image_mean", "image_std", "resample", "rescale_factor")),
+    "do_normalize": True,
+    "do_resize": True,
+    "do_rescale": True,
+    "do_center_crop": False,
+}
+"""What is done to a clip's frames, as to pictures: what these do when they do not say (None: no matter)."""
 FRAMES = 8
 """Of a clip, where no file says how many: the library leaves that to whoever asks."""
 CLIPS = (

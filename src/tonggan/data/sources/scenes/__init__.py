@@ -30,8 +30,8 @@ from tonggan.data.sources.scenes.motion import MovingScene, random_motion
 from tonggan.data.sources.scenes.questions import About, generate_questions, generate_rounds
 from tonggan.data.sources.scenes.read import read
 from tonggan.data.sources.scenes.sound import can_speak, sound_of, sound_of_film, speak
-from tonggan.data.sources.scenes.words import Said, chinese, english
-from tonggan.data.sources.scenes.world import COLORS, HELD_OUT, SHAPES, Scene, Thing, random_scene
+from tonggan.data.sources.scenes.words import EN_PLACES, Said, chinese, english
+from tonggan.data.sources.scenes.world import COLORS, HELD_OUT, SHAPES, Scene, Thing, place_name, random_scene
 from tonggan.data.sources.splits import by_concept
 from tonggan.types import Row, Text, UsageError
 
@@ -58,14 +58,14 @@ def generate(
     Splits train, val and test share no caption and no picture that looks alike; a scene with a colour and shape kept apart
     (`HELD_OUT`) is in the split `combination`, or `spare` where it looks like one without. `meta["scene"]` has the objects
     (`Scene.from_json`), `meta["look"]` their colour and shape where all have the same. With `labels` it also has the `shape`, the `colour`
-    and the `size` that all have, and their `number`: classes to learn one by one.
+    and the `size` that all have, their `number`, and the `place` of one that is alone: classes to learn one by one.
 
-    With `sounding` a row also has the sound of its things, from left to right (`sound`). With `spoken` it has its caption read aloud
-    (needs `espeak-ng`), in one of `langs`, which is then its only text.
+    Captions are in `langs`. With `sounding` a row also has the sound of its things, from left to right (`sound`). With `spoken` it has its
+    caption read aloud (needs `espeak-ng`), in one of `langs`, which is then its only text.
     """
     if sounding and spoken:
         raise UsageError("sounding and spoken: a row has one sound; choose one")
-    checked_langs(langs)
+    langs = checked_langs(langs)
     scenes = [random_scene(np.random.default_rng([seed, i])) for i in range(n)]
     rows = in_splits(
         [_row(scene, f"scenes/{seed}/{i}", size, labels) for i, scene in enumerate(scenes)], [scene.held_out for scene in scenes]
@@ -74,17 +74,20 @@ def generate(
         rows = [row.with_(audios=(sound(sound_of(scene)),)) for row, scene in zip(rows, scenes, strict=True)]
     if spoken:
         rows = [_spoken(row, one_lang(langs, np.random.default_rng([seed, i, 6]))) for i, row in enumerate(rows)]
-    return Dataset.from_rows(rows)
+    return Dataset.from_rows(_told_in(row, langs) for row in rows)
 
 
-def generate_moving(n: int, seed: int = 0, *, size: int = 64, events: bool = False, sounding: bool = False) -> Dataset:
+def generate_moving(
+    n: int, seed: int = 0, *, size: int = 64, events: bool = False, sounding: bool = False, langs: Sequence[str] = LANGS
+) -> Dataset:
     """Moving scenes 0..n-1 of the endless sequence that `seed` names: clips of eight frames, `size` pixels a side.
 
     One thing moves, appears or vanishes; with `events`, another sequence, things bounce, collide, or do something one after the other.
     Splits train, val and test share no caption; a scene with a colour and shape, or a shape and direction, kept apart is in the split
-    `combination`. `meta["scene"]` says what happens (`MovingScene.from_json`, `Film.from_json`). With `sounding` a row also has the
-    tones of what something happens to, each when it begins.
+    `combination`. `meta["scene"]` says what happens (`MovingScene.from_json`, `Film.from_json`). Captions are in `langs`. With `sounding` a
+    row also has the tones of what something happens to, each when it begins.
     """
+    langs = checked_langs(langs)
     generators = [np.random.default_rng([seed, i, 7] if events else [seed, i]) for i in range(n)]
     scenes = [random_film(rng) if events else random_motion(rng) for rng in generators]
     rows = [_moving_row(scene, f"scenes/{'events' if events else 'moving'}/{seed}/{i}", size) for i, scene in enumerate(scenes)]
@@ -92,7 +95,13 @@ def generate_moving(n: int, seed: int = 0, *, size: int = 64, events: bool = Fal
         films = [scene if isinstance(scene, Film) else film_of(scene) for scene in scenes]
         rows = [row.with_(audios=(sound(sound_of_film(film)),)) for row, film in zip(rows, films, strict=True)]
     sided = by_concept(rows)
-    return Dataset.from_rows(row.with_(split="combination") if scene.held_out else row for row, scene in zip(sided, scenes, strict=True))
+    rows = [row.with_(split="combination") if scene.held_out else row for row, scene in zip(sided, scenes, strict=True)]
+    return Dataset.from_rows(_told_in(row, langs) for row in rows)
+
+
+def _told_in(row: Row, langs: Sequence[str]) -> Row:
+    """With the captions of these languages alone. Left out last: splits hold captions apart in all languages."""
+    return row.with_(texts=tuple(text for text in row.texts if text.lang in langs))
 
 
 def _moving_row(scene: MovingScene | Film, name: str, size: int) -> Row:
@@ -122,12 +131,14 @@ def _row(scene: Scene, name: str, size: int, labels: bool) -> Row:
 
 
 def _shared(scene: Scene) -> dict[str, str]:
-    """What all things of a scene have in common, and how many they are."""
+    """What all things of a scene have in common, how many they are, and where one stands that is alone."""
     each: dict[str, set[str]] = {
         "shape": {thing.shape for thing in scene.things},
         "colour": {thing.color for thing in scene.things},
         "size": {thing.size for thing in scene.things},
     }
+    if scene.kind == "one":
+        each["place"] = {EN_PLACES[place_name(scene.things[0])]}
     return {name: found.pop() for name, found in each.items() if len(found) == 1} | {"number": str(len(scene.things))}
 
 
@@ -212,5 +223,5 @@ class Scenes(Source):
         if editing:
             return generate_edits(n, seed, langs=langs, size=size or 64)
         if moving:
-            return generate_moving(n, seed, size=size or 64, events=events, sounding=sounding)
+            return generate_moving(n, seed, size=size or 64, events=events, sounding=sounding, langs=langs)
         return generate(n, seed, size=size or 96, labels=labels, sounding=sounding, spoken=spoken, langs=langs)

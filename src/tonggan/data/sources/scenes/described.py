@@ -156,9 +156,9 @@ def _en_look(n: str, size: str, color: str, noun: str) -> Claim:
 
 
 def _zh_look(n: str, measure: str, color: str, size: str, noun: str) -> Claim:
-    """None for another noun's measure word."""
+    """None for another noun's measure word; 个 goes with all."""
     shape = _ZH_NOUNS[noun]
-    if measure != ZH_SHAPES[shape][0]:
+    if measure not in (ZH_SHAPES[shape][0], "个"):
         return None
     colors, sizes = {zh: en for en, zh in ZH_COLORS.items()}, {zh: en for en, zh in ZH_SIZES.items()}
     return (sizes[size], colors[color], shape), ZH_NUMBERS.index(n)  # type: ignore[return-value]

@@ -112,17 +112,19 @@ def _alike(scene: Scene, rng: np.random.Generator) -> list[Turn] | None:
 
 
 def _the_two(scene: Scene, rng: np.random.Generator) -> list[Turn] | None:
-    """What is beside something, which of the two is larger, and where the first is, seen from it."""
+    """What is beside something, which of the two is larger, and where the other one is, seen from the one that was named last."""
     if scene.kind != "relation":
         return None
     pairs = list(permutations(scene.things))
     found, known = pairs[rng.integers(len(pairs))]
     side = beside(relation(found, known), known)
     turns = [(Said(f"What is {side.en}?", f"{side.zh}是什么？"), _one(found))]
+    last, other = found, known
     if found.size != known.size:
-        turns.append((Said("Which of the two is larger?", "这两个哪个大？"), the(found if found.size == "large" else known)))
-    called = Said(f"the {known.shape}", ZH_SHAPES[known.shape][1]) if found.shape != known.shape else Said("the other one", "另一个")
-    turns.append((Said(f"And where is {called.en} in relation to it?", f"那{called.zh}在它的哪一边？"), SIDES[relation(known, found)]))
+        last, other = (found, known) if found.size == "large" else (known, found)
+        turns.append((Said("Which of the two is larger?", "这两个哪个大？"), the(last)))
+    called = Said(f"the {other.shape}", ZH_SHAPES[other.shape][1]) if found.shape != known.shape else Said("the other one", "另一个")
+    turns.append((Said(f"And where is {called.en} in relation to it?", f"那{called.zh}在它的哪一边？"), SIDES[relation(other, last)]))
     return turns
 
 
