@@ -63,6 +63,17 @@ def test_a_sentence_for_each_file(parrot: Parrot) -> None:
     assert code == 2 and "--lang fr: expected en or zh" in err
 
 
+def test_a_picture_that_moves_is_a_clip(parrot: Parrot, tmp_path: Path) -> None:
+    frames = [Pil.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "still.gif")
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "f.wmv").write_bytes(b"film")
+    parrot.modalities = frozenset({"image", "video", "text"})
+    for name, kind in (("still.gif", "image"), ("moving.gif", "video"), ("f.wmv", "video")):
+        call("ask", "m", name, "what moves?")
+        assert parrot.heard[-1][0].parts[0].kind == kind, name
+
+
 def test_what_a_model_does_not_take_is_said_before_it_is_asked(parrot: Parrot, tmp_path: Path) -> None:
     (tmp_path / "s.wav").write_bytes(b"RIFF")
     code, _, err = call("ask", "m", "s.wav", "what is said?")
@@ -222,6 +233,9 @@ def test_sounds_are_written_down_in_a_language_that_is_told(parrot: Parrot, tmp_
     (tmp_path / "s.wav").write_bytes(b"RIFF")
     assert "parrot takes no audio" in call("transcribe", "m", "s.wav")[2]
     parrot.modalities = frozenset({"audio", "text"})
+    code, _, err = call("transcribe", "m", "s.wav", "--lang", "zh")
+    assert code == 1 and "parrot cannot be told which language is spoken" in err and not parrot.heard
+    parrot.languages = frozenset({"en", "zh"})
     code, out, _ = call("transcribe", "m", "s.wav", "s.wav", "--lang", "zh", "--prompt", "请转写这段录音。")
     assert code == 0 and out.splitlines() == ["s.wav: 请转写这段录音。 (1)"] * 2
     sound = parrot.heard[-1][0].parts[0]

@@ -248,7 +248,8 @@ class Answer:
     usage: Usage = Usage()
     logprobs: tuple[float, ...] | None = None
     tokens: tuple[str, ...] | None = None
-    """What each token added to the text, where that was asked for; `logprobs` may have one more, of the end."""
+    """What each token added to the text, where that was asked for; `logprobs` may have one more, of the end. The text has no blanks at its
+    ends, and nothing of a stop text; of a reply of which a thought was cut off (`<think>`) these are of the whole."""
     others: tuple[Answer, ...] = ()
     """Further answers to the same conversation, where several were asked for; an endpoint's first one counts the tokens of all."""
     raw: Any = None
@@ -375,6 +376,8 @@ class Model:
     """Whether words tell it what to do. To a captioner they are the beginning of what it says: it is shown a picture alone."""
     remembers: bool = True
     """Whether a conversation may have more than one message."""
+    languages: frozenset[str] = frozenset()
+    """Codes of the languages that it can be told a sound is in (`Audio.role`); without any it hears for itself."""
 
     def embed(self, items: Sequence[Item], options: EmbedOptions | None = None) -> Embeddings:
         """Every item as a unit vector in one space."""

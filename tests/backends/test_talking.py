@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,34 @@ def test_several_questions_on_one_picture_look_at_it_once(chat: tuple[LocalModel
     assert model.chat([asking("h", shown(5))], SHORT)[0].outcome and looked == [1], "nor does a later question look again"
     model.chat([asking("a", shown(6))], SHORT)
     assert looked == [1, 1]
+
+
+def test_what_is_kept_of_a_picture_is_of_the_weights_that_looked_at_it(chat: tuple[LocalModel, Any, Any]) -> None:
+    checkpoint = chat[0].checkpoint
+    model, question = LocalModel(replace(checkpoint, module=copy.deepcopy(checkpoint.module)), "cpu"), asking("a b", shown(5))
+    before = model.chat([question], SHORT)[0]
+    with torch.no_grad():
+        for weight in model.module.parameters():
+            weight.mul_(1.5)
+    (after,) = model.chat([question], SHORT)
+    (fresh,) = LocalModel(model.checkpoint, "cpu").chat([question], SHORT)
+    assert (after.text, after.logprobs) == (fresh.text, fresh.logprobs) and after.logprobs != before.logprobs
+
+
+def test_a_stop_text_has_no_tokens_in_the_answer(chat: tuple[LocalModel, Any, Any]) -> None:
+    model, question = chat[0], asking("a b", shown(5))
+    (whole,) = model.chat([question], ChatOptions(max_tokens=7, logprobs=True))
+    assert whole.tokens is not None and whole.logprobs is not None
+    stop = next(token.strip() for token in whole.tokens[2:] if token.strip() and token.strip() not in "".join(whole.tokens[:2]))
+    (cut,) = model.chat([question], ChatOptions(max_tokens=7, logprobs=True, stop=(stop,)))
+    assert cut.tokens is not None and cut.logprobs is not None and cut.finish_reason == "stop"
+    assert "".join(cut.tokens).strip() == cut.text and stop not in cut.text and len(cut.logprobs) == len(cut.tokens)
+    assert cut.logprobs == whole.logprobs[: len(cut.logprobs)]
+
+
+def test_a_length_penalty_without_beams_is_refused(chat: tuple[LocalModel, Any, Any]) -> None:
+    (answer,) = chat[0].chat([asking("a")], ChatOptions(beams=None, length_penalty=2.0))
+    assert "a length penalty compares beams" in str(answer.error)
 
 
 def test_a_draw_is_repeated_by_its_seed(chat: tuple[LocalModel, Any, Any]) -> None:

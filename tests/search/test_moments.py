@@ -16,9 +16,10 @@ from tonggan.data.kept import media_key
 from tonggan.data.media import content_bytes
 from tonggan.data.rows import Dataset
 from tonggan.data.shots import Splitting
+from tonggan.data.video import load_frames
 from tonggan.search import Index
 from tonggan.search.store import Hit
-from tonggan.types import Row, Text, UsageError, Video
+from tonggan.types import MediaError, Row, Text, UsageError, Video
 
 
 def film(path: Path, *names: str, each: int = 10) -> Path:
@@ -79,6 +80,42 @@ def test_a_clip_that_changed_has_its_new_shots_only(tmp_path: Path, index: Index
     assert [hit.moment for hit in index.search(model, "red")] == ["", ""]
     done = index.add(model, rows, splitting=Splitting(longest=0.6))
     assert (done.added, done.updated, done.removed) == (3 + 3 + 2, 0, 2) and len(index) == 8, "1.5, 1.5 and 1 s in parts of 0.6 at most"
+
+
+def test_shots_go_when_their_row_shows_something_else_or_is_taken_out(tmp_path: Path, index: Index, model: ColourModel) -> None:
+    path = film(tmp_path / "a.mp4", "red", "green", "blue")
+    index.add(model, [titled(path)])
+    done = index.add(model, [titled(path).with_(videos=(Video(path=path, stretch=(0, 1)),))])
+    assert (done.added, done.removed) == (1, 3) and [hit.id for hit in index.search(model, "red")] == ["a.mp4"]
+    index.add(model, [titled(path)])
+    assert len(index) == 3 and index.delete(["a.mp4"]) == 3 and len(index) == 0
+
+
+def test_a_clip_with_a_shot_that_failed_is_tried_again(
+    tmp_path: Path, index: Index, model: ColourModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [titled(film(tmp_path / "a.mp4", "red", "green"))]
+    index.add(model, rows)
+    film(tmp_path / "a.mp4", "red", "blue", "green")
+
+    def failing(clip: Video, frames: int) -> np.ndarray:
+        if clip.stretch == (1, 2):
+            raise MediaError(clip.where, "a passing error")
+        return load_frames(clip, frames)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tonggan.search.clips.load_frames", failing)
+        done = index.add(model, rows)
+    assert [(one.where, one.reason) for one in done.dropped] == [("a.mp4#t=1,2", "a passing error")]
+    assert (done.added, done.updated, done.removed) == (0, 0, 0) and len(index) == 2, "it stays as it was"
+    assert index.add(model, rows).dropped == [] and len(index) == 3
+
+
+def test_frames_at_another_rate_are_another_clip(index: Index, model: ColourModel) -> None:
+    frames = np.repeat(np.eye(3, dtype=np.uint8)[:, None, None] * 250, 20, axis=0) + np.zeros((1, 32, 48, 1), np.uint8)
+    for rate in (20.0, 10.0):
+        index.add(model, [Row("array", videos=(Video(array=frames, fps=rate),))])
+        assert max(hit.seconds[1] for hit in index.search(model, "red") if hit.seconds) == 60 / rate
 
 
 def test_a_clip_of_one_shot_keeps_its_id_and_one_without_a_clock_has_no_seconds(tmp_path: Path, index: Index, model: ColourModel) -> None:

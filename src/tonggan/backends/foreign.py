@@ -242,8 +242,8 @@ class ForeignChat(_Foreign):
             raise CannotError(f"{self.name} runs in transformers, which is not asked for log-probabilities of answers; leave logprobs out")
         drawn = {"temperature": options.temperature, "top_p": options.top_p, "top_k": options.top_k, "min_p": options.min_p}
         named = {
-            "do_sample": bool(options.temperature),
-            **(drawn if options.temperature else {}),
+            "do_sample": None if options.temperature is None else bool(options.temperature),
+            **({} if options.temperature == 0 else drawn),
             "repetition_penalty": options.repetition_penalty,
             "num_beams": options.beams,
             "length_penalty": options.length_penalty,

@@ -65,6 +65,7 @@ class LocalModel(Model):
             self._voice = Voice(self.name, self.module, self.config, self.processor, self.device)
             self.can |= {"chat", "logprob"}
             self.instructed, self.remembers = self._voice.instructed, self._voice.remembers
+            self.languages = self._voice.languages
             if self.processor.chat is not None:  # clips may be read as frames, for which no tower is named
                 self.modalities |= self.processor.chat.config.placeholders.keys()
 

@@ -48,8 +48,13 @@ class Voice:
         self._writer = writer_of(name, config, processor, context=module.context, reads=module.reads_prompt)
         self._silent: dict[str, Any] = {name: getattr(config, name, ()) for name in ("suppressed", "suppressed_first")}
         """Words that never come, or do not come first."""
-        self._prefixes = Prefixes()
+        self._prefixes, self._weights = Prefixes(), self._made_of()
         self._goes_on = isinstance(self._writer, PlainProcessor) and self._writer.goes_on
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """Codes of the languages that it can be told a sound is in."""
+        return frozenset(self._writer.languages) if isinstance(self._writer, PlainProcessor) else frozenset()
 
     @property
     def instructed(self) -> bool:
@@ -97,7 +102,7 @@ class Voice:
             (shared,) = self._shared([prompt]) or (None,)
             said = yield from stream(
                 self._module, batch, sampling, ends=self._writer.ends, decode=self._words.decode,
-                **self._silent, shared=shared, prefixes=self._prefixes,
+                **self._silent, shared=shared, prefixes=self._known(),
             )  # fmt: skip
         except TongganError as error:
             return _failed(error)
@@ -134,7 +139,7 @@ class Voice:
             batch = self._writer.collate(prompts)
             found = generate(
                 self._module, batch.to(self._device), samplings, ends=self._writer.ends, decode=self._words.decode,
-                **self._silent, shared=self._shared(prompts), prefixes=self._prefixes,
+                **self._silent, shared=self._shared(prompts), prefixes=self._known(),
             )  # fmt: skip
         except TongganError as error:
             if len(some) > 1:  # one that does not fit must not fail the others
@@ -155,28 +160,52 @@ class Voice:
         shared = [_prefix(prompt, places) for prompt in prompts]
         return shared if all(0 < one.length < len(prompt.ids) for one, prompt in zip(shared, prompts, strict=True)) else None
 
+    def _known(self) -> Prefixes:
+        """What is kept of earlier prompts, by the weights that the model has now."""
+        if (now := self._made_of()) != self._weights:
+            self._prefixes, self._weights = Prefixes(), now
+        return self._prefixes
+
+    def _made_of(self) -> list[tuple[int, int | None]]:
+        """Where each weight lies, and how often it was changed there."""
+        return [(one.data_ptr(), None if one.is_inference() else one._version) for one in self._module.parameters()]
+
     def _sampling(self, prompt: Prompt, options: ChatOptions) -> Sampling:
         room = self._module.context - len(prompt.ids)
         if room < 1:
             raise UsageError(
                 f"{self._name}: a prompt of {len(prompt.ids)} tokens, where the model has room for {self._module.context}; shorten it"
             )
+        if options.length_penalty is not None and (options.beams or 1) == 1:
+            raise UsageError(f"{self._name}: a length penalty compares beams: ask for several, or leave it out")
         # What does not fit is not asked for: an answer that comes so far is called truncated.
         wanted = {"max_tokens": min(options.max_tokens, room)} | {name: getattr(options, name) for name in SETTINGS}
         return Sampling.parse({name: value for name, value in wanted.items() if value is not None}, "options")
 
     def _answer(self, prompt: Prompt, said: Said, seconds: float, *, tokens: bool) -> Answer:
         cut = said.reason == "length"
+        told, logprobs = self._within(said) if tokens or len(self._words.decode(said.ids)) > len(said.text) else ([], said.logprobs)
         return Answer(
             text=said.text if self._goes_on else said.text.strip(),
             outcome="truncated" if cut else "answered",
             finish_reason="length" if cut else "stop",
             usage=Usage(len(prompt.ids) + len(prompt.source), len(said.ids)),
-            logprobs=said.logprobs,
-            tokens=tuple(self._tokens(said.ids)) if tokens else None,
+            logprobs=logprobs,
+            tokens=tuple(told) if tokens else None,
             model=self._name,
             seconds=seconds,
         )
+
+    def _within(self, said: Said) -> tuple[list[str], tuple[float, ...]]:
+        """What each token adds, and its log-probability, as far as the text goes: a stop text at which it ended is no part of it."""
+        told, room = list(self._tokens(said.ids)), len(said.text)
+        if sum(map(len, told)) <= room:
+            return told, said.logprobs
+        kept: list[str] = []
+        while room:
+            kept.append(told[len(kept)][:room])
+            room -= len(kept[-1])
+        return kept, said.logprobs[: len(kept)]
 
     def _tokens(self, ids: Sequence[int]) -> Iterator[str]:
         """What each token adds to the text: nothing, as long as a character is not whole."""

@@ -35,10 +35,7 @@ Stop = Annotated[list[str] | None, typer.Option(help="A text at which an answer 
 Lang = Annotated[str, typer.Option(help="Language of the question: en or zh.")]
 
 KINDS: dict[str, type[Image] | type[Audio] | type[Video]] = {"image": Image, "audio": Audio, "video": Video}
-ENDINGS = {
-    "audio": {".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"},
-    "video": {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v"},
-}
+SOUNDS = frozenset({".wav", ".mp3", ".flac", ".ogg", ".opus", ".m4a", ".aac"})
 HELP = """/image PATH, /audio PATH, /video PATH  attach to the next message      /drop  leave out what is attached
 /new  forget what was said      /save FILE.jsonl  keep it, as a dialogue that `tonggan data` reads
 /help  this list                /quit  leave (or Ctrl-D)"""
@@ -151,6 +148,10 @@ def transcribe(
     options = _options(max_tokens, beams=beams, length_penalty=length_penalty)
     sounds, answers = [open_media(Audio, file) for file in files], []
     talks = _talker(model, "audio")
+    if lang is not None and not talks.languages:
+        raise CannotError(
+            f"{talks.name} cannot be told which language is spoken: leave --lang out, or say it in --prompt if it reads words"
+        )
     for file, sound in zip(files, sounds, strict=True):
         _say_rate(talks, sound)
         parts: tuple[Part, ...] = (replace(sound, role=lang), *([Text(prompt)] if prompt else []))
@@ -359,9 +360,16 @@ def _say_rate(model: Model, part: Part) -> None:
 
 
 def _medium(file: Path) -> Image | Audio | Video:
-    """A file by its ending; what is neither a sound nor a clip is taken for a picture."""
-    kind = next((kind for kind, endings in ENDINGS.items() if file.suffix.lower() in endings), "image")
-    return open_media(KINDS[kind], file)
+    """A file by its ending; what is neither a sound nor a clip is taken for a picture. One that may move is a clip where it does."""
+    from tonggan.data.formats.clips import ANIMATED, is_clip_name
+    from tonggan.data.media import moves
+
+    kind: type[Image] | type[Audio] | type[Video] = Image
+    if file.suffix.lower() in SOUNDS:
+        kind = Audio
+    elif is_clip_name(file) or (file.suffix.lower() in ANIMATED and moves(file)):
+        kind = Video
+    return open_media(kind, file)
 
 
 def _plain(answer: Answer) -> dict[str, Any]:

@@ -119,8 +119,8 @@ def content_bytes(media: Media) -> bytes:
     seconds."""
     if media.array is None or isinstance(media, Image):
         return read_bytes(media) + moment_bytes(media)
-    values = np.ascontiguousarray(media.array)
-    return f"{values.dtype}{values.shape}{getattr(media, 'rate', None)}".encode() + values.tobytes() + moment_bytes(media)
+    values, rate = np.ascontiguousarray(media.array), media.fps if isinstance(media, Video) else getattr(media, "rate", None)
+    return f"{values.dtype}{values.shape}{rate}".encode() + values.tobytes() + moment_bytes(media)
 
 
 def moment_bytes(media: Media) -> bytes:
@@ -128,6 +128,15 @@ def moment_bytes(media: Media) -> bytes:
     if not isinstance(media, Video) or media.stretch is None:
         return b""
     return f"\0{media.stretch} {media.fps if media.array is not None else None}".encode()
+
+
+def moves(file: Path) -> bool:
+    """Whether a picture's file has several frames; one that cannot be opened has none."""
+    try:
+        with PIL.Image.open(file) as picture:
+            return int(getattr(picture, "n_frames", 1)) > 1
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):  # what is wrong with it is said where it is decoded
+        return False
 
 
 def is_picture_name(name: str | Path) -> bool:

@@ -72,6 +72,7 @@ class _Entry:
     """What is to be embedded and stored."""
 
     id: str
+    row: str
     shown: Shown
     content: str
     title: str
@@ -161,8 +162,10 @@ class Index:
         known = _Known(self._store.contents())
         due: dict[str, _Entry] = {}
         moved: dict[str, str] = {}
-        gone: set[str] = set()
+        gone: dict[str, str] = {}
+        """What a row no longer has, and the row."""
         kept: set[str] = set()
+        failed: set[str] = set()
         for row in rows:
             part = _shown(row, model)
             if part is None:
@@ -171,7 +174,7 @@ class Index:
                 continue
             try:
                 content = content_hash(part, _meta(row).encode(), *_how(part, splitting))
-                there = known.of(row.id, part)
+                there = known.of(row.id)
                 if there and all(known.content(id) == content for id in there):
                     changes.unchanged += len(there)
                     kept |= there
@@ -186,24 +189,28 @@ class Index:
                 continue
             due |= made
             kept |= made.keys()
-            gone |= there - made.keys()
+            gone |= dict.fromkeys(there - made.keys(), row.id)
             # All shots of a clip are stored at once: what is found of one later stands for the others.
             if len(due) >= batch:
-                self._put(model, due, known, changes, options)
+                failed |= self._put(model, due, known, changes, options)
                 due = {}
-        self._put(model, due, known, changes, options)
+        failed |= self._put(model, due, known, changes, options)
         self._store.move(moved)
-        changes.removed = self._store.delete(sorted(gone - kept)) if gone - kept else 0
+        late = sorted(id for id, row_id in gone.items() if id not in kept and row_id not in failed)
+        changes.removed = self._store.delete(late) if late else 0
         return changes
 
-    def _put(self, model: Model, due: Mapping[str, _Entry], known: _Known, changes: Changes, options: EmbedOptions | None) -> None:
+    def _put(self, model: Model, due: Mapping[str, _Entry], known: _Known, changes: Changes, options: EmbedOptions | None) -> set[str]:
+        """Embed and store; gives the rows that could not be, which stay as they were. Of a clip all shots are stored or none, so that it is
+        tried again."""
         if not due:
-            return
+            return set()
         embedded = embed(model, [entry.shown for entry in due.values()], options)
-        records = []
+        records, failed = [], {entry.row for i, entry in enumerate(due.values()) if i in embedded.errors}
         for i, entry in enumerate(due.values()):
             if i in embedded.errors:
                 changes.dropped.append(Dropped(entry.id, embedded.errors[i]))
+            if entry.row in failed:
                 continue
             where = entry.shown.where
             records.append(Record(entry.id, embedded.vectors[i], entry.content, entry.title, where, entry.thumbnail, entry.meta))
@@ -212,19 +219,22 @@ class Index:
             else:
                 changes.added += 1
         self._store.upsert(records)
+        return failed
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Take ids out; gives how many there were. Raises `TongganError` when one is not there, and takes none out."""
-        known = self._store.contents()
-        if unknown := [i for i in dict.fromkeys(ids) if i not in known]:
+        """Take ids out, a clip's with all its shots; gives how many entries there were. Raises `TongganError` when one is not there, and
+        takes none out."""
+        contents = self._store.contents()
+        known, there = _Known(contents), list(contents)
+        if unknown := [i for i in dict.fromkeys(ids) if not known.of(i)]:
             named = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-            near = difflib.get_close_matches(unknown[0], known, n=1) if len(unknown) == 1 else []
+            near = difflib.get_close_matches(unknown[0], there, n=1) if len(unknown) == 1 else []
             raise TongganError(
                 f"{self.directory}: no such id: {named}"
                 + (f" (did you mean {near[0]!r}?)" if near else "")
                 + f"; nothing was deleted. `tonggan search {self.directory} WORDS --json` shows ids"
             )
-        return self._store.delete(ids)
+        return self._store.delete(sorted({entry for id in ids for entry in known.of(id)}))
 
     def search(self, model: Model, query: Item | np.ndarray, limit: int = 10) -> list[Hit]:
         """The `limit` nearest to a text, a picture, a sound or a clip, or to a unit vector [dim] already embedded by this model."""
@@ -290,9 +300,9 @@ def _how(part: Shown, splitting: Splitting | None) -> Iterator[bytes]:
 def _entries(row: Row, part: Shown, content: str, splitting: Splitting | None) -> dict[str, _Entry]:
     title = row.texts[0].text if row.texts else ""
     if not isinstance(part, Video):
-        return {row.id: _Entry(row.id, part, content, title, thumbnail(part), _meta(row))}
+        return {row.id: _Entry(row.id, row.id, part, content, title, thumbnail(part), _meta(row))}
     return {
-        id: _Entry(id, shown, content, title, thumbnail(shown), _meta(row, seconds))
+        id: _Entry(id, row.id, shown, content, title, thumbnail(shown), _meta(row, seconds))
         for id, shown, seconds in entries(row.id, part, splitting)
     }
 
@@ -306,10 +316,9 @@ class _Known:
         for id, (content, where) in contents.items():
             self.put(id, content, where)
 
-    def of(self, id: str, part: Shown) -> set[str]:
-        """Ids of the entries of a row."""
-        whole = {id} & self._contents.keys()
-        return whole | self._shots.get(id, set()) if isinstance(part, Video) and part.stretch is None else whole
+    def of(self, id: str) -> set[str]:
+        """Ids of the entries of a row: its own, and those of its shots, also where it shows something else by now."""
+        return ({id} & self._contents.keys()) | self._shots.get(id, set())
 
     def content(self, id: str) -> str:
         return self._contents[id][0]

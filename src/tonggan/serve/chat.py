@@ -143,7 +143,7 @@ def completion(answer: Answer, name: str, *, logprobs: bool = False) -> dict[str
             "index": index,
             "message": {"role": "assistant", "content": one.text},
             "finish_reason": REASONS[one.outcome],
-            "logprobs": _logprobs(one, name) if logprobs else None,
+            "logprobs": _logprobs(one) if logprobs else None,
         }
         for index, one in enumerate((answer, *answer.others))
     ]
@@ -184,7 +184,7 @@ def events(pieces: Generator[str, None, Answer], name: str, *, usage: bool, logp
             answer = yield from _pieces(pieces, lambda piece: event({"content": piece}))
             if answer.outcome == "error":
                 raise UsageError(answer.error or "no answer")
-            told = [_logprobs(one, name) if logprobs else None for one in (answer, *answer.others)]
+            told = [_logprobs(one) if logprobs else None for one in (answer, *answer.others)]
             yield event({}, REASONS[answer.outcome], logprobs=told[0])
             for index, one in enumerate(answer.others, 1):
                 yield event({"role": "assistant", "content": one.text}, index=index)
@@ -223,10 +223,11 @@ def _head(what: str, name: str) -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": what, "created": int(time.time()), "model": name}
 
 
-def _logprobs(answer: Answer, name: str) -> dict[str, Any]:
-    """Each token with its log-probability; joined they are the text. A token of half a character adds nothing to it."""
+def _logprobs(answer: Answer) -> dict[str, Any] | None:
+    """Each token with its log-probability; joined they are the text, but for blanks at its ends. A token of half a character adds nothing.
+    None where there are none: an endpoint may give an answer, which was paid for, without."""
     if answer.tokens is None or answer.logprobs is None:
-        raise UsageError(f"logprobs: {name} gives none")
+        return None
     content = [
         {"token": token, "logprob": value, "bytes": list(token.encode()), "top_logprobs": []}
         for token, value in zip(answer.tokens, answer.logprobs, strict=False)  # there may be one more, of the end

@@ -186,6 +186,8 @@ class Endpoint(Model):
         """Settings as they are sent. Raises `CannotError` for one that is not known to be taken: a provider may drop it without a word."""
         if options.beams not in (None, 1):
             raise CannotError(f"{self.name}: an endpoint has no beams; samples with a temperature give several answers")
+        if options.length_penalty is not None:
+            raise CannotError(f"{self.name}: a length penalty compares beams, and an endpoint has none; leave it out")
         settings: dict[str, Any] = {"max_tokens": options.max_tokens}
         if options.temperature is not None:
             limits = self.preset.temperature

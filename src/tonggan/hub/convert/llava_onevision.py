@@ -115,7 +115,7 @@ def _frames_in(directory: Path, pictures: Mapping[str, Any]) -> int:
     if not isinstance(found, dict):
         file = directory / CLIPS_FILE
         found = read_json(file) if file.is_file() else {}
-    said, whole = {name: value for name, value in found.items() if value is not None}, AS_PICTURES | pictures
+    said, whole = {name: value for name, value in found.items() if value is not None}, {**AS_PICTURES, **pictures}
     if other := [name for name in AS_PICTURES if name in said and whole[name] is not None and said[name] != whole[name]]:
         raise TongganError(f"{file}: {other[0]}={said[other[0]]!r} for clips, {whole[other[0]]!r} for pictures, is not supported")
     if said.get("do_sample_frames") and "fps" in said:
