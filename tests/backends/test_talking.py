@@ -120,10 +120,11 @@ def test_what_is_kept_of_a_picture_is_of_the_weights_that_looked_at_it(chat: tup
 
 def test_a_stop_text_has_no_tokens_in_the_answer(chat: tuple[LocalModel, Any, Any]) -> None:
     model, question = chat[0], asking("a b", shown(5))
-    (whole,) = model.chat([question], ChatOptions(max_tokens=7, logprobs=True))
+    drawn = ChatOptions(max_tokens=7, temperature=2.0, seed=3, logprobs=True)
+    (whole,) = model.chat([question], drawn)
     assert whole.tokens is not None and whole.logprobs is not None
     stop = next(token.strip() for token in whole.tokens[2:] if token.strip() and token.strip() not in "".join(whole.tokens[:2]))
-    (cut,) = model.chat([question], ChatOptions(max_tokens=7, logprobs=True, stop=(stop,)))
+    (cut,) = model.chat([question], replace(drawn, stop=(stop,)))
     assert cut.tokens is not None and cut.logprobs is not None and cut.finish_reason == "stop"
     assert "".join(cut.tokens).strip() == cut.text and stop not in cut.text and len(cut.logprobs) == len(cut.tokens)
     assert cut.logprobs == whole.logprobs[: len(cut.logprobs)]

@@ -162,7 +162,7 @@ def parse_english(caption: str) -> Counter[tuple[str, str, str]]:
 
 
 def parse_chinese(caption: str) -> Counter[tuple[str, str, str]]:
-    found = re.findall(rf"([一两三四五])[个颗]({'|'.join(_ZH_COLORS)})的([大小])({'|'.join(_ZH)})", caption)
+    found = re.findall(rf"([一两三四五])[个颗弯]({'|'.join(_ZH_COLORS)})的([大小])({'|'.join(_ZH)})", caption)
     return sum(
         (Counter({("small" if s == "小" else "large", _ZH_COLORS[c], _ZH[noun]): _NUMBERS[n]}) for n, c, s, noun in found), Counter()
     )

@@ -215,12 +215,12 @@ def test_question_seven_is_the_same_whatever_n_is(of: str) -> None:
 
 
 def test_language_is_written_as_it_should_be(asked: dict[str, list[Row]]) -> None:
-    measures = {"五角星": "颗", "爱心": "颗"}
+    measures = {"五角星": "颗", "爱心": "颗", "月牙": "弯"}
     for row in (row for rows in asked.values() for row in rows):
         question = str(row.question)
         if row.meta["lang"] == "zh":
             assert question.endswith("？") and not re.search(r"[a-zA-Z,.?;:!\s]", question + row.answers[0])
-            for measure, noun in re.findall(r"[几一两三四五]([个颗])(?:..的)?([一-鿿]{2,3})[？，]", question):
+            for measure, noun in re.findall(r"[几一两三四五]([个颗弯])(?:..的)?([一-鿿]{2,3})[？，]", question):
                 assert measure == measures.get(noun, "个"), question
         else:
             assert re.fullmatch(r"[A-Z][a-z ,:]+\?", question), question

@@ -67,7 +67,7 @@ def test_captions_say_which_way_and_how_fast(rows: list[Row]) -> None:
         assert abs(across) < 0.01
         en, zh = (text.text for text in row.texts)
         assert en.endswith(f"moves {({'slow': 'slowly', 'fast': 'quickly'})[speed]} {'to the ' * (way in ('left', 'right'))}{way}")
-        found = re.fullmatch(r"一[个颗].+(向[左右上下])(快速|缓慢)移动", zh)
+        found = re.fullmatch(r"一[个颗弯].+(向[左右上下])(快速|缓慢)移动", zh)
         assert found and ZH_WAYS[found[1]] == way and (found[2] == "快速") == (speed == "fast"), zh
         seen[way, speed] += 1
     assert len(seen) == 8

@@ -26,7 +26,7 @@ ZH_SHAPES = {
     "heart": ("颗", "爱心"),
     "cross": ("个", "十字"),
     "ring": ("个", "圆环"),
-    "moon": ("个", "月牙"),
+    "moon": ("弯", "月牙"),
 }
 _EN_PLURALS = {"cross": "crosses"}
 EN_PLACES = {
