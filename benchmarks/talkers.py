@@ -187,7 +187,8 @@ def _unit(values: np.ndarray) -> np.ndarray:
 def flamingo(model: Model) -> Told:
     """Captions by attribute: no examples, four examples before, and blind, when only the language can be right."""
     rows = of_split(scenes.generate(N, SEED, size=64), "test", "val")[:200]
-    examples = of_split(scenes.generate(N, SEED + 1, size=64), "test", "val")[:800]
+    examples = of_split(scenes.generate(4 * N, SEED + 1, size=64), "test", "val")[: 4 * len(rows)]
+    assert len(examples) == 4 * len(rows), "each row has four of its own"
     found: Told = {}
     for shots in (0, 4):
         found |= _captioned(model, rows, f"{shots}-shot", [examples[shots * i : shots * (i + 1)] for i in range(len(rows))])

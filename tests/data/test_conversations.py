@@ -393,6 +393,25 @@ def test_media_are_prepared_once_however_they_are_asked_about(chat: ChatProcesso
     assert len(looked) == 2, "another picture under the name of the first"
 
 
+@pytest.mark.parametrize(
+    ("answer", "short"),
+    [
+        ("yes", True),
+        ("in the upper left corner", True),
+        ("一颗黑色的爱心", True),
+        ("3.5 m", True),
+        ("Two birds. They sit.", False),
+        ("两只鸟。它们站着。", False),
+        ("a bird " * 7, False),
+        ("一、鸟\n二、鱼", False),
+    ],
+)
+def test_only_short_answers_are_asked_for_in_a_word(answer: str, short: bool) -> None:
+    row = Row("r", images=(picture(),), question="What is it?", answers=(answer,))
+    asked = {conversation_of(row, epoch=epoch)[0].parts[-1].text for epoch in range(20)}  # type: ignore[union-attr]
+    assert asked == {"What is it?"} | ({SHORT["en"].format(question="What is it?")} if short else set())
+
+
 def test_a_tokenizer_learns_the_words_in_which_is_asked() -> None:
     """Spelled letter by letter, what is asked with would be longer than what is asked."""
     rows = [Row(f"c{i}", images=(picture(),), texts=(Text("a red bird", "en"), Text("红鸟", "zh"))) for i in range(40)]

@@ -19,6 +19,7 @@ from hub.references_sound_sight import shaken
 from hub.test_llava import TEMPLATE, TEXT, VISION, in_memory, tokenizer
 from tonggan import hub
 from tonggan.data.tiles import TileProcessor, best_grid
+from tonggan.generate import Sampling, generate
 from tonggan.models import Chat, ChatConfig, build, presets
 from tonggan.nn.talking import words
 from tonggan.tensors import Batch, Frames, Pieces, Tiles, Tokens
@@ -182,6 +183,29 @@ def test_cached_chunks_of_onevision_are_the_whole(tmp_path: Path) -> None:
         states.append(module.say(Tokens(ids[1:, start:stop], torch.tensor([stop - start])), chosen, cache=cache))
         cache.advance([stop - start])
     assert torch.allclose(words(module, torch.cat(states, dim=1)), whole[1:, :length], atol=1e-12)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_what_onevision_says_is_what_the_library_generates(tmp_path: Path, beams: int) -> None:
+    """A row of words, and one with a tiled picture and a clip, together here and each alone there; in double precision."""
+    theirs, module, given = onevision(tmp_path).double(), hub.read(tmp_path).module.double(), inputs()
+    theirs.generation_config.update(eos_token_id=None, pad_token_id=3)
+    assert isinstance(module, Chat)
+    cut = best_grid(SIZES[4], [(h // 12, w // 12) for h, w in GRIDS], 12)
+    values = torch.cat([given["pixel_values"][4][: cut.pieces], given["pixel_values_videos"][0]]).double()
+    lengths = given["attention_mask"][3:].sum(dim=1)
+    pictures = Pieces(values, (0, len(values)), ((), (cut, Frames(3))))
+    batch = Batch(("a", "b"), tokens=Tokens(given["input_ids"][3:], lengths), pictures=pictures)
+    found = generate(module, batch, [Sampling(max_tokens=8, beams=beams)] * 2, ends=())
+    seen = {"pixel_values": given["pixel_values"][4:].double(), "image_sizes": given["image_sizes"][4:]}
+    seen |= {"pixel_values_videos": given["pixel_values_videos"].double()}
+    for row, more in ((0, {}), (1, seen)):
+        ids = given["input_ids"][3 + row : 4 + row, : int(lengths[row])]
+        said = theirs.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, num_beams=beams, **more
+        )
+        assert list(found[row][0].ids) == said[0, ids.shape[1] :].tolist()
+    assert len(set(found[1][0].ids)) > 2, "words that do not change would tell nothing"
 
 
 def test_onevision_saved_back_the_library_loads_the_same_weights(tmp_path: Path) -> None:

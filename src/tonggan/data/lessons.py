@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import re
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -20,6 +21,8 @@ from tonggan.tensors import Batch, Modality
 from tonggan.types import Dropped, Media, Message, Row, Text, TongganError, UsageError
 
 Conversation: TypeAlias = tuple[Message, ...]
+_WORD = re.compile(r"[一-鿿]|[^\W一-鿿]+")
+_GOES_ON = re.compile(r"[.!?](?=\s+\S)|[。！？](?=\s*\S)|\n(?=\s*\S)")
 
 
 def conversation_of(
@@ -34,10 +37,10 @@ def conversation_of(
     """What a row teaches: its messages as they are; or its question, after what it is about, and one of its answers; or one of its captions
     (in Chinese or English), asked for in that language; or one of its texts, as what the model says by itself.
 
-    Which answer, caption and wording is drawn from seed, row and epoch; half of the questions are asked in the words in which models are
-    measured, so that these are known. `langs` restricts captions and texts, `of` the media that captions and questions are about (none:
-    the texts alone). Who is not `instructed` is not told what to do: captions come without being asked for. Raises `TongganError` for a row
-    that has none of them.
+    Which answer, caption and wording is drawn from seed, row and epoch; half of the questions with short answers are asked in the words in
+    which models are measured, so that these are known. `langs` restricts captions and texts, `of` the media that captions and questions are
+    about (none: the texts alone). Who is not `instructed` is not told what to do: captions come without being asked for. Raises
+    `TongganError` for a row that has none of them.
     """
 
     def draw(what: str, number: int) -> int:
@@ -200,12 +203,18 @@ def _asked(row: Row, number: int, *, measured: bool) -> tuple[str, str]:
     question, answer = row.question or "", row.answers[number]
     lang = "zh" if (row.meta.get("lang") or language_of(question)) == "zh" else "en"
     if not row.choices:
-        return (SHORT[lang].format(question=question) if measured else question), answer
+        # An answer of several sentences under "a single word or phrase" would teach not to listen.
+        return (SHORT[lang].format(question=question) if measured and is_short(answer) else question), answer
     letters = [chr(ord("A") + place) for place in range(len(row.choices))]
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, row.choices, strict=True))
     if measured and answer in row.choices:
         return LETTER[lang].format(question=question, choices=listed), letters[row.choices.index(answer)]
     return f"{question}\n{listed}", answer
+
+
+def is_short(answer: str) -> bool:
+    """Whether an answer is a word or a phrase: a dozen words at most, a Chinese character being one, and nothing behind a full stop."""
+    return len(_WORD.findall(answer)) <= 12 and _GOES_ON.search(answer) is None
 
 
 def _turns(seen: Sequence[Media], asked: str, answer: str) -> Conversation:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import nn
@@ -25,7 +27,7 @@ from tonggan.recipes.config import (
     ProbeEvaluation,
     RetrievalEvaluation,
 )
-from tonggan.types import ChatOptions, Dropped, Message, Row, Text
+from tonggan.types import ChatOptions, Dropped, Message, Row, Text, TongganError
 
 SEED = 0
 """Of what is drawn while a loss is measured (masks, wrong pairs): the same at every look."""
@@ -63,14 +65,23 @@ def measure(evaluation: EvaluationConfig, model: LocalModel, rows: Sequence[Row]
             raise AssertionError("a loss belongs to a step: held_out_loss")
 
 
-def shown(model: LocalModel, collate: LessonCollate, rows: Sequence[Row]) -> list[dict[str, str]]:
-    """What a model says where its rows have an answer: each question, the right answer and its own, as text."""
-    conversations = [collate.conversation(row) for row in rows]
-    given = model.chat([list(one[:-1]) for one in conversations], ChatOptions(max_tokens=128))
+def shown(model: LocalModel, collate: LessonCollate, rows: Iterable[Row], many: int) -> list[dict[str, str]]:
+    """What a model says where its rows have an answer: each question, the right answer and its own, as text. Of so `many` rows; those
+    in which nothing is asked and answered are passed over."""
+    conversations = dict(islice(_asking(collate, rows), many))
+    given = model.chat([list(one[:-1]) for one in conversations.values()], ChatOptions(max_tokens=128))
     return [
-        {"row": row.id, "asked": _words(one[-2:-1]), "right": _words(one[-1:]), "said": answer.text or answer.error or ""}
-        for row, one, answer in zip(rows, conversations, given, strict=True)
+        {"row": id, "asked": _words(one[-2:-1]), "right": _words(one[-1:]), "said": answer.text or answer.error or ""}
+        for (id, one), answer in zip(conversations.items(), given, strict=True)
     ]
+
+
+def _asking(collate: LessonCollate, rows: Iterable[Row]) -> Iterator[tuple[str, Sequence[Message]]]:
+    for row in rows:
+        with suppress(TongganError):  # a row that teaches nothing is listed where it is measured
+            *asked, answer = collate.conversation(row)
+            if asked and answer.role == "assistant":
+                yield row.id, (*asked, answer)
 
 
 def _words(messages: Sequence[Message]) -> str:

@@ -374,10 +374,10 @@ class Run:
 
     def _show(self, evaluation: EvaluationConfig, stage: Stage) -> None:
         """What the model says of the first held-out rows: on the terminal, and in `samples.jsonl`."""
-        rows = self._rows.held_out(evaluation, stage, stage.langs or evaluation.langs)[: self.config.show]
+        rows = self._rows.held_out(evaluation, stage, stage.langs or evaluation.langs)
         step = next(stream.step for stream in stage.streams if isinstance(stream.step, LanguageConfig))
         collate = self._lessons(step, stage.langs or evaluation.langs)
-        said = shown(self.local(), collate, rows)
+        said = shown(self.local(), collate, rows, self.config.show)
         self._progress.samples(stage.name, said)
         if not self._quiet:
             sys.stderr.writelines(f"  {one['asked']!r} -> {one['said']!r} (right: {one['right']!r})\n" for one in said)

@@ -93,7 +93,7 @@ def _bare(text: str) -> str:
 
 def _question(row: Row, answer_key: str | None, choices_key: str | None) -> Row:
     question = row.question
-    if question is None and row.messages and row.messages[-1].role == "assistant":
+    if question is None and len(row.messages) > 1 and row.messages[-1].role == "assistant":
         asked, said = ("".join(part.text for part in one.parts if isinstance(part, Text)).strip() for one in row.messages[-2:])
         return row.with_(question=asked, answers=(said,) if said else ())
     if question is None and row.texts:
