@@ -357,6 +357,8 @@ def test_rows_become_conversations() -> None:
     assert {part.kind for part in conversation_of(heard)[0].parts} == {"image", "audio", "text"}
     assert {part.kind for part in conversation_of(heard, of=("image",))[0].parts} == {"image", "text"}
     assert len(conversation_of(heard, of=(), langs=("en",))) == 1, "of nothing: a text alone"
+    with pytest.raises(TongganError, match=r"has no clip$"):
+        conversation_of(heard, of=("video",))
     foreign = captioned.with_(texts=captioned.texts[2:])
     for bad, why in ((Row("x", question="?"), "no answer"), (foreign, "Chinese or English"), (Row("x"), "no messages")):
         with pytest.raises(TongganError, match=why):

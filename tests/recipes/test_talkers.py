@@ -19,8 +19,11 @@ from tonggan.data.sources import scenes
 from tonggan.evaluate.tasks.answers import answers
 from tonggan.evaluate.tasks.questions import questions
 from tonggan.recipes.adapt import adapt_config
-from tonggan.recipes.config import RunConfig
+from tonggan.recipes.config import DataConfig, RunConfig
+from tonggan.recipes.measuring import shown
+from tonggan.recipes.progress import Progress
 from tonggan.recipes.run import Run
+from tonggan.steps.language import LanguageConfig
 from tonggan.types import Audio, ChatOptions, Image, Message, Row, Text, TongganError, UsageError
 
 PICTURES = {"source": "scenes", "options": {"n": 24, "size": 32}, "split": None}
@@ -123,6 +126,24 @@ def test_what_was_taught_is_asked(kind: str, tmp_path: Path, data: Any) -> None:
     (answer,) = model.chat([list(asked)], ChatOptions(max_tokens=4))
     assert answer.error is None, answer.error
     assert "chat" in model.can
+
+
+def test_what_another_run_said_is_not_taken_for_this_ones(tmp_path: Path) -> None:
+    progress = Progress(talking(CHAT, {}, ASKED), tmp_path)
+    progress.begin(resume=False)
+    progress.samples("main", [{"said": "before"}])
+    progress.begin(resume=True)
+    assert (tmp_path / "samples.jsonl").is_file()
+    progress.begin(resume=False)
+    assert not (tmp_path / "samples.jsonl").exists()
+
+
+def test_samples_are_of_rows_in_which_something_is_asked_and_answered(tmp_path: Path) -> None:
+    run = Run(talking(CHAT, {}, ASKED), tmp_path / "run", quiet=True)
+    asked = run.rows(DataConfig.model_validate(ASKED), frozenset())[0]
+    silent = [Row("text", texts=(Text("a star", "en"),)), Row("mute", question="What?"), Row("alien", texts=(Text("uccello", "it"),))]
+    collate = run._lessons(LanguageConfig(), None)
+    assert [one["row"] for one in shown(run.local(), collate, [*silent, asked, asked.with_(id="another")], 1)] == [asked.id]
 
 
 def test_a_run_spells_who_speaks_in_one_token(tmp_path: Path) -> None:
@@ -254,6 +275,35 @@ def _white() -> Any:
 
 def _words_only(message: Message) -> Message:
     return Message(message.role, tuple(part for part in message.parts if not isinstance(part, Image | Audio)))
+
+
+@pytest.mark.parametrize("kind", ["captioner", "git", "encoder-decoder"])
+def test_an_adapter_goes_into_the_blocks_that_say_words(kind: str, tmp_path: Path, data: Any) -> None:
+    """Of every system; where it looks at what it read, too."""
+    shape, source, rows = KINDS[kind]
+    Run(talking(shape, source, data(rows)), tmp_path / "base", quiet=True).save(tmp_path / "base")
+    given = str(tmp_path / "TEXTS") if rows["source"] == "TEXTS" else str(scenes.generate(30, size=32).write(tmp_path / "mine"))
+    config = adapt_config(str(tmp_path / "base"), given, tmp_path / "run", minutes=1)
+    plain = json.loads(config.model_dump_json())
+    plain["stages"][0]["train"] |= {"minutes": None, "steps": 1}
+    plain["stages"][0]["streams"][0]["loader"]["batch_size"] = 4
+    run = Run(RunConfig.parse(plain), tmp_path / "run", quiet=True)
+    assert run.train().stopped == "done"
+    added = {name for name, _ in run.model.named_parameters() if ".lora." in name}
+    assert added and not any(name.startswith(("image.", "encoder.")) for name in added)
+    assert any(".cross." in name for name in added) == (kind != "git")
+
+
+def test_rows_that_are_too_long_do_not_keep_a_run_from_beginning(tmp_path: Path) -> None:
+    rows = [row.with_(split=None) for row in scenes.generate(12, size=32)]
+    rows += [Row(f"long {i}", question="? " * 400, answers=("yes",), images=rows[0].images) for i in range(16)]
+    Dataset.from_rows(rows).write(tmp_path / "mine")
+    config = talking(CHAT, {}, {"source": str(tmp_path / "mine"), "split": None})
+    plain = json.loads(config.model_dump_json())
+    plain["evaluation"] = plain["stages"][0]["train"]["eval_every"] = None
+    run = Run(RunConfig.parse(plain), tmp_path / "run", quiet=True)
+    (stream,) = run.trainer(0, run.config.stages[0]).streams
+    assert not any(id.startswith("long") for id in stream.batches.largest().ids)  # type: ignore[attr-defined]
 
 
 def test_own_dialogues_are_learnt_beside_a_model(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import copy
 import re
 import threading
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeAlias
 
 from tonggan.data.chat import ChatProcessor, Lesson
-from tonggan.data.kept import CACHE_BYTES, Kept, stable_hash
+from tonggan.data.kept import CACHE_BYTES, NAMES, Kept, stable_hash
 from tonggan.data.language import language_of
 from tonggan.data.plain import PlainProcessor
 from tonggan.data.prompts import CAPTIONING, LETTER, SHORT
@@ -21,6 +22,7 @@ from tonggan.tensors import Batch, Modality
 from tonggan.types import Dropped, Media, Message, Row, Text, TongganError, UsageError
 
 Conversation: TypeAlias = tuple[Message, ...]
+MEDIA: tuple[Modality, ...] = ("image", "audio", "video")
 _WORD = re.compile(r"[一-鿿]|[^\W一-鿿]+")
 _GOES_ON = re.compile(r"[.!?](?=\s+\S)|[。！？](?=\s*\S)|\n(?=\s*\S)")
 
@@ -40,7 +42,7 @@ def conversation_of(
     Which answer, caption and wording is drawn from seed, row and epoch; half of the questions with short answers are asked in the words in
     which models are measured, so that these are known. `langs` restricts captions and texts, `of` the media that captions and questions are
     about (none: the texts alone). Who is not `instructed` is not told what to do: captions come without being asked for. Raises
-    `TongganError` for a row that has none of them.
+    `TongganError` for a row that has none of them, or none of the media that its captions are to be about.
     """
 
     def draw(what: str, number: int) -> int:
@@ -54,6 +56,8 @@ def conversation_of(
             raise TongganError(f"row {row.id} has a question and no answer")
         return _turns(seen, *_asked(row, draw("answer", len(row.answers)), measured=instructed and draw("wording", 2) == 1))
     said = [text for text in row.texts if text.text.strip() and (langs is None or (text.lang or "und") in langs)]
+    if not seen and of:
+        raise TongganError(f"row {row.id} has no {' or '.join(NAMES[kind] for kind in MEDIA if kind in of)}")
     if not seen and said:
         return (Message("assistant", (Text(said[draw("caption", len(said))].text),)),)
     captions = [(text.text, lang) for text in said if (lang := _prompted(text)) is not None]
@@ -146,14 +150,21 @@ class LessonCollate:
         return CACHE_BYTES if self._kept else 0
 
     def longest(self, rows: Sequence[Row], count: int) -> list[Row]:
-        """So many of the rows whose conversations are the longest: in media, then in bytes of text."""
+        """So many of the rows that can be used whose conversations are the longest: in media, then in bytes of text.
+
+        Raises `TongganError` where none can.
+        """
 
         def size(row: Row) -> tuple[int, int]:
             conversation = row.messages or (Message("user", (*row.images, *row.audios, *row.videos)),)
             parts = [part for message in conversation for part in message.parts]
             return sum(not isinstance(part, Text) for part in parts), max((len(text.encode()) for text in words_of(row)), default=0)
 
-        return sorted(rows, key=size, reverse=True)[:count]
+        alone = self.apart()
+        found = list(islice((row for row in sorted(rows, key=size, reverse=True) if alone._lessons([(row, 0)])), count))
+        if not found:
+            raise TongganError(f"no row can be used; the first: {next(iter(alone.dropped.values()), 'there is none')}")
+        return found
 
     def __call__(self, rows: Sequence[Row], epochs: Sequence[int]) -> Batch:
         lessons = [lesson for some in self._together(list(zip(rows, epochs, strict=True))) for lesson in self._lessons(some)]

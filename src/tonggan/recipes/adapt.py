@@ -31,7 +31,10 @@ log = logging.getLogger("tonggan")
 SMALL = 5000
 """Up to so many rows a picture tower that was trained on millions is better left as it is."""
 FREEZABLE = ("image", "text")
-TARGETS = ("attention.q", "attention.k", "attention.v", "attention.out", "feed_forward.up", "feed_forward.gate", "feed_forward.down")
+TARGETS = (
+    *(f"{part}.{name}" for part in ("attention", "cross") for name in ("q", "k", "v", "out")),
+    *(f"feed_forward.{name}" for name in ("up", "gate", "down")),
+)
 """Layers that get low-rank matrices in a model that talks: all of its blocks' (Dettmers et al. 2023, QLoRA, section 4)."""
 
 
@@ -120,9 +123,11 @@ def _talking(
         raise UsageError(f"{out}: has a run already; go on with --resume, or name another --out")
     kept = Path(out) / "data"
     dataset = Dataset.read(kept) if resume and kept.exists() else keep(data, kept, image_col, text_col)
-    speaks = next((name for name in ("text", "speaker") if hasattr(model.module, name)), None)
-    names = [name for name, part in model.module.named_modules() if isinstance(part, nn.Linear)]
-    targets = tuple(target for target in TARGETS if any(name.endswith(target) for name in names))
+    names = [name for name, part in model.module.named_modules() if isinstance(part, nn.Linear) and name.endswith(TARGETS)]
+    # BLIP's captioner and GIT have their words in `text`, and the blocks that say them in `transformer`.
+    speaks = next((part for part in ("text", "speaker", "transformer") if any(name.startswith(f"{part}.") for name in names)), None)
+    own = [name for name in names if speaks is None or name.startswith(f"{speaks}.")]
+    targets = tuple(target for target in TARGETS if any(name.endswith(target) for name in own))
     length = TrainConfig(minutes=minutes) if minutes else TrainConfig(epochs=3)
     looked_at = "val" if "val" in dataset.splits else None
     rows = DataConfig(source=str(kept))

@@ -45,9 +45,11 @@ class Progress:
         elif self.begun():
             raise UsageError(f"{self._out}: has a run already; go on with --resume, or name another --out")
 
-    def begin(self) -> None:
-        """Write the configuration down."""
+    def begin(self, *, resume: bool) -> None:
+        """Write the configuration down; unless it goes on, what another run said here is not this one's."""
         self._out.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            (self._out / "samples.jsonl").unlink(missing_ok=True)
         _write(self._out / "run.yaml", self._config.to_yaml())
 
     def done(self) -> dict[str, float]:

@@ -152,7 +152,7 @@ class Run:
         self._progress.check(resume=resume)
         if resume:
             self._check_saved()
-        self._progress.begin()
+        self._progress.begin(resume=resume)
         check(self.config, self.parts, self._rows, self.labels)
         done = self.stages_done() if resume else {}
         finished: Finished | None = None
@@ -231,6 +231,8 @@ class Run:
         if isinstance(model, Rememberer) and model.image is not None:
             learning = any(parameter.requires_grad for parameter in model.image.parameters())
             model.memo = None if learning else Memo()
+            if not learning:  # what is kept of a picture must not be one draw of the tower's dropout
+                frozen.append(model.image)
         made: dict[tuple[str, tuple[int, ...]], nn.Module] = {}
         streams = []
         for stream in stage.streams:  # streams of one task learn by one step: what it has of its own (a teacher) is theirs together

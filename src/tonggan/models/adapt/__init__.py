@@ -110,11 +110,11 @@ def _share(module: nn.Module, whole: tuple[str, ...]) -> nn.Module:
 
 
 def _linears(view: nn.Module, targets: tuple[str, ...], parts: tuple[str, ...]) -> list[tuple[str, nn.Linear]]:
-    """Linear layers whose names end in one of `targets`; every target must be met with."""
+    """Linear layers whose names end in one of `targets`, or that one which is named in full; every target must be met with."""
     found: dict[str, nn.Linear] = {}
     known = [name for name, inner in view.named_modules() if isinstance(inner, nn.Linear) and _chosen(name, parts)]
     for target in targets:
-        names = [name for name in known if f".{name}".endswith(f".{target}")]
+        names = [target] if target in known else [name for name in known if f".{name}".endswith(f".{target}")]
         if not names:
             ends = sorted({".".join(name.split(".")[-2:]) for name in known})
             raise UsageError(
