@@ -395,6 +395,21 @@ def test_media_are_prepared_once_however_they_are_asked_about(chat: ChatProcesso
     assert len(looked) == 2, "another picture under the name of the first"
 
 
+def test_what_is_written_down_of_speech_is_in_its_language() -> None:
+    texts = (Text("a bird", "en"), Text("鸟", "zh"), Text("un oiseau", "fr"))
+
+    def taught(role: str | None, **settings: Any) -> set[str]:
+        row = Row("r", audios=(Audio(array=np.zeros(800, np.float32), rate=16_000, role=role),), texts=texts)
+        each = [conversation_of(row, epoch=epoch, instructed=False, **settings) for epoch in range(20)]
+        return {part.text for one in each for part in one[-1].parts if isinstance(part, Text)}
+
+    assert taught("zh") == {"鸟"} and taught("en", of=("audio",)) == {"a bird"}
+    assert taught("effect") == taught(None) == {"a bird", "鸟"}
+    for role, settings in (("fr", {"langs": ("en",)}), ("ja", {})):
+        with pytest.raises(TongganError, match=rf"no text in the language of its sound \({role}\)"):
+            taught(role, **settings)
+
+
 @pytest.mark.parametrize(
     ("answer", "short"),
     [

@@ -19,7 +19,7 @@ from tonggan.data.language import language_of
 from tonggan.data.plain import PlainProcessor
 from tonggan.data.prompts import CAPTIONING, LETTER, SHORT
 from tonggan.tensors import Batch, Modality
-from tonggan.types import Dropped, Media, Message, Row, Text, TongganError, UsageError
+from tonggan.types import Audio, Dropped, Media, Message, Row, Text, TongganError, UsageError
 
 Conversation: TypeAlias = tuple[Message, ...]
 MEDIA: tuple[Modality, ...] = ("image", "audio", "video")
@@ -41,8 +41,9 @@ def conversation_of(
 
     Which answer, caption and wording is drawn from seed, row and epoch; half of the questions with short answers are asked in the words in
     which models are measured, so that these are known. `langs` restricts captions and texts, `of` the media that captions and questions are
-    about (none: the texts alone). Who is not `instructed` is not told what to do: captions come without being asked for. Raises
-    `TongganError` for a row that has none of them, or none of the media that its captions are to be about.
+    about (none: the texts alone); of speech (`Audio.role`) the text is in its language. Who is not `instructed` is not told what to do:
+    captions come without being asked for. Raises `TongganError` for a row that has none of them, or none of the media that its captions are
+    to be about.
     """
 
     def draw(what: str, number: int) -> int:
@@ -56,6 +57,11 @@ def conversation_of(
             raise TongganError(f"row {row.id} has a question and no answer")
         return _turns(seen, *_asked(row, draw("answer", len(row.answers)), measured=instructed and draw("wording", 2) == 1))
     said = [text for text in row.texts if text.text.strip() and (langs is None or (text.lang or "und") in langs)]
+    # The role of a sound in which somebody speaks is its language, and what is written down of it is in that one.
+    if spoken := {part.role for part in seen if isinstance(part, Audio)} - {None, "effect"}:
+        said = [text for text in said if text.lang in spoken]
+        if not said:
+            raise TongganError(f"row {row.id} has no text in the language of its sound ({', '.join(sorted(map(str, spoken)))})")
     if not seen and of:
         raise TongganError(f"row {row.id} has no {' or '.join(NAMES[kind] for kind in MEDIA if kind in of)}")
     if not seen and said:
