@@ -118,6 +118,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[float,
     return [torch.load(folder / f"results.{rank}") for rank in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_are_one(kind: str, two: list[dict[str, tuple]]) -> None:  # type: ignore[type-arg]
     a, b, scale, bias = inputs()

@@ -242,6 +242,7 @@ def test_resume_with_other_captions_is_refused_and_with_another_device_is_not(tm
     Run(config(train={"steps": 5, "log_every": 1, "device": "cpu"}), tmp_path, quiet=True).train(resume=True)
 
 
+@pytest.mark.slow
 def test_adapting_leaves_nothing_behind_for_a_wrong_model_and_takes_nothing_away(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no model"):
         adapt_config("runs/nope", "scenes", tmp_path / "run")
@@ -274,6 +275,7 @@ def test_one_row_is_too_few_to_tell_apart(tmp_path: Path) -> None:
         Run(config(), tmp_path, quiet=True, limit=1).train()
 
 
+@pytest.mark.slow
 def test_rows_of_one_group_cannot_be_told_apart(tmp_path: Path) -> None:
     rows = [row.with_(split=None, group="cats") for row in scenes.generate(12, seed=1, size=64)]
     Dataset.from_rows(rows).write(tmp_path / "data")

@@ -19,8 +19,8 @@ from tonggan.data.sources import scenes
 from tonggan.evaluate.tasks.answers import answers
 from tonggan.evaluate.tasks.questions import questions
 from tonggan.recipes.adapt import adapt_config
-from tonggan.recipes.config import DataConfig, RunConfig
-from tonggan.recipes.measuring import shown
+from tonggan.recipes.config import AnswersEvaluation, DataConfig, RunConfig
+from tonggan.recipes.measuring import measure, shown
 from tonggan.recipes.progress import Progress
 from tonggan.recipes.run import Run
 from tonggan.steps.language import LanguageConfig
@@ -117,7 +117,8 @@ def test_what_was_taught_is_asked(kind: str, tmp_path: Path, data: Any) -> None:
     assert run.train().stopped == "done" and not run.dropped, run.dropped[:3]
     assert numbers(tmp_path / "run")["eval/words"] > 0
     samples = [json.loads(line) for line in (tmp_path / "run" / "samples.jsonl").read_text("utf-8").splitlines()]
-    assert [one["look"] for one in samples] == [1, 1] and all(one["right"] for one in samples)
+    shown_rows = [] if kind == "language model" else [1, 1]  # nothing is asked of it
+    assert [one["look"] for one in samples] == shown_rows and all(one["right"] for one in samples)
     model = load(tmp_path / "run")
     row = run.rows(config.stages[0].streams[0].data, frozenset())[0]
     taught = conversation_of(row, instructed=model.instructed)
@@ -144,6 +145,21 @@ def test_samples_are_of_rows_in_which_something_is_asked_and_answered(tmp_path: 
     silent = [Row("text", texts=(Text("a star", "en"),)), Row("mute", question="What?"), Row("alien", texts=(Text("uccello", "it"),))]
     collate = run._lessons(LanguageConfig(), None)
     assert [one["row"] for one in shown(run.local(), collate, [*silent, asked, asked.with_(id="another")], 1)] == [asked.id]
+
+
+def test_answers_are_measured_in_the_languages_that_are_asked_for(tmp_path: Path) -> None:
+    model = Run(talking(CHAT, {}, ASKED), tmp_path / "run", quiet=True).local()
+    rows = list(scenes.generate_questions(8, size=32))
+    rows += [Row("own", question="图里有什么？", answers=("鸟",), images=rows[0].images)]
+    asked: list[int] = []
+    answer = model.chat
+    model.chat = lambda several, options=None: asked.append(len(several)) or answer(several, options)  # type: ignore[method-assign]
+    evaluation = AnswersEvaluation(data=DataConfig.model_validate(ASKED))
+    for langs in (None, ("zh",)):
+        measure(evaluation, model, rows, langs)
+    assert sum(asked) == 9 + 1 + sum(row.meta["lang"] == "zh" for row in rows[:-1]) < 18
+    with pytest.raises(UsageError, match="none of 9 questions is in ja"):
+        measure(evaluation, model, rows, ("ja",))
 
 
 def test_a_run_spells_who_speaks_in_one_token(tmp_path: Path) -> None:

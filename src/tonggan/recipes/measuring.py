@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tonggan.backends.local import LocalModel
+from tonggan.data.language import language_of
 from tonggan.data.lessons import LessonCollate
 from tonggan.data.pairs import PairCollate
 from tonggan.evaluate import Result, retrieval
@@ -27,7 +28,7 @@ from tonggan.recipes.config import (
     ProbeEvaluation,
     RetrievalEvaluation,
 )
-from tonggan.types import ChatOptions, Dropped, Message, Row, Text, TongganError
+from tonggan.types import ChatOptions, Dropped, Message, Row, Text, TongganError, UsageError
 
 SEED = 0
 """Of what is drawn while a loss is measured (masks, wrong pairs): the same at every look."""
@@ -57,12 +58,22 @@ def measure(evaluation: EvaluationConfig, model: LocalModel, rows: Sequence[Row]
             found = captions(model, rows, langs=langs)
             return _of(found, found.metrics, "captions")
         case AnswersEvaluation():
-            found = answers(model, rows, metric=evaluation.metric)
+            asked = rows if langs is None else [row for row in rows if _lang_of(row) in langs]
+            if not asked:
+                raise UsageError(f"evaluation of answers: none of {len(rows)} questions is in {' or '.join(langs or ())}; leave langs out")
+            found = answers(model, asked, metric=evaluation.metric)
             value = found.metrics[found.primary].value
             right = 1 - value if found.primary == "error rate" else value
             return Measured({"right": right} | _of(found, found.metrics, "answers").metrics, found.dropped)
         case LossEvaluation():
             raise AssertionError("a loss belongs to a step: held_out_loss")
+
+
+def _lang_of(row: Row) -> str | None:
+    """The language in which a row is asked."""
+    said = next((message for message in reversed(row.messages) if message.role == "user"), None)
+    words = row.question or (_words([said]) if said is not None else "")
+    return str(row.meta["lang"]) if row.meta.get("lang") else language_of(words)
 
 
 def shown(model: LocalModel, collate: LessonCollate, rows: Iterable[Row], many: int) -> list[dict[str, str]]:
