@@ -248,8 +248,8 @@ class Answer:
     usage: Usage = Usage()
     logprobs: tuple[float, ...] | None = None
     tokens: tuple[str, ...] | None = None
-    """What each token added to the text, where that was asked for; `logprobs` may have one more, of the end. The text has no blanks at its
-    ends, and nothing of a stop text; of a reply of which a thought was cut off (`<think>`) these are of the whole."""
+    """What each token added to the text, where that was asked for; `logprobs` may have one more, of the end. The text may lack the
+    blanks at its ends; of a stop text neither has anything. Of a reply without its thought (`<think>`) they are of the whole."""
     others: tuple[Answer, ...] = ()
     """Further answers to the same conversation, where several were asked for; an endpoint's first one counts the tokens of all."""
     raw: Any = None

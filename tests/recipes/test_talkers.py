@@ -14,6 +14,7 @@ from tonggan.backends import load_local
 from tonggan.config import ConfigError
 from tonggan.data.chat import ChatProcessor
 from tonggan.data.lessons import conversation_of
+from tonggan.data.loader import Loader
 from tonggan.data.rows import Dataset
 from tonggan.data.sources import scenes
 from tonggan.evaluate.tasks.answers import answers
@@ -147,13 +148,13 @@ def test_samples_are_of_rows_in_which_something_is_asked_and_answered(tmp_path: 
     assert [one["row"] for one in shown(run.local(), collate, [*silent, asked, asked.with_(id="another")], 1)] == [asked.id]
 
 
-def test_answers_are_measured_in_the_languages_that_are_asked_for(tmp_path: Path) -> None:
+def test_answers_are_measured_in_the_languages_that_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = Run(talking(CHAT, {}, ASKED), tmp_path / "run", quiet=True).local()
     rows = list(scenes.generate_questions(8, size=32))
     rows += [Row("own", question="图里有什么？", answers=("鸟",), images=rows[0].images)]
     asked: list[int] = []
     answer = model.chat
-    model.chat = lambda several, options=None: asked.append(len(several)) or answer(several, options)  # type: ignore[method-assign]
+    monkeypatch.setattr(model, "chat", lambda several, options=None: asked.append(len(several)) or answer(several, options))
     evaluation = AnswersEvaluation(data=DataConfig.model_validate(ASKED))
     for langs in (None, ("zh",)):
         measure(evaluation, model, rows, langs)
@@ -319,7 +320,8 @@ def test_rows_that_are_too_long_do_not_keep_a_run_from_beginning(tmp_path: Path)
     plain["evaluation"] = plain["stages"][0]["train"]["eval_every"] = None
     run = Run(RunConfig.parse(plain), tmp_path / "run", quiet=True)
     (stream,) = run.trainer(0, run.config.stages[0]).streams
-    assert not any(id.startswith("long") for id in stream.batches.largest().ids)  # type: ignore[attr-defined]
+    assert isinstance(stream.batches, Loader)
+    assert not any(id.startswith("long") for id in stream.batches.largest().ids)
 
 
 def test_own_dialogues_are_learnt_beside_a_model(tmp_path: Path) -> None:

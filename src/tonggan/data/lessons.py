@@ -22,7 +22,6 @@ from tonggan.tensors import Batch, Modality
 from tonggan.types import Audio, Dropped, Media, Message, Row, Text, TongganError, UsageError
 
 Conversation: TypeAlias = tuple[Message, ...]
-MEDIA: tuple[Modality, ...] = ("image", "audio", "video")
 _WORD = re.compile(r"[一-鿿]|[^\W一-鿿]+")
 _GOES_ON = re.compile(r"[.!?](?=\s+\S)|[。！？](?=\s*\S)|\n(?=\s*\S)")
 
@@ -63,7 +62,7 @@ def conversation_of(
         if not said:
             raise TongganError(f"row {row.id} has no text in the language of its sound ({', '.join(sorted(map(str, spoken)))})")
     if not seen and of:
-        raise TongganError(f"row {row.id} has no {' or '.join(NAMES[kind] for kind in MEDIA if kind in of)}")
+        raise TongganError(f"row {row.id} has no {' or '.join(name for kind, name in NAMES.items() if kind in of)}")
     if not seen and said:
         return (Message("assistant", (Text(said[draw("caption", len(said))].text),)),)
     captions = [(text.text, lang) for text in said if (lang := _prompted(text)) is not None]

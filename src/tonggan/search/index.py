@@ -225,10 +225,10 @@ class Index:
         """Take ids out, a clip's with all its shots; gives how many entries there were. Raises `TongganError` when one is not there, and
         takes none out."""
         contents = self._store.contents()
-        known, there = _Known(contents), list(contents)
+        known = _Known(contents)
         if unknown := [i for i in dict.fromkeys(ids) if not known.of(i)]:
             named = ", ".join(map(repr, unknown[:5])) + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
-            near = difflib.get_close_matches(unknown[0], there, n=1) if len(unknown) == 1 else []
+            near = difflib.get_close_matches(unknown[0], contents, n=1) if len(unknown) == 1 else []
             raise TongganError(
                 f"{self.directory}: no such id: {named}"
                 + (f" (did you mean {near[0]!r}?)" if near else "")
